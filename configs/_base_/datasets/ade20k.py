@@ -1,0 +1,39 @@
+# ADE20K: 20,210 training images, 2,000 validation images; masks hold 0 for void and 1..150.
+data_root = 'data/ade/ADEChallengeData2016'
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomResizedCrop', size=512, area=(0.5, 2.0), ratio=(3 / 4, 4 / 3)),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackSegInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    # Labels are loaded after resizing: predictions are compared at full size.
+    dict(type='Resize', scale=(2048, 512), keep_ratio=True),
+    dict(type='LoadAnnotations'),
+    dict(type='PackSegInputs'),
+]
+# Label 0 must stay 0: it is the channel of background. That it is void when evaluated is the scenario's matter.
+_dataset = dict(type='ADE20KDataset', data_root=data_root, reduce_zero_label=False)
+train_dataloader = dict(
+    batch_size=4,  # per GPU, real + fake together
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=True),
+    drop_last=True,
+    dataset=dict(
+        **_dataset,
+        data_prefix=dict(img_path='images/training', seg_map_path='annotations/training'),
+        pipeline=train_pipeline))
+test_dataloader = dict(
+    batch_size=1,
+    num_workers=4,
+    persistent_workers=True,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        **_dataset,
+        data_prefix=dict(img_path='images/validation', seg_map_path='annotations/validation'),
+        pipeline=test_pipeline))
+val_dataloader = test_dataloader
+val_evaluator = test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])

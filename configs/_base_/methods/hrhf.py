@@ -1,0 +1,15 @@
+# Half-Real Half-Fake Distillation. A model's config, this file and a `scenario` make an incremental run.
+custom_imports = dict(imports=['mmseg_hrhf'], allow_failed_imports=False)
+runner_type = 'IncrementalRunner'
+method = dict(type='HRHF')  # kd_weight=1.0 is lambda of eq. 5
+replay = dict(
+    ratio='1:1',  # real:fake in every batch (Table 6)
+    num_images=None,  # as many as the step has real images, within 512 to 4096
+    inversion=dict(
+        type='SegInversion',
+        size=512,
+        aggregation=dict(type='ScaleAwareAggregation', r=(0.5, 1, 5, 10, 20)),
+        # As published (section 4.2). The prior's weights are ours: the paper names none.
+        stages=[(1.0, 1000)],
+        lr=0.25,
+        batch_size=16))

@@ -1,0 +1,40 @@
+# A small FCN for generated data: three quarters of a million weights, output stride 8.
+norm_cfg = dict(type='BN', requires_grad=True)
+model = dict(
+    type='EncoderDecoder',
+    data_preprocessor=dict(
+        type='SegDataPreProcessor',
+        mean=[123.675, 116.28, 103.53],
+        std=[58.395, 57.12, 57.375],
+        bgr_to_rgb=True,
+        pad_val=0,
+        seg_pad_val=255,
+        size=(96, 96)),
+    backbone=dict(
+        type='ResNet',
+        depth=18,
+        base_channels=16,
+        stem_channels=16,
+        num_stages=3,
+        out_indices=(0, 1, 2),
+        strides=(1, 2, 2),
+        dilations=(1, 1, 1),
+        norm_cfg=norm_cfg,
+        norm_eval=False,
+        style='pytorch'),
+    decode_head=dict(
+        type='FCNHead',
+        in_channels=[16, 32, 64],
+        in_index=(0, 1, 2),
+        input_transform='resize_concat',
+        channels=48,
+        num_convs=1,
+        kernel_size=3,
+        concat_input=False,
+        dropout_ratio=0.0,
+        num_classes=6,
+        norm_cfg=norm_cfg,
+        align_corners=False,
+        loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
+    train_cfg=dict(),
+    test_cfg=dict(mode='whole'))

@@ -1,0 +1,64 @@
+"""Reading a user's config file and command-line overrides."""
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os.path as osp
+from typing import Optional, Sequence
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.config import utils as config_utils
+
+
+def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
+    """Read a config and merge ``KEY=VALUE`` overrides, as mmseg's tools do.
+
+    ``_base_ = 'mmseg::...'`` works on both toolbox lines: the maintained one installs mmseg under a package name that
+    its mmengine does not know.
+
+    Raises:
+        ValueError: a missing or broken file, or an option that is no ``KEY=VALUE``.
+    """
+    if not osp.isfile(path):
+        raise ValueError(f'Config file {path!r} does not exist.')
+    _register_package_names()
+    try:
+        cfg = Config.fromfile(path)
+    except (SyntaxError, FileNotFoundError) as error:
+        raise ValueError(f'Config {path!r} cannot be read: {error}') from error
+    if options:
+        bad = [option for option in options if '=' not in option]
+        if bad:
+            raise ValueError(f'--cfg-options {bad[0]!r} is not of the form KEY=VALUE.')
+        parser = argparse.ArgumentParser()
+        parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+        cfg.merge_from_dict(parser.parse_args(['--cfg-options', *options]).cfg_options)
+    return cfg
+
+
+def _register_package_names() -> None:
+    names = config_utils.MODULE2PACKAGE
+    for module, package in (('mmseg', 'onedl-mmsegmentation'), ('mmdet', 'onedl-mmdetection'),
+                            ('mmpretrain', 'onedl-mmpretrain')):
+        try:
+            importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        names[module] = package
+
+
+def enable_amp(cfg: Config) -> None:
+    """Switch the optimizer wrapper to automatic mixed precision.
+
+    Raises:
+        ValueError: no accelerator, or another wrapper than the plain one.
+    """
+    if not torch.cuda.is_available():
+        raise ValueError('--amp needs an accelerator; mmengine offers none of it on CPUs. Leave it out (SegInversion '
+                         "alone can use bfloat16 on a CPU: replay.inversion.amp='bf16').")
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(f'--amp replaces OptimWrapper, but the config uses {kind}: set its precision in the config.')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

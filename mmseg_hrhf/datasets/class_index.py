@@ -1,0 +1,158 @@
+"""Which labels each mask holds: scanned once in parallel, cached by the fingerprint of the files."""
+from __future__ import annotations
+
+import hashlib
+import io
+import multiprocessing
+import os
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Collection, Optional, Sequence
+
+import numpy as np
+from mmengine.dist import barrier, is_main_process
+from mmengine.fileio import get as read_bytes
+from PIL import Image
+from tqdm import tqdm
+
+from ..files import atomic_write
+
+# Modes in which a pixel is one 8-bit label: grey, palette, and black and white.
+_MASK_MODES = ('L', 'P', '1')
+# Masks handed to a worker process at a time; fewer than this are not worth starting processes for.
+_CHUNK = 64
+
+
+def mask_labels(path: str, backend_args: Optional[dict] = None) -> np.ndarray:
+    """Labels that a mask file holds.
+
+    Args:
+        path: a single-channel 8-bit image (grey or palette).
+        backend_args: file backend of mmengine.
+    Returns:
+        (256,) bool; ``result[c]``: some pixel has label c.
+    Raises:
+        ValueError: the file is missing, unreadable or of another mode; names it.
+    """
+    try:
+        # Most masks lie on a local disk, where a plain read is far cheaper than mmengine's backend look-up.
+        data = read_bytes(path, backend_args=backend_args) if backend_args else Path(path).read_bytes()
+    except OSError as error:
+        raise ValueError(f'Mask {path!r} cannot be read: {error}.') from error
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            if image.mode not in _MASK_MODES:
+                raise ValueError(f'Mask {path!r} has mode {image.mode!r}; a mask must be one 8-bit channel of labels '
+                                 '(grey or palette). Convert colour masks to label masks first.')
+            histogram = image.histogram()
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f'Mask {path!r} is not a readable image ({len(data)} bytes): {error}.') from error
+    return np.asarray(histogram[:256], dtype=np.int64) > 0
+
+
+def fingerprint(paths: Sequence[str]) -> str:
+    """SHA-256 over name, size and modification time of all files (name alone where they are not local)."""
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            stat = os.stat(path)
+            entry = f'{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n'
+        except OSError:
+            entry = f'{path}\n'
+        digest.update(entry.encode('utf-8', 'surrogateescape'))
+    return digest.hexdigest()
+
+
+def scan(paths: Sequence[str],
+         known_labels: Collection[int],
+         backend_args: Optional[dict] = None,
+         num_workers: Optional[int] = None) -> np.ndarray:
+    """Labels of all masks, decoded in parallel worker processes, with a progress bar.
+
+    Returns:
+        (N, 256) bool presence matrix.
+    Raises:
+        ValueError: a mask is missing, unreadable, of another mode, or holds a label not in ``known_labels``.
+    """
+    allowed = np.zeros(256, dtype=bool)
+    allowed[list(known_labels)] = True
+    presence = np.zeros((len(paths), 256), dtype=bool)
+    with _workers(len(paths), num_workers or os.cpu_count()) as pool:
+        rows = pool.map(partial(mask_labels, backend_args=backend_args), paths, chunksize=_CHUNK)
+        bar = tqdm(rows, desc='class index', total=len(paths), unit='mask', mininterval=0.5)
+        for i, row in enumerate(bar):
+            if (row & ~allowed).any():
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise ValueError(f'Mask {paths[i]!r} holds label {np.flatnonzero(row & ~allowed)[0]}, which is no '
+                                 f'label of this dataset (known: {_ranges(sorted(known_labels))}).')
+            presence[i] = row
+    return presence
+
+
+def _workers(num_masks: int, num_workers: int) -> Executor:
+    # Forked workers start at once (a spawned one imports the toolbox for seconds) and decode without sharing a lock.
+    if num_masks > _CHUNK and num_workers > 1 and 'fork' in multiprocessing.get_all_start_methods():
+        return ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context('fork'))
+    return ThreadPoolExecutor(num_workers)
+
+
+def _ranges(labels: Sequence[int]) -> str:
+    """``[0, 1, 2, 255]`` as ``'0-2, 255'``."""
+    parts: list[list[int]] = []
+    for label in labels:
+        if parts and label == parts[-1][1] + 1:
+            parts[-1][1] = label
+        else:
+            parts.append([label, label])
+    return ', '.join(str(a) if a == b else f'{a}-{b}' for a, b in parts)
+
+
+def class_index(paths: Sequence[str],
+                known_labels: Collection[int],
+                cache_dir: Optional[str] = None,
+                backend_args: Optional[dict] = None) -> np.ndarray:
+    """Presence matrix of the masks, from the cache where it is fresh.
+
+    Rank 0 scans and writes the cache while the other ranks wait. Without ``cache_dir`` every process scans.
+
+    Args:
+        paths: mask files, in the dataset's order.
+        known_labels: raw labels a mask may hold.
+        cache_dir: folder of the cache files, shared by all ranks.
+        backend_args: file backend of mmengine.
+    Returns:
+        (N, 256) bool; ``result[i, c]``: some pixel of mask i has raw label c.
+    """
+    if cache_dir is None:
+        return scan(paths, known_labels, backend_args)
+    file = Path(cache_dir) / f'{fingerprint(paths)[:32]}.npz'
+    presence = _load(file, len(paths))
+    if presence is None and is_main_process():
+        presence = scan(paths, known_labels, backend_args)
+        with atomic_write(file) as stream:
+            np.savez_compressed(stream, presence=np.packbits(presence, axis=1))
+    barrier()
+    if presence is None:
+        presence = _load(file, len(paths))
+        if presence is None:
+            raise RuntimeError(f'Rank 0 wrote the class index to {file}, but this rank cannot read it: '
+                               'the work dir must be on a file system that all ranks share.')
+    return _check_labels(presence, known_labels, file)
+
+
+def _load(file: Path, length: int) -> Optional[np.ndarray]:
+    try:
+        with np.load(file, allow_pickle=False) as data:
+            presence = np.unpackbits(data['presence'], axis=1).astype(bool)
+    except Exception:  # a damaged cache is a missing one: whatever its bytes make numpy or zipfile raise
+        return None
+    return presence if presence.shape == (length, 256) else None
+
+
+def _check_labels(presence: np.ndarray, known_labels: Collection[int], file: Path) -> np.ndarray:
+    unknown = [c for c in np.flatnonzero(presence.any(axis=0)) if c not in set(known_labels)]
+    if unknown:
+        raise ValueError(f'Some mask indexed in {file} holds label {unknown[0]}, which is no label of this dataset '
+                         f'(known: {_ranges(sorted(known_labels))}).')
+    return presence

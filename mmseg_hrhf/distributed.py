@@ -1,0 +1,33 @@
+"""Start of several processes, with or without GPUs."""
+from __future__ import annotations
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import init_dist, is_distributed
+from mmengine.utils.dl_utils import set_multi_processing
+
+
+def start_distributed(cfg: Config) -> None:
+    """Join the process group that ``cfg.launcher`` names, before anything is built; gloo where there is no GPU.
+
+    mmengine itself calls ``torch.cuda.set_device`` for every launcher.
+    """
+    launcher = cfg.get('launcher', 'none')
+    if launcher == 'none' or is_distributed():
+        return
+    env_cfg = cfg.get('env_cfg', {})
+    set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
+    if torch.cuda.is_available():
+        init_dist(launcher, **env_cfg.get('dist_cfg', dict(backend='nccl')))
+    elif launcher == 'pytorch':
+        torch.distributed.init_process_group('gloo')
+    else:
+        raise ValueError(f'--launcher {launcher} needs GPUs; on CPU-only machines use --launcher pytorch '
+                         '(tools/dist_train.sh).')
+
+
+def wrap_for_cpu(cfg: Config) -> None:
+    """Choose the DDP wrapper that works without a GPU, unless the config names one."""
+    if is_distributed() and not torch.cuda.is_available() and cfg.get('model_wrapper_cfg') is None:
+        cfg.model_wrapper_cfg = dict(
+            type='IncrementalDataParallel', find_unused_parameters=cfg.get('find_unused_parameters', False))

@@ -1,0 +1,65 @@
+"""IoU by groups of classes: old, new and all, without and with background."""
+from __future__ import annotations
+
+from typing import Mapping, Sequence
+
+import numpy as np
+from mmengine.logging import MMLogger, print_log
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import METRICS
+
+
+def group_means(iou: np.ndarray, groups: Mapping[str, Sequence[int]]) -> dict[str, float]:
+    """Mean IoU of each group of classes.
+
+    Args:
+        iou: (C,) by class index, background first; NaN where a class neither occurs nor is predicted.
+        groups: class indices of ``old``, ``new`` and ``all``, without background.
+    Returns:
+        ``mIoU_old``, ``mIoU_new``, ``mIoU_all`` leave background out (the paper's and MiB's convention);
+        ``mIoU_old_with_background`` and ``mIoU_all_with_background`` put it in (later papers': "0-15", "all").
+        NaN for a group without classes.
+    """
+    means = {f'mIoU_{name}': _mean(iou, classes) for name, classes in groups.items()}
+    for name in ('old', 'all'):
+        means[f'mIoU_{name}_with_background'] = _mean(iou, (0, *groups[name]))
+    return means
+
+
+def _mean(iou: np.ndarray, classes: Sequence[int]) -> float:
+    values = iou[list(classes)]
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float('nan')
+
+
+@METRICS.register_module()
+class IncrementalIoUMetric(IoUMetric):
+    """mmseg's ``IoUMetric`` plus the groups of a learning step. All values are percentages.
+
+    IoUs come from one confusion count over the whole set. Besides what ``IoUMetric`` reports (its ``mIoU`` has background
+    in, like ``mIoU_all_with_background``) there are :func:`group_means` and ``IoU/<class>`` for every class.
+
+    Args:
+        groups: class indices of ``old``, ``new`` and ``all``, without background.
+        **kwargs: see ``IoUMetric``.
+    """
+
+    def __init__(self, groups: Mapping[str, Sequence[int]], **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.groups = {name: tuple(classes) for name, classes in groups.items()}
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        metrics = super().compute_metrics(results)
+        if self.format_only:
+            return metrics
+        intersect, union = (sum(result[i] for result in results).double().numpy() for i in (0, 1))
+        iou = np.full(len(union), np.nan)
+        np.divide(intersect, union, out=iou, where=union > 0)
+        iou *= 100
+        metrics.update(group_means(iou, self.groups))
+        metrics.update({f'IoU/{name}': float(value) for name, value in zip(self.dataset_meta['classes'], iou)})
+        groups = ', '.join(f'{name} {metrics[f"mIoU_{name}"]:.2f}' for name in self.groups)
+        print_log(
+            f'mIoU without background: {groups}; with background: old '
+            f'{metrics["mIoU_old_with_background"]:.2f}, all {metrics["mIoU_all_with_background"]:.2f}',
+            logger=MMLogger.get_current_instance())
+        return metrics

@@ -1,0 +1,80 @@
+"""One table over the steps of a run, and what is made of it."""
+from __future__ import annotations
+
+from typing import Optional, Sequence
+
+_COLUMNS = (
+    ('old', 'mIoU_old'),
+    ('new', 'mIoU_new'),
+    ('all', 'mIoU_all'),
+    ('old + bg', 'mIoU_old_with_background'),
+    ('all + bg', 'mIoU_all_with_background'),
+)
+
+
+def summarise(results: Sequence[dict]) -> dict:
+    """Figures over steps.
+
+    Args:
+        results: of steps 0, 1, ... in order, each with ``classes`` (foreground, in learning order), ``new_classes`` and
+            ``metrics`` (see ``IncrementalIoUMetric``), percentages
+            (None where a class or group has no pixel).
+    Returns:
+        ``steps``: the groups' mIoU by step; ``average_incremental_mIoU`` (mean over steps of ``mIoU_all``, and with
+        background); ``forgetting``: for each class learnt before the last step its IoU when learnt minus its IoU now,
+        and their mean ``average_forgetting`` (None after one step).
+    """
+    last, learnt = results[-1], {}
+    for result in results:
+        for name in result['new_classes']:
+            learnt[name] = result['metrics'][f'IoU/{name}']
+    forgetting = {}
+    for name in last['classes']:
+        if name in learnt and name not in last['new_classes']:
+            now = last['metrics'][f'IoU/{name}']
+            forgetting[name] = None if now is None or learnt[name] is None else learnt[name] - now
+    return dict(
+        steps=[{key: result['metrics'][key] for _, key in _COLUMNS} for result in results],
+        average_incremental_mIoU=_mean([result['metrics']['mIoU_all'] for result in results]),
+        average_incremental_mIoU_with_background=_mean(
+            [result['metrics']['mIoU_all_with_background'] for result in results]),
+        forgetting=forgetting,
+        average_forgetting=_mean(list(forgetting.values())))
+
+
+def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def summary_markdown(results: Sequence[dict], title: str) -> str:
+    """The table over steps, and IoU and forgetting by class, as Markdown."""
+    summary = summarise(results)
+    lines = [
+        f'# {title}', '', 'mIoU in %, background left out unless a column says "+ bg". `old`: classes of step 0; `new`: '
+        'all classes added since.', '', '| step | learns | images | fakes | ' + ' | '.join(name for name, _ in _COLUMNS)
+        + ' |', '|---' * (4 + len(_COLUMNS)) + '|'
+    ]
+    for result in results:
+        cells = [number(result['metrics'][key]) for _, key in _COLUMNS]
+        learns = ', '.join(result['new_classes'])
+        if len(learns) > 60:
+            learns = f'{len(result["new_classes"])} classes'
+        lines.append(f'| {result["step"]} | {learns} | {result["num_train_images"]} | {result["num_fake_images"]} | ' +
+                     ' | '.join(cells) + ' |')
+    forgetting = summary['average_forgetting']
+    lines += [
+        '', f'Average incremental mIoU: {number(summary["average_incremental_mIoU"])} '
+        f'({number(summary["average_incremental_mIoU_with_background"])} with background). '
+        f'Average forgetting: {number(forgetting)}.', '', '| class | ' +
+        ' | '.join(f'step {result["step"]}' for result in results) + ' | forgetting |', '|---' * (len(results) + 2) + '|'
+    ]
+    for name in ('background', *results[-1]['classes']):
+        cells = [number(result['metrics'].get(f'IoU/{name}')) for result in results]
+        lines.append(f'| {name} | ' + ' | '.join(cells) + f' | {number(summary["forgetting"].get(name))} |')
+    return '\n'.join(lines) + '\n'
+
+
+def number(value: Optional[float]) -> str:
+    """Two decimals; a dash for what has no value."""
+    return '-' if value is None else f'{value:.2f}'

@@ -1,0 +1,59 @@
+"""Files that are whole or absent: written aside, synced, then renamed."""
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, BinaryIO, Iterator, Union
+
+PathLike = Union[str, os.PathLike]
+
+
+@contextlib.contextmanager
+def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
+    """Open ``path`` for writing bytes; it appears, whole, only if the block ends without an error."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes private files; results are shared like any other file of the user.
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+
+
+def write_text(path: PathLike, text: str) -> None:
+    with atomic_write(path) as file:
+        file.write(text.encode('utf-8'))
+
+
+def write_json(path: PathLike, data: Any) -> None:
+    write_text(path, json.dumps(data, indent=1, sort_keys=True) + '\n')
+
+
+def read_json(path: PathLike) -> Any:
+    """Raises ``ValueError`` naming the file where it is not JSON."""
+    try:
+        return json.loads(Path(path).read_text(encoding='utf-8'))
+    except ValueError as error:
+        raise ValueError(f'{path} is damaged ({error}): delete it to have it made again.') from error
+
+
+def sha256(path: PathLike) -> str:
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        for block in iter(lambda: file.read(1 << 20), b''):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,274 @@
+"""All learning steps of a scenario, one mmengine Runner each, in order."""
+from __future__ import annotations
+
+import gc
+import math
+import os
+import os.path as osp
+import time
+import zipfile
+from pathlib import Path
+from typing import Optional
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import barrier, is_main_process
+from mmengine.logging import MMLogger, print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmseg.registry import RUNNERS
+
+from .checkpoint import load_checkpoint, save_checkpoint
+from .datasets.incremental import build_source, palette_of, presence_of, scenario_of, select_images
+from .distributed import start_distributed, wrap_for_cpu
+from .evaluation.summary import number, summarise, summary_markdown
+from .files import read_json, sha256, write_json, write_text
+from .plain_step import write_plain_config
+from .step_config import StepFiles, method_class, num_fake_images, replay_options, step_config
+from .version import __version__
+
+# What makes two runs different; another number of workers, log level or process count does not.
+_IDENTITY = ('model', 'data_preprocessor', 'scenario', 'method', 'replay', 'incremental_overrides', 'train_dataloader',
+             'test_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'randomness')
+_NOT_IDENTITY = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
+
+
+@RUNNERS.register_module()
+class IncrementalRunner:
+    """Trains, evaluates and records every learning step of a config.
+
+    mmseg's own ``tools/train.py`` builds it where a config says ``runner_type='IncrementalRunner'``. The same command
+    run again goes on where it stopped: finished steps are skipped, the running one is resumed from its last checkpoint.
+
+    Args:
+        cfg: plain mmseg config plus ``scenario``, ``method`` and, optionally, ``replay``, ``incremental_overrides``
+            (merged from step 1 on) and ``only_step``. Its ``work_dir`` receives one folder per step (see
+            :class:`~.step_config.StepFiles`), ``results.json`` and ``results.md``.
+    Raises:
+        ValueError: whatever is wrong with config or data is found here, before any training.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+        self.work_dir = osp.abspath(cfg.work_dir)
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        start_distributed(cfg)
+        self.seed = (cfg.get('randomness') or {}).get('seed')
+        self.seed = 0 if self.seed is None else int(self.seed)
+        for key in ('scenario', 'method'):
+            if not isinstance(cfg.get(key), dict):
+                raise ValueError(f'The config has no {key}=dict(...): take one from configs/_base_/methods or see '
+                                 'docs/get_started.md.')
+        method_class(cfg)
+        replay_options(cfg)
+        self._train_source = build_source(cfg.train_dataloader.dataset)
+        test_loader = cfg.get('test_dataloader') or cfg.val_dataloader
+        self._test_source = build_source(test_loader.dataset, test_mode=True)
+        self.scenario = scenario_of(self._train_source, cfg.scenario)
+        os.makedirs(self.work_dir, exist_ok=True)
+        self.logger = MMLogger.get_instance(
+            f'{self.work_dir} {time.time_ns()}',
+            logger_name='mmseg_hrhf',
+            log_file=osp.join(self.work_dir, 'run.log'),
+            file_mode='a',
+            log_level=cfg.get('log_level', 'INFO'))
+        self._check_same_run()
+        index = osp.join(self.work_dir, 'class_index')
+        steps = range(self.scenario.num_steps)
+        presence = presence_of(self._train_source, self.scenario, index)
+        self._num_real = [len(select_images(self._train_source, self.scenario, presence, t, False)) for t in steps]
+        presence = presence_of(self._test_source, self.scenario, index)
+        self._test_positions = [select_images(self._test_source, self.scenario, presence, t, True) for t in steps]
+        # Every step's config is built now: what cannot be configured must not come to light hours later.
+        self._configs = [self._step_config(t) for t in steps]
+        self._log_plan()
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> IncrementalRunner:
+        return cls(cfg)
+
+    def train(self) -> list[dict]:
+        """Run all steps (or ``only_step``). Returns the results of all finished steps."""
+        only = self.cfg.get('only_step')
+        if only is None:
+            steps = list(range(self.scenario.num_steps))
+        else:
+            self.scenario.check_step(int(only))
+            steps = [int(only)]
+        for step in steps:
+            if self._result(step) is not None:
+                print_log(f'Step {step} is finished: {self._files(step).result}', logger=self.logger)
+                continue
+            if step > 0 and self._result(step - 1) is None:
+                raise ValueError(f'Step {step} continues step {step - 1}, which is not finished in {self.work_dir}: '
+                                 f'run it first (--step {step - 1}), or all steps (without --step).')
+            self._run_step(step)
+        return self._summarise()
+
+    # -- one step ----------------------------------------------------------------------------------------------------
+
+    def _run_step(self, step: int) -> None:
+        files, cfg, began = self._files(step), self._configs[step], time.time()
+        names = ', '.join(self.scenario.steps[step])
+        print_log(f'Step {step} of {self.scenario.num_steps - 1} begins: {names}', logger=self.logger)
+        if step > 0:
+            load_checkpoint(files.previous().checkpoint, self.scenario.num_classes(step - 1))
+        latest = latest_training_checkpoint(files.train)
+        if latest is not None:
+            cfg.load_from, cfg.resume = latest, True
+        wrap_for_cpu(cfg)
+        runner = Runner.from_cfg(cfg)
+        model = runner.train()
+        trained = time.time()
+        metrics = runner.test()
+        if is_main_process():
+            model = model.module if is_model_wrapper(model) else model
+            self._write_step(step, model, metrics, dict(train=trained - began, test=time.time() - trained))
+        barrier()
+        # The next step must not find this one's network, data workers and optimizer still in memory.
+        del runner, model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._log_result(step)
+
+    def _write_step(self, step: int, model: torch.nn.Module, metrics: dict, seconds: dict) -> None:
+        files = self._files(step)
+        meta = dict(
+            dataset_meta=dict(
+                classes=self.scenario.class_names(step), palette=palette_of(self._test_source, self.scenario, step)),
+            step=step,
+            steps=[list(names) for names in self.scenario.steps],
+            setting=self.scenario.setting,
+            label_protocol=self.scenario.label_protocol,
+            mmseg_hrhf=__version__)
+        save_checkpoint(files.checkpoint, model.state_dict(), meta)
+        write_plain_config(self.cfg, self.scenario, step, self._test_source, self._test_positions[step], files)
+        write_json(
+            files.result,
+            dict(
+                step=step,
+                classes=list(self.scenario.seen_classes(step)),
+                new_classes=list(self.scenario.steps[step]),
+                num_train_images=self._num_real[step],
+                num_fake_images=num_fake_images(self.cfg, step, self._num_real[step]),
+                num_test_images=len(self._test_positions[step]),
+                metrics={key: _finite(value) for key, value in metrics.items()},
+                seconds={key: round(value, 1) for key, value in seconds.items()},
+                seed=self.seed,
+                checkpoint_sha256=sha256(files.checkpoint)))
+
+    def _result(self, step: int) -> Optional[dict]:
+        """Result of a finished step, its checkpoint verified; None if it is not finished."""
+        files = self._files(step)
+        if not osp.exists(files.result):
+            return None
+        result = read_json(files.result)
+        if not osp.exists(files.checkpoint) or sha256(files.checkpoint) != result['checkpoint_sha256']:
+            raise ValueError(f'Checkpoint {files.checkpoint} of the finished step {step} is missing, truncated or '
+                             f'changed: delete {files.result} to have it written again from step_{step}/train, or the '
+                             f'folder step_{step} to train the step anew.')
+        return result
+
+    def _files(self, step: int) -> StepFiles:
+        return StepFiles(self.work_dir, step)
+
+    def _step_config(self, step: int) -> Config:
+        return step_config(self.cfg, self.scenario, step, self.work_dir, self._num_real[step], self.seed)
+
+    # -- the whole run -----------------------------------------------------------------------------------------------
+
+    def _check_same_run(self) -> None:
+        """A work dir belongs to one config: going on with another would mix two experiments."""
+        identity = {key: _identity(self.cfg.get(key)) for key in _IDENTITY}
+        identity['randomness'] = dict(identity['randomness'] or {}, seed=self.seed)
+        path = osp.join(self.work_dir, 'run.json')
+        if osp.exists(path):
+            held = read_json(path)
+            differing = sorted(_differences(held, identity))
+            if differing:
+                raise ValueError(f'{self.work_dir} holds a run of another config; different are {", ".join(differing)}. '
+                                 'Choose another --work-dir, or delete that folder.')
+        elif is_main_process():
+            write_json(path, identity)
+        barrier()
+
+    def _log_plan(self) -> None:
+        lines = [f'{"step":>4} {"classes":>7} {"images":>7} {"fakes":>6} {"test":>6}  learns']
+        for t, names in enumerate(self.scenario.steps):
+            learns = ', '.join(names)
+            fakes = num_fake_images(self.cfg, t, self._num_real[t])
+            lines.append(f'{t:>4} {self.scenario.num_classes(t):>7} {self._num_real[t]:>7} {fakes:>6} '
+                         f'{len(self._test_positions[t]):>6}  {learns if len(learns) < 70 else learns[:66] + " ..."}')
+        print_log(
+            f'{self.cfg.method["type"]}, {self.scenario.setting}, {self.scenario.label_protocol} labels, work dir '
+            f'{self.work_dir}\n' + '\n'.join(lines),
+            logger=self.logger)
+
+    def _log_result(self, step: int) -> None:
+        result = self._result(step)
+        metrics = result['metrics']
+        old, new, everything = (number(metrics[f'mIoU_{name}']) for name in ('old', 'new', 'all'))
+        print_log(
+            f'Step {step} is done in {sum(result["seconds"].values()):.0f} s. mIoU without background: old {old}, '
+            f'new {new}, all {everything}; with background: all {number(metrics["mIoU_all_with_background"])}',
+            logger=self.logger)
+
+    def _summarise(self) -> list[dict]:
+        results = []
+        for step in range(self.scenario.num_steps):
+            result = self._result(step)
+            if result is None:
+                break
+            results.append(result)
+        if results and is_main_process():
+            title = f'{self.cfg.method["type"]}: {self.scenario.task or "steps"} {self.scenario.setting}'
+            markdown = summary_markdown(results, title)
+            write_json(osp.join(self.work_dir, 'results.json'), dict(summarise(results), results=results))
+            write_text(osp.join(self.work_dir, 'results.md'), markdown)
+            print_log(f'{osp.join(self.work_dir, "results.md")}:\n{markdown}', logger=self.logger)
+        barrier()
+        return results
+
+
+def _finite(value: float) -> Optional[float]:
+    """A figure as strict JSON can hold it: None where a group or class had no pixel."""
+    return float(value) if math.isfinite(value) else None
+
+
+def latest_training_checkpoint(folder: str) -> Optional[str]:
+    """The checkpoint that a stopped step resumes from; None if it has written none.
+
+    ``last_checkpoint`` holds an absolute path: only its file name is used, so that a copied work dir goes on by itself.
+
+    Raises:
+        ValueError: the file is missing or truncated; names it.
+    """
+    pointer = Path(folder) / 'last_checkpoint'
+    if not pointer.exists():
+        return None
+    path = Path(folder) / Path(pointer.read_text().strip()).name
+    if not zipfile.is_zipfile(path):
+        raise ValueError(f'Training checkpoint {path}, from which this step would resume, is missing or truncated: '
+                         f'delete {pointer} to train the step from its start, or write the name of an older checkpoint '
+                         'into it.')
+    return str(path)
+
+
+def _identity(value):
+    """Config values as JSON data, without what may change between two runs of one experiment."""
+    if isinstance(value, dict):
+        return {str(key): _identity(item) for key, item in value.items() if key not in _NOT_IDENTITY}
+    if isinstance(value, (list, tuple)):
+        return [_identity(item) for item in value]
+    if isinstance(value, (str, int, float, bool)) or value is None:
+        return value
+    return repr(value)
+
+
+def _differences(old, new, name: str = '') -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = set(old) | set(new)
+        return [path for key in keys for path in _differences(old.get(key), new.get(key), f'{name}.{key}'.lstrip('.'))]
+    return [] if old == new else [name]

@@ -1,0 +1,5 @@
+from .aggregation import AverageAggregation, MaxAggregation, ScaleAwareAggregation
+from .gaussian_noise import GaussianNoise
+from .seg_inversion import SegInversion
+
+__all__ = ['AverageAggregation', 'GaussianNoise', 'MaxAggregation', 'ScaleAwareAggregation', 'SegInversion']

@@ -1,0 +1,70 @@
+"""From a map of class scores to one score per class and image (eq. 1, Table 3)."""
+from __future__ import annotations
+
+import math
+from typing import Sequence
+
+import numpy as np
+from mmseg.registry import TASK_UTILS
+from torch import Tensor
+
+
+def scale_aware_aggregation(logits: Tensor, r: Tensor) -> Tensor:
+    """Scale-Aware Aggregation: ``(1/r) log mean exp(r s)`` over pixels, by log-sum-exp (eq. 1).
+
+    Args:
+        logits: (N, K, H, W) scores s.
+        r: (N, K) or broadcastable, positive; towards 0 the average, towards infinity the maximum.
+    Returns:
+        (N, K) scores, between the average and the maximum of each map.
+    """
+    flat = logits.flatten(2)
+    return ((flat * r[..., None]).logsumexp(-1) - math.log(flat.shape[-1])) / r
+
+
+class _Aggregation:
+    """Aggregations draw what they need for a batch of images, then pool its maps."""
+
+    def draw_r(self, num_images: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
+        """(num_images, num_classes) float; NaN where the aggregation has no r."""
+        return np.full((num_images, num_classes), np.nan)
+
+    def __call__(self, logits: Tensor, r: Tensor) -> Tensor:
+        raise NotImplementedError
+
+
+@TASK_UTILS.register_module()
+class ScaleAwareAggregation(_Aggregation):
+    """Eq. 1 with r drawn for each image and class.
+
+    Args:
+        r: values to draw from (Table 4); one value fixes it. Small r asks for large objects, large r for small ones.
+    """
+
+    def __init__(self, r: Sequence[float] = (0.5, 1, 5, 10, 20)) -> None:
+        self.r = tuple(float(value) for value in (r if isinstance(r, (tuple, list)) else [r]))
+        if not self.r or min(self.r) <= 0:
+            raise ValueError(f'aggregation.r={r!r} must hold positive numbers '
+                             '(for the average, the limit r -> 0, use AverageAggregation).')
+
+    def draw_r(self, num_images: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
+        return rng.choice(self.r, size=(num_images, num_classes))
+
+    def __call__(self, logits: Tensor, r: Tensor) -> Tensor:
+        return scale_aware_aggregation(logits, r)
+
+
+@TASK_UTILS.register_module()
+class AverageAggregation(_Aggregation):
+    """Mean over pixels (Table 3, AVG)."""
+
+    def __call__(self, logits: Tensor, r: Tensor) -> Tensor:
+        return logits.mean((2, 3))
+
+
+@TASK_UTILS.register_module()
+class MaxAggregation(_Aggregation):
+    """Maximum over pixels (Table 3, MAX)."""
+
+    def __call__(self, logits: Tensor, r: Tensor) -> Tensor:
+        return logits.amax((2, 3))

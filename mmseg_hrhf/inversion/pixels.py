@@ -1,0 +1,47 @@
+"""Between pixels (0..255 RGB, as stored) and what a network is fed."""
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class PixelSpace:
+    """The normalised space in which images are optimised, and its ways to the network and to pixels.
+
+    Args:
+        data_preprocessor: of the segmentor; its mean, std and channel order are used.
+        device: of the images.
+    """
+
+    def __init__(self, data_preprocessor: nn.Module, device: torch.device) -> None:
+        self.normalised_input = bool(getattr(data_preprocessor, '_enable_normalize', False))
+        if self.normalised_input:
+            mean, std = data_preprocessor.mean, data_preprocessor.std
+        else:
+            # A network fed raw pixels is still inverted in a space of unit scale.
+            mean, std = torch.full((3, 1, 1), 127.5), torch.full((3, 1, 1), 64.0)
+        self.mean, self.std = mean.to(device).view(1, -1, 1, 1), std.to(device).view(1, -1, 1, 1)
+        # mmcv decodes to BGR; the preprocessor swaps where the network wants RGB.
+        self.network_is_rgb = bool(getattr(data_preprocessor, '_channel_conversion', False))
+        self.low, self.high = (0 - self.mean) / self.std, (255 - self.mean) / self.std
+
+    def clamp_(self, images: Tensor) -> Tensor:
+        """Clamp (N, 3, H, W) in place to the range of real pixels."""
+        return images.clamp_(self.low, self.high)
+
+    def to_network(self, images: Tensor) -> Tensor:
+        return images if self.normalised_input else images * self.std + self.mean
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8 RGB on the CPU."""
+        pixels = (images * self.std + self.mean).round().clamp(0, 255).to(torch.uint8)
+        if not self.network_is_rgb:
+            pixels = pixels.flip(1)
+        return pixels.permute(0, 2, 3, 1).contiguous().cpu()
+
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """Inverse of :meth:`to_pixels`, up to rounding."""
+        images = pixels.permute(0, 3, 1, 2).to(self.mean)
+        if not self.network_is_rgb:
+            images = images.flip(1)
+        return (images - self.mean) / self.std

@@ -1,0 +1,233 @@
+"""SegInversion: from noise to images of the classes a frozen segmentor knows (section 3.2)."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Callable, Optional, Sequence, Union
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from mmseg.registry import TASK_UTILS
+from torch import Tensor, nn
+
+from .objective import BatchNormStatistics, classification_loss, smoothness
+from .pixels import PixelSpace
+from .request import FakeRequest
+
+_AMP_TYPES = {None: None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
+
+
+@dataclass
+class FakeBatch:
+    """What an inversion returns.
+
+    Args:
+        images: (N, H, W, 3) uint8 RGB.
+        r: for each image, the r of each class it was asked for (empty: none).
+        losses: final terms of the objective, means over the batch, and ``iterations``.
+    """
+    images: Tensor
+    r: list[list[float]]
+    losses: dict[str, float]
+
+
+def image_size(size: Union[int, Sequence[int]]) -> tuple[int, int]:
+    """(height, width) from a side or a pair."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f'Image size {size!r} must be positive.')
+    return int(height), int(width)
+
+
+@TASK_UTILS.register_module()
+class SegInversion:
+    """Synthesise images by gradient descent on their pixels (eq. 2).
+
+    The loss is the cross-entropy of aggregated class scores (eq. 1) plus ``tv_weight`` x smoothness + ``l2_weight`` x
+    squared norm (image prior) + ``feature_weight`` x distance of batch norm statistics. Images live in the normalised
+    space of the network's input and are clamped to real pixels after every step.
+
+    Args:
+        size: side, or (height, width), of the images in pixels.
+        aggregation: config of a registered aggregation.
+        stages: ``(scale, iterations)`` in turn: optimise at ``scale`` x ``size``, then up-sample to the next stage. The
+            last scale must be 1. The paper: ``((1, 1000), )``.
+        lr, betas: of Adam. Warm-up and cosine decay run over each stage.
+        warmup: share of a stage's iterations in which the learning rate rises.
+        batch_size: images optimised together; the feature statistics are taken over them.
+        classes_per_image: numbers of classes to draw from, uniformly, for each image.
+        with_background: background is asked for beside the classes (Fig. 3), with its share of the target.
+        tv_weight, l2_weight, feature_weight: coefficients of R(x).
+        relative_features, first_layer_weight: see :class:`BatchNormStatistics`.
+        jitter: largest roll, as a share of the side, drawn anew each iteration.
+        flip: mirror with probability one half each iteration.
+        loss_threshold: stop a stage once the classification loss is below this.
+        amp: None, ``'bf16'`` or ``'fp16'``: autocast of the network.
+    """
+
+    def __init__(self,
+                 size: Union[int, Sequence[int]],
+                 aggregation: dict = dict(type='ScaleAwareAggregation'),
+                 stages: Sequence[tuple[float, int]] = ((1.0, 1000), ),
+                 lr: float = 0.25,
+                 betas: tuple[float, float] = (0.5, 0.9),
+                 warmup: float = 0.1,
+                 batch_size: int = 16,
+                 classes_per_image: Sequence[int] = (1, 1, 2),
+                 with_background: bool = True,
+                 tv_weight: float = 1.0,
+                 l2_weight: float = 0.0,
+                 feature_weight: float = 1.0,
+                 relative_features: bool = True,
+                 first_layer_weight: float = 1.0,
+                 jitter: float = 0.06,
+                 flip: bool = True,
+                 loss_threshold: Optional[float] = None,
+                 amp: Optional[str] = None) -> None:
+        self.size = image_size(size)
+        self.aggregation = TASK_UTILS.build(aggregation)
+        self.stages = tuple((float(scale), int(iterations)) for scale, iterations in stages)
+        if not self.stages or self.stages[-1][0] != 1 or min(n for _, n in self.stages) < 1:
+            raise ValueError(f'inversion.stages={stages!r} must be (scale, iterations) pairs with at least one '
+                             'iteration each, the last of scale 1.')
+        for name, value in dict(lr=lr, batch_size=batch_size).items():
+            if value <= 0:
+                raise ValueError(f'inversion.{name}={value} must be positive.')
+        for name, value in dict(tv_weight=tv_weight, l2_weight=l2_weight, feature_weight=feature_weight,
+                                jitter=jitter, warmup=warmup).items():
+            if value < 0:
+                raise ValueError(f'inversion.{name}={value} must not be negative.')
+        if not classes_per_image or min(classes_per_image) < 1:
+            raise ValueError(f'inversion.classes_per_image={classes_per_image!r} must hold numbers of at least 1.')
+        if amp not in _AMP_TYPES:
+            raise ValueError(f'inversion.amp={amp!r} is not one of {list(_AMP_TYPES)}.')
+        self.lr = lr
+        self.betas = tuple(betas)
+        self.warmup = warmup
+        self.batch_size = batch_size
+        self.classes_per_image = tuple(classes_per_image)
+        self.with_background = with_background
+        self.tv_weight = tv_weight
+        self.l2_weight = l2_weight
+        self.feature_weight = feature_weight
+        self.relative_features = relative_features
+        self.first_layer_weight = first_layer_weight
+        self.jitter = jitter
+        self.flip = flip
+        self.loss_threshold = loss_threshold
+        self.amp = amp
+
+    def iterations(self) -> int:
+        """Most iterations a batch takes."""
+        return sum(iterations for _, iterations in self.stages)
+
+    def __call__(self, model: nn.Module, request: FakeRequest,
+                 on_iteration: Optional[Callable[[dict], None]] = None) -> FakeBatch:
+        """Synthesise one batch.
+
+        Args:
+            model: the teacher, a segmentor in eval mode whose parameters need no gradient.
+            request: classes and seed.
+            on_iteration: called with the running losses.
+        Raises:
+            FloatingPointError: a loss is not finite; names batch, classes and iteration.
+        """
+        if model.training or any(parameter.requires_grad for parameter in model.parameters()):
+            raise ValueError('SegInversion needs a frozen network: call model.eval().requires_grad_(False) first.')
+        device = next(model.parameters()).device
+        rng = np.random.default_rng(request.seed)
+        num_classes = model.num_classes
+        drawn = self.aggregation.draw_r(len(request), num_classes, rng)
+        r, target = torch.as_tensor(drawn, dtype=torch.float32, device=device), self._target(request, num_classes, device)
+        space = PixelSpace(model.data_preprocessor, device)
+        noise = torch.randn((len(request), 3) + self._stage_size(0), generator=torch.Generator().manual_seed(request.seed))
+        images = space.clamp_(noise.to(device))
+        taken, losses = 0, {}
+        with BatchNormStatistics(model, self.relative_features, self.first_layer_weight) as statistics:
+            for stage, (_, iterations) in enumerate(self.stages):
+                images = F.interpolate(images, self._stage_size(stage), mode='bilinear', align_corners=False)
+                images, losses, used = self._optimise(model, images, r, target, space, statistics, iterations, rng,
+                                                      request, on_iteration)
+                taken += used
+        chosen_r = [
+            [] if np.isnan(drawn).any() else [float(drawn[i, c]) for c in classes]
+            for i, classes in enumerate(request.classes)
+        ]
+        return FakeBatch(space.to_pixels(images), chosen_r, dict(losses, iterations=taken))
+
+    def _stage_size(self, stage: int) -> tuple[int, int]:
+        scale = self.stages[stage][0]
+        if scale == 1:
+            return self.size
+        # Some networks take multiples of 8 only.
+        return tuple(max(8, 8 * round(side * scale / 8)) for side in self.size)
+
+    def _target(self, request: FakeRequest, num_classes: int, device: torch.device) -> Tensor:
+        """(N, K) distribution: equal shares of the asked-for classes, and of background where it is asked for."""
+        target = torch.zeros(len(request), num_classes)
+        for row, classes in zip(target, request.classes):
+            row[list(classes)] = 1
+            row[0] = float(self.with_background)
+        return (target / target.sum(1, keepdim=True)).to(device)
+
+    def _optimise(self, model, images, r, target, space, statistics, iterations, rng, request, on_iteration):
+        """One stage. Returns images, final losses and the iterations taken."""
+        images = images.detach().requires_grad_()
+        optimizer = torch.optim.Adam([images], lr=self.lr, betas=self.betas)
+        warmup = max(1, round(self.warmup * iterations))
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda i: min(1.0, (i + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * i / iterations)))
+        # Half precision has too little range for the gradient of a pixel; it is kept in range by a scale.
+        scale = 1024.0 if self.amp == 'fp16' else 1.0
+        losses: dict[str, float] = {}
+        for iteration in range(iterations):
+            terms = self._terms(model, self._perturb(images, rng), r, target, space, statistics)
+            losses = {name: term.item() for name, (_, term) in terms.items()}
+            total = sum(weight * term for weight, term in terms.values())
+            if not math.isfinite(total.item()):
+                raise FloatingPointError(
+                    f'SegInversion: the loss is not finite at iteration {iteration} of the batch with seed '
+                    f'{request.seed} and classes {list(request.classes)}: {losses}. Lower lr, or switch amp off.')
+            gradient, = torch.autograd.grad(total * scale, images)
+            gradient /= scale
+            if not gradient.isfinite().all():
+                if scale <= 1:
+                    raise FloatingPointError(f'SegInversion: the gradient is not finite at iteration {iteration} of '
+                                             f'the batch with seed {request.seed}. Lower lr, or switch amp off.')
+                scale /= 2
+                continue
+            images.grad = gradient
+            optimizer.step()
+            schedule.step()
+            with torch.no_grad():
+                space.clamp_(images)
+            if on_iteration is not None:
+                on_iteration(losses)
+            if self.loss_threshold is not None and losses['classification'] < self.loss_threshold:
+                break
+        return images.detach(), losses, iteration + 1
+
+    def _perturb(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """Roll and mirror, so that no pixel can settle into a pattern that only works in its place."""
+        reach = [round(self.jitter * side) for side in images.shape[2:]]
+        images = images.roll([int(rng.integers(-n, n + 1)) for n in reach], dims=(2, 3))
+        return images.flip(3) if self.flip and rng.random() < 0.5 else images
+
+    def _terms(self, model, images, r, target, space, statistics) -> dict[str, tuple[float, Tensor]]:
+        """(weight, value) of each term of eq. 2, values as means over the batch."""
+        metas = [dict(ori_shape=images.shape[2:], img_shape=images.shape[2:], pad_shape=images.shape[2:],
+                      padding_size=[0] * 4)] * len(images)
+        dtype = _AMP_TYPES[self.amp]
+        with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
+            logits = model.encode_decode(space.to_network(images), metas)
+        scores = self.aggregation(logits.float(), r)
+        terms = dict(classification=(1.0, classification_loss(scores, target).mean()))
+        features = statistics.loss()
+        if features is not None and self.feature_weight > 0:
+            terms['feature'] = (self.feature_weight, features)
+        if self.tv_weight > 0:
+            terms['tv'] = (self.tv_weight, smoothness(images).mean())
+        if self.l2_weight > 0:
+            terms['l2'] = (self.l2_weight, images.square().mean())
+        return terms

@@ -1,0 +1,6 @@
+from .base import IncrementalSegmentor
+from .data_parallel import IncrementalDataParallel
+from .finetune import FineTuning
+from .hrhf import HRHF
+
+__all__ = ['FineTuning', 'HRHF', 'IncrementalDataParallel', 'IncrementalSegmentor']

@@ -1,0 +1,113 @@
+"""What all systems share: a student segmentor, and the frozen teacher it continues."""
+from __future__ import annotations
+
+from typing import Optional
+
+import torch
+from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from ..checkpoint import load_checkpoint
+from .classifier_growth import grow_classifier
+
+
+class IncrementalSegmentor(BaseModel):
+    """A segmentor at one learning step.
+
+    Its checkpoint is the student's alone, with the keys of a bare segmentor. The teacher is not a submodule: it is in
+    no checkpoint, optimizer or DDP bucket, and stays in eval mode.
+
+    Args:
+        student: config of any segmentor with the classes of this step.
+        teacher: config of the same segmentor with the classes of the previous step; None at step 0.
+        teacher_checkpoint: plain checkpoint of the previous step.
+        classifier_start: ``'mib'`` or ``'random'``, see :func:`~.classifier_growth.grow_tensor`.
+    """
+    # Whether the method uses the previous step's network beyond its weights.
+    needs_teacher = True
+    # Whether the method trains on fake images beside the real ones.
+    uses_fake_images = False
+
+    def __init__(self,
+                 student: dict,
+                 teacher: Optional[dict] = None,
+                 teacher_checkpoint: Optional[str] = None,
+                 classifier_start: str = 'mib') -> None:
+        student = MODELS.build(student)
+        super().__init__()
+        self.student = student
+        self.data_preprocessor = student.data_preprocessor
+        self.classifier_start = classifier_start
+        self._hidden_teacher: list[nn.Module] = []
+        if teacher is not None:
+            teacher = revert_sync_batchnorm(MODELS.build(teacher))
+            state = load_checkpoint(teacher_checkpoint, teacher.num_classes)['state_dict']
+            _load_strictly(teacher, state, teacher_checkpoint)
+            self._hidden_teacher = [teacher.eval().requires_grad_(False)]
+        self.first_step = teacher is None
+        self._register_state_dict_hook(_drop_student_prefix)
+        self._register_load_state_dict_pre_hook(_add_student_prefix)
+
+    @property
+    def teacher(self) -> Optional[nn.Module]:
+        """The frozen network of the previous step; None at step 0."""
+        return self._hidden_teacher[0] if self._hidden_teacher else None
+
+    def _apply(self, fn, *args, **kwargs):
+        # Not a submodule, the teacher must be told to change device or type.
+        for teacher in self._hidden_teacher:
+            teacher._apply(fn, *args, **kwargs)
+        return super()._apply(fn, *args, **kwargs)
+
+    def init_weights(self) -> None:
+        """Start from the previous step with a grown classifier, or, at step 0, as the student's config says."""
+        if self.first_step:
+            self.student.init_weights()
+        elif self.teacher is not None:
+            grow_classifier(self.student, self.teacher.state_dict(), self.teacher.num_classes,
+                            self.student.num_classes, self.classifier_start)
+            if not self.needs_teacher:
+                self._hidden_teacher = []
+
+    def forward(self, inputs: Tensor, data_samples=None, mode: str = 'tensor'):
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        return self.student(inputs, data_samples, mode=mode)
+
+    def loss(self, inputs: Tensor, data_samples: list) -> dict:
+        """Losses of a batch; at step 0 the student's own."""
+        if self.first_step:
+            return self.student.loss(inputs, data_samples)
+        return self.incremental_loss(inputs, data_samples)
+
+    def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
+        """Losses of a batch at a step that has a predecessor."""
+        raise NotImplementedError(f'{type(self).__name__} must define incremental_loss.')
+
+    @torch.no_grad()
+    def teacher_logits(self, inputs: Tensor) -> Tensor:
+        """(N, K, H, W) logits of the teacher, at the size of ``inputs`` (N, 3, H, W)."""
+        shape = inputs.shape[2:]
+        metas = [dict(ori_shape=shape, img_shape=shape, pad_shape=shape, padding_size=[0] * 4)] * len(inputs)
+        return self.teacher.encode_decode(inputs, metas)
+
+
+def _load_strictly(model: nn.Module, state: dict, path: str) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f'Checkpoint {path} does not fit the network of the previous step: {error}') from error
+
+
+def _drop_student_prefix(module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict) -> None:
+    _rename_prefix(state_dict, f'{prefix}student.', prefix)
+
+
+def _add_student_prefix(state_dict: dict, prefix: str, *args) -> None:
+    _rename_prefix(state_dict, prefix, f'{prefix}student.')
+
+
+def _rename_prefix(state_dict: dict, old: str, new: str) -> None:
+    for key in [key for key in state_dict if key.startswith(old)]:
+        state_dict[new + key[len(old):]] = state_dict.pop(key)

@@ -1,0 +1,16 @@
+"""FT: the lower bound of every comparison."""
+from __future__ import annotations
+
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from .base import IncrementalSegmentor
+
+
+@MODELS.register_module()
+class FineTuning(IncrementalSegmentor):
+    """Go on training with the new labels alone, everything else being background (Table 1, FT)."""
+    needs_teacher = False
+
+    def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
+        return self.student.loss(inputs, data_samples)

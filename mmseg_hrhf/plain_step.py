@@ -1,0 +1,103 @@
+"""The plain config of a step, which mmseg evaluates without this package."""
+from __future__ import annotations
+
+import copy
+import os.path as osp
+from pathlib import Path
+
+import numpy as np
+from mmengine.config import Config
+from mmseg.datasets import BaseSegDataset
+from PIL import Image
+
+from .datasets.incremental import palette_of
+from .files import atomic_write, write_text
+from .scenario import IGNORE, Scenario
+from .step_config import StepFiles, plain_config, set_num_classes
+
+# mmengine replaces this by the folder of the config file, so a step's folder can be moved.
+_HERE = '{{ fileDirname }}'
+_TRAINING_KEYS = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'optimizer', 'param_scheduler', 'train_pipeline',
+                  'auto_scale_lr', 'dataset_type', 'data_root', 'img_ratios', 'tta_pipeline', 'tta_model', 'load_from',
+                  'resume', 'work_dir', 'launcher', 'experiment_name', 'custom_hooks', 'model_wrapper_cfg')
+
+
+def write_plain_config(cfg: Config, scenario: Scenario, step: int, source: BaseSegDataset, positions: np.ndarray,
+                       files: StepFiles) -> None:
+    """Write ``step_<t>/config.py`` and the list of its test images beside it.
+
+    Where mmseg's own ``metainfo.classes`` maps labels as the scenario does, the dataset's masks are used as they are.
+    Where it cannot (a class order, future classes that count as background, a void of its own), mapped copies of the
+    test masks are written to ``step_<t>/masks``.
+
+    Args:
+        cfg: the user's config.
+        scenario, step: what is evaluated.
+        source: the test dataset that the scenario divides.
+        positions: its images that evaluate ``step``.
+        files: of the step.
+    """
+    out = plain_config(cfg)
+    loader = copy.deepcopy(out.get('test_dataloader') or out.val_dataloader)
+    evaluator = copy.deepcopy(out.get('test_evaluator') or out.val_evaluator)
+    for key in _TRAINING_KEYS:
+        out.pop(key, None)
+    preprocessor = out.pop('data_preprocessor', None)
+    if preprocessor is not None:
+        out.model.setdefault('data_preprocessor', preprocessor)
+    out.model = set_num_classes(out.model, scenario.num_classes(step))
+    loader.dataset = _plain_dataset(loader.dataset, scenario, step, source, positions, files)
+    for name in ('test', 'val'):
+        out[f'{name}_dataloader'] = loader
+        out[f'{name}_evaluator'] = evaluator
+    out.test_cfg, out.val_cfg = dict(type='TestLoop'), dict(type='ValLoop')
+    out.test_pipeline = loader.dataset['pipeline']
+    write_text(files.config, out.pretty_text)
+
+
+def _plain_dataset(dataset: dict, scenario: Scenario, step: int, source: BaseSegDataset, positions: np.ndarray,
+                   files: StepFiles) -> dict:
+    infos = [source.get_data_info(int(i)) for i in positions]
+    folder = source.data_prefix['img_path']
+    names = [osp.relpath(info['img_path'], folder)[:-len(source.img_suffix)] for info in infos]
+    write_text(osp.join(files.folder, 'test_images.txt'), '\n'.join(names) + '\n')
+    metainfo = dict(classes=scenario.class_names(step), palette=palette_of(source, scenario, step))
+    plain = dict(
+        dataset,
+        ann_file=f'{_HERE}/test_images.txt',
+        metainfo=metainfo,
+        test_mode=True,
+        img_suffix=source.img_suffix,
+        seg_map_suffix=source.seg_map_suffix)
+    wanted = scenario.test_label_map(step)
+    if _mmseg_maps(type(source), metainfo['classes'], wanted):
+        return plain
+    plain.update(type='BaseSegDataset', reduce_zero_label=False)
+    if any(raw != label for raw, label in wanted.items()):
+        write_masks(infos, wanted, osp.join(files.folder, 'masks'), names)
+        plain['data_prefix'] = dict(dataset['data_prefix'], seg_map_path=f'{_HERE}/masks')
+        plain['seg_map_suffix'] = '.png'
+    return plain
+
+
+def _mmseg_maps(dataset_class: type, classes: tuple, wanted: dict) -> bool:
+    """Whether mmseg's dataset, given these classes, maps every raw label as wanted."""
+    if dataset_class.__module__.split('.')[0] != 'mmseg' or dataset_class is BaseSegDataset:
+        return False
+    try:
+        mapping = dataset_class.get_label_map(classes) or {}
+    except ValueError:  # a class that mmseg does not know by this name, such as ADE20K's background
+        return False
+    return all(mapping.get(raw, raw) == label for raw, label in wanted.items())
+
+
+def write_masks(infos: list, mapping: dict, folder: str, names: list) -> None:
+    """Write mapped copies of masks as grey PNG, whole files only, under the images' names."""
+    table = np.full(256, IGNORE, dtype=np.uint8)
+    for raw, label in mapping.items():
+        table[raw] = label
+    for info, name in zip(infos, names):
+        with Image.open(info['seg_map_path']) as mask:
+            mapped = table[np.asarray(mask, dtype=np.uint8)]
+        with atomic_write(Path(folder) / f'{name}.png') as file:
+            Image.fromarray(mapped).save(file, format='PNG')

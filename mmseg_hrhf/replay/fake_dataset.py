@@ -1,0 +1,77 @@
+"""Fake images as a dataset, and real and fake ones as one."""
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from mmengine.dataset import Compose
+from mmseg.registry import DATASETS
+from torch.utils.data import Dataset
+
+from ..files import PathLike
+from .buffer import FakeImageBuffer
+
+
+class FakeImageDataset(Dataset):
+    """The images of a buffer, through the same augmentation as real ones, without a label (class 0 everywhere).
+
+    The length is the declared size, so the dataset can be built before the buffer is filled.
+
+    Args:
+        folder: of the buffer.
+        num_images: its declared size.
+        pipeline: the real images' training pipeline.
+    """
+
+    def __init__(self, folder: PathLike, num_images: int, pipeline: list) -> None:
+        self.buffer = FakeImageBuffer(folder, num_images)
+        self.pipeline = Compose(pipeline)
+
+    def __len__(self) -> int:
+        return self.buffer.num_images
+
+    def get_data_info(self, idx: int) -> dict:
+        return dict(
+            img_path=str(self.buffer.image_path(idx)),
+            seg_map_path=str(self.buffer.blank_mask),
+            label_map=None,
+            reduce_zero_label=False,
+            seg_fields=[],
+            sample_idx=idx)
+
+    def __getitem__(self, idx: int) -> Any:
+        for _ in range(1000):
+            data = self.pipeline(self.get_data_info(idx))
+            if data is not None:
+                return data
+            idx = np.random.randint(len(self))
+        raise RuntimeError('The pipeline returned no sample from 1000 fake images in a row.')
+
+
+@DATASETS.register_module()
+class RealFakeDataset(Dataset):
+    """Real images of a step, then its fake images. :class:`RealFakeSampler` draws from the two.
+
+    Args:
+        real: config of the step's real dataset.
+        fake_folder: of the buffer.
+        num_fake: declared size of the buffer.
+    """
+
+    def __init__(self, real: dict, fake_folder: PathLike, num_fake: int) -> None:
+        self.real = DATASETS.build(real)
+        self.fake = FakeImageDataset(fake_folder, num_fake, self.real.source.pipeline.transforms)
+        self.num_real, self.num_fake = len(self.real), num_fake
+
+    @property
+    def metainfo(self) -> dict:
+        return self.real.metainfo
+
+    def full_init(self) -> None:
+        """Nothing is left to do; mmengine calls this on every dataset."""
+
+    def __len__(self) -> int:
+        return self.num_real + self.num_fake
+
+    def __getitem__(self, idx: int) -> Any:
+        return self.real[idx] if idx < self.num_real else self.fake[idx - self.num_real]

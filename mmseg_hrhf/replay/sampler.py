@@ -1,0 +1,110 @@
+"""Which real and which fake images make up each batch."""
+from __future__ import annotations
+
+import re
+from typing import Iterator, Optional, Union
+
+import numpy as np
+from mmengine.dist import get_dist_info, sync_random_seed
+from mmengine.registry import DATA_SAMPLERS
+from torch.utils.data import Sampler
+
+
+def split_batch(batch_size: int, ratio: Union[str, tuple[int, int]]) -> tuple[int, int]:
+    """Real and fake images in a batch.
+
+    Args:
+        batch_size: images per batch, real and fake together.
+        ratio: ``'real:fake'``, such as ``'1:1'``, ``'1:2'``, ``'2:1'`` (Table 6).
+    Raises:
+        ValueError: a malformed ratio, a side of 0, or a batch it does not divide.
+    """
+    match = re.fullmatch(r'(\d+):(\d+)', str(ratio)) if isinstance(ratio, str) else None
+    if match is None:
+        raise ValueError(f"replay.ratio={ratio!r} must be of the form 'real:fake', such as '1:1'.")
+    real, fake = map(int, match.groups())
+    if not real or not fake:
+        raise ValueError(f'replay.ratio={ratio!r}: both sides must be at least 1. To train without fake images, set '
+                         'replay=None.')
+    if batch_size % (real + fake):
+        raise ValueError(f'train_dataloader.batch_size={batch_size} cannot be divided {ratio} into real and fake '
+                         f'images: use a multiple of {real + fake}, such as '
+                         f'{max(1, round(batch_size / (real + fake))) * (real + fake)}.')
+    return batch_size * real // (real + fake), batch_size * fake // (real + fake)
+
+
+@DATA_SAMPLERS.register_module()
+class RealFakeSampler(Sampler):
+    """Full batches of a fixed number of real and fake images, alike on every rank.
+
+    An epoch is one pass over the real images; where they do not fill the last batch, some come twice, so every batch
+    is whole and every rank has as many. Fake images are drawn without replacement until all have come, then anew,
+    across epochs. What comes k-th depends on the seed and k alone, so any position can be resumed.
+
+    Args:
+        dataset: has ``num_real`` and ``num_fake`` (real first), or is all real.
+        batch_size: images per batch and rank.
+        ratio: ``'real:fake'`` in every batch; None for real images alone.
+        infinite: go on without end (iteration-based loops) instead of stopping after each epoch.
+        seed: one for all ranks; drawn and shared if None.
+    """
+
+    def __init__(self,
+                 dataset,
+                 batch_size: int,
+                 ratio: Optional[str] = None,
+                 infinite: bool = False,
+                 seed: Optional[int] = None) -> None:
+        self.rank, self.world_size = get_dist_info()
+        self.num_real = getattr(dataset, 'num_real', len(dataset))
+        self.num_fake = getattr(dataset, 'num_fake', 0)
+        self.real_per_batch, self.fake_per_batch = (batch_size, 0) if ratio is None else split_batch(batch_size, ratio)
+        if self.num_real < 1 or (self.fake_per_batch and self.num_fake < 1):
+            raise ValueError(f'RealFakeSampler needs images to draw from; got {self.num_real} real and '
+                             f'{self.num_fake} fake.')
+        self.batch_size = batch_size
+        self.infinite = infinite
+        self.seed = sync_random_seed() if seed is None else seed
+        self.batches_per_epoch = -(-self.num_real // (self.real_per_batch * self.world_size))
+        self.epoch = 0
+        self._first_batch = 0
+
+    def __len__(self) -> int:
+        """Images per epoch and rank."""
+        return self.batches_per_epoch * self.batch_size
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration goes through."""
+        self.epoch = epoch
+
+    def skip(self, num_samples: int) -> None:
+        """Start the next iteration after ``num_samples`` of this rank (a multiple of the batch size)."""
+        self._first_batch += num_samples // self.batch_size
+
+    def __iter__(self) -> Iterator[int]:
+        batch = self.epoch * self.batches_per_epoch + self._first_batch
+        last = None if self.infinite else (self.epoch + 1) * self.batches_per_epoch
+        while last is None or batch < last:
+            epoch, within = divmod(batch, self.batches_per_epoch)
+            real = self._real_order(epoch)
+            start = (within * self.world_size + self.rank) * self.real_per_batch
+            for i in range(start, start + self.real_per_batch):
+                yield int(real[i % self.num_real])
+            start = (batch * self.world_size + self.rank) * self.fake_per_batch
+            for i in range(start, start + self.fake_per_batch):
+                passes, at = divmod(i, self.num_fake)
+                yield self.num_real + int(self._fake_order(passes)[at])
+            batch += 1
+
+    def _real_order(self, epoch: int) -> np.ndarray:
+        return self._order('_real_cache', 0, epoch, self.num_real)
+
+    def _fake_order(self, passes: int) -> np.ndarray:
+        return self._order('_fake_cache', 1, passes, self.num_fake)
+
+    def _order(self, cache: str, stream: int, number: int, length: int) -> np.ndarray:
+        held = getattr(self, cache, None)
+        if held is None or held[0] != number:
+            held = number, np.random.default_rng([self.seed, stream, number]).permutation(length)
+            setattr(self, cache, held)
+        return held[1]

@@ -1,0 +1,147 @@
+"""Fills the buffer of fake images before a step's first iteration."""
+from __future__ import annotations
+
+import logging
+import time
+from typing import Optional
+
+import torch
+from mmengine.dist import barrier, get_dist_info
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import IterBasedTrainLoop
+from mmengine.runner.loops import _InfiniteDataloaderIterator
+from mmseg.registry import TASK_UTILS
+from torch import nn
+from tqdm import tqdm
+
+from ..checkpoint import weights_fingerprint
+from ..files import PathLike
+from ..inversion.pixels import PixelSpace
+from ..inversion.request import FakeRequest, plan_requests
+from .buffer import FakeImageBuffer
+
+
+@torch.no_grad()
+def recognised(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Share of pixels that ``model`` gives each class.
+
+    Args:
+        model: segmentor.
+        images: (N, H, W, 3) uint8 RGB, as stored.
+    Returns:
+        (N, K) shares on the CPU; rows sum to 1.
+    """
+    device = next(model.parameters()).device
+    space = PixelSpace(model.data_preprocessor, device)
+    shape = images.shape[1:3]
+    metas = [dict(ori_shape=shape, img_shape=shape, pad_shape=shape, padding_size=[0] * 4)] * len(images)
+    labels = model.encode_decode(space.to_network(space.from_pixels(images)), metas).argmax(1).flatten(1)
+    return torch.stack([(labels == c).float().mean(1) for c in range(model.num_classes)], dim=1).cpu()
+
+
+def fill_buffer(buffer: FakeImageBuffer, teacher: nn.Module, inversion: dict, seed: int) -> None:
+    """Synthesise what the buffer lacks; each rank takes its share of the batches.
+
+    Args:
+        buffer: goes on at its first missing image.
+        teacher: frozen segmentor.
+        inversion: config of what synthesises (``SegInversion``, ``GaussianNoise``).
+        seed: of the plan; with the same seed the same images come out, whatever the number of ranks.
+    Raises:
+        ValueError: the buffer is stale.
+    """
+    rank, world_size = get_dist_info()
+    generator = TASK_UTILS.build(inversion)
+    requests = plan_requests(buffer.num_images, teacher.num_classes, generator.batch_size,
+                             generator.classes_per_image, seed)
+    if rank == 0:
+        fingerprint = dict(
+            teacher=weights_fingerprint(teacher.state_dict()),
+            inversion=_plain(inversion),
+            num_images=buffer.num_images,
+            seed=seed)
+        buffer.open(fingerprint, generator.size)
+    barrier()
+    starts = [i * generator.batch_size for i in range(len(requests))]
+    missing = [i for i, start in enumerate(starts) if not buffer.has_batch(start)]
+    barrier()  # every rank must have looked before any writes
+    if missing and rank == 0:
+        done = sum(len(requests[i]) for i in range(len(requests)) if i not in missing)
+        print_log(f'SegInversion: {buffer.num_images - done} fake images to synthesise ({done} are there already) into '
+                  f'{buffer.folder}', logger='current')
+    mine = missing[rank::world_size]
+    began = time.time()
+    with tqdm(total=len(mine) * generator.iterations(), desc='SegInversion', unit='it', disable=rank != 0,
+              mininterval=1) as bar:
+        for count, i in enumerate(mine):
+            bar.set_description(f'SegInversion {count + 1}/{len(mine)}')
+            found = _synthesise(buffer, teacher, generator, requests[i], starts[i], bar)
+            bar.update((count + 1) * generator.iterations() - bar.n)  # an early stop leaves iterations over
+            if rank == 0:
+                left = (time.time() - began) / (count + 1) * (len(mine) - count - 1)
+                print_log(f'SegInversion: batch {count + 1}/{len(mine)}, {found}, ETA {left:.0f} s', logger='current')
+    barrier()
+    if rank == 0:
+        buffer.close()
+    barrier()
+
+
+def _synthesise(buffer: FakeImageBuffer, teacher: nn.Module, generator, request: FakeRequest, start: int,
+                bar: tqdm) -> str:
+    def on_iteration(losses: dict) -> None:
+        bar.update()
+        bar.set_postfix({name: f'{value:.3g}' for name, value in losses.items()}, refresh=False)
+
+    batch = generator(teacher, request, on_iteration)
+    shares = recognised(teacher, batch.images)
+    records = []
+    for i, classes in enumerate(request.classes):
+        held = [round(float(shares[i, c]), 5) for c in classes]
+        records.append(
+            dict(classes=list(classes), r=batch.r[i], seed=request.seed, losses=batch.losses, teacher_share=held))
+    buffer.add_batch(start, batch.images.numpy(), records)
+    asked = [share > 0 for record in records for share in record['teacher_share']]
+    losses = ', '.join(f'{name} {value:.3g}' for name, value in batch.losses.items())
+    return f'{losses}; the teacher finds {sum(asked)} of {len(asked)} classes'
+
+
+def _plain(config) -> object:
+    """A config as JSON data."""
+    if isinstance(config, dict):
+        return {str(key): _plain(value) for key, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [_plain(value) for value in config]
+    return config
+
+
+@HOOKS.register_module()
+class SegInversionHook(Hook):
+    """Synthesise fake images of the old classes with the teacher of the model in training.
+
+    Args:
+        folder: of the buffer.
+        num_images: its size.
+        inversion: config of what synthesises.
+        seed: of the fake images; the runner's if None.
+    """
+    priority = 'VERY_HIGH'
+
+    def __init__(self, folder: PathLike, num_images: int, inversion: dict, seed: Optional[int] = None) -> None:
+        self.buffer = FakeImageBuffer(folder, num_images)
+        self.inversion = inversion
+        self.seed = seed
+
+    def before_train(self, runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        if model.teacher is None:
+            raise ValueError('SegInversionHook needs a model with a teacher: the first step has none to invert.')
+        seed = runner.seed if self.seed is None else self.seed
+        fill_buffer(self.buffer, model.teacher, self.inversion, seed)
+        loop = runner.train_loop
+        if isinstance(loop, IterBasedTrainLoop):
+            # This loop may have started data workers, before any hook, on images that were not there yet.
+            loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
+            print_log('Data workers restarted on the filled buffer.', logger='current', level=logging.DEBUG)

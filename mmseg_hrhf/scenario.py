@@ -1,0 +1,298 @@
+"""What each learning step is: its classes, the images it may see, the labels it is given.
+
+A :class:`Scenario` is plain data: no torch, no files. Labels come in two numberings. *Raw* labels are the values in
+the dataset's mask files; *class indices* are channels of the network: 0 is background, and classes follow in the order
+in which they are learnt.
+"""
+from __future__ import annotations
+
+import difflib
+import re
+from dataclasses import dataclass, field
+from typing import Mapping, Optional, Sequence, Union
+
+import numpy as np
+
+SETTINGS = ('overlapped', 'disjoint', 'sequential')
+LABEL_PROTOCOLS = ('mib', 'plop')
+IGNORE = 255
+
+
+def _choice(name: str, value, choices: Sequence[str]) -> None:
+    if value not in choices:
+        near = difflib.get_close_matches(str(value), choices, n=1)
+        hint = f' Did you mean {near[0]!r}?' if near else ''
+        raise ValueError(f'scenario.{name}={value!r} is not one of {", ".join(map(repr, choices))}.{hint}')
+
+
+def class_counts(task: str, num_classes: int) -> tuple[int, ...]:
+    """Number of classes of each step of task ``'B-I'``: B base classes, then I at a time.
+
+    Args:
+        task: for example ``'15-1'``.
+        num_classes: foreground classes of the dataset.
+    Returns:
+        Classes per step, e.g. ``(15, 1, 1, 1, 1, 1)`` for ``('15-1', 20)``.
+    Raises:
+        ValueError: the task is malformed or does not add up to ``num_classes``.
+    """
+    match = re.fullmatch(r'(\d+)-(\d+)', task) if isinstance(task, str) else None
+    if match is None:
+        raise ValueError(f"scenario.task={task!r} is not of the form 'B-I' (base classes - increment), such as '15-1'.")
+    base, increment = map(int, match.groups())
+    if base < 1 or increment < 1:
+        raise ValueError(f'scenario.task={task!r}: base classes and increment must both be at least 1.')
+    rest = num_classes - base
+    if rest < 0 or rest % increment:
+        raise ValueError(
+            f'scenario.task={task!r} does not fit the {num_classes} foreground classes of the dataset: '
+            f"use 'B-I' with B + k*I = {num_classes}, or name the classes of each step in scenario.steps.")
+    return (base, ) + (increment, ) * (rest // increment)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """Classes, images and labels of all learning steps (see ``docs/protocol.md``).
+
+    Args:
+        labels: raw label of each foreground class of the dataset, by name, in the dataset's natural order.
+        steps: class names of each step. Classes of ``labels`` that no step names are outside the scenario: their
+            pixels are ignored everywhere.
+        setting: ``'overlapped'`` (images with a new class), ``'disjoint'`` (and without any future class) or
+            ``'sequential'`` (as disjoint, old labels given).
+        label_protocol: ``'mib'`` (MiB and the HRHF paper) or ``'plop'`` (later work); they differ in how void pixels
+            (255) are trained on and how future classes are evaluated.
+        background: raw label of background, or None if the masks have none (Cityscapes).
+        zero_is_void: masks mark void, not a real background, by 0 (ADE20K).
+        image_lists: path of a list of training images by step; overrides the rule of ``setting``.
+    """
+    labels: Mapping[str, int]
+    steps: tuple[tuple[str, ...], ...]
+    setting: str = 'overlapped'
+    label_protocol: str = 'mib'
+    background: Optional[int] = 0
+    zero_is_void: bool = False
+    image_lists: Mapping[int, str] = field(default_factory=dict)
+    task: Optional[str] = None
+
+    def __post_init__(self):
+        _choice('setting', self.setting, SETTINGS)
+        _choice('label_protocol', self.label_protocol, LABEL_PROTOCOLS)
+        if not self.steps:
+            raise ValueError('scenario.steps is empty: give at least one list of class names.')
+        seen: set[str] = set()
+        for t, names in enumerate(self.steps):
+            if not names:
+                raise ValueError(f'scenario.steps[{t}] is empty: every step must learn at least one class.')
+            for name in names:
+                if name not in self.labels:
+                    near = difflib.get_close_matches(str(name), self.labels, n=1)
+                    hint = f' Did you mean {near[0]!r}?' if near else f' Known classes: {", ".join(self.labels)}.'
+                    raise ValueError(f'scenario.steps[{t}] names the unknown class {name!r}.{hint}')
+                if name in seen:
+                    raise ValueError(f'scenario.steps[{t}] names the class {name!r} a second time: '
+                                     'a class belongs to exactly one step.')
+                seen.add(name)
+        for t in self.image_lists:
+            if not 0 <= t < self.num_steps:
+                raise ValueError(f'scenario.image_lists names step {t}, but the steps are 0 to {self.num_steps - 1}.')
+
+    @classmethod
+    def build(cls,
+              labels: Mapping[str, int],
+              task: Optional[str] = None,
+              steps: Optional[Sequence[Sequence[str]]] = None,
+              class_order: Optional[Sequence[Union[str, int]]] = None,
+              image_lists: Union[Mapping, Sequence[Optional[str]], None] = None,
+              **kwargs) -> Scenario:
+        """Build from a config's ``scenario`` dict.
+
+        Args:
+            labels: raw label of each foreground class by name, natural order.
+            task: ``'B-I'``; give either this or ``steps``.
+            steps: a list of class-name lists.
+            class_order: all class names (or raw labels) in the order in which ``task`` takes them.
+            image_lists: path per step (``.npy`` positions or names, ``.txt`` names), as a list or ``{step: path}``.
+            **kwargs: further fields of :class:`Scenario`.
+        """
+        known = {'setting', 'label_protocol', 'background', 'zero_is_void'}
+        for key in kwargs:
+            if key not in known:
+                choices = sorted(known | {'task', 'steps', 'class_order', 'image_lists'})
+                near = difflib.get_close_matches(key, choices, n=1)
+                raise ValueError(f'scenario has no option {key!r}' +
+                                 (f': did you mean {near[0]!r}?' if near else f'; its options are {choices}.'))
+        if (task is None) == (steps is None):
+            raise ValueError("scenario needs exactly one of task='B-I' and steps=[[class, ...], ...]; "
+                             f'got task={task!r}, steps={steps!r}.')
+        if steps is not None:
+            if class_order is not None:
+                raise ValueError('scenario.class_order goes with task; scenario.steps already states the order.')
+            if isinstance(steps, str) or any(isinstance(names, str) for names in steps):
+                raise ValueError(f'scenario.steps={steps!r} must be a list of lists of class names.')
+            steps = tuple(tuple(names) for names in steps)
+        else:
+            order = list(labels) if class_order is None else _resolve_order(class_order, labels)
+            counts, taken, steps = class_counts(task, len(labels)), 0, []
+            for count in counts:
+                steps.append(tuple(order[taken:taken + count]))
+                taken += count
+            steps = tuple(steps)
+        if image_lists is None:
+            image_lists = {}
+        elif not isinstance(image_lists, Mapping):
+            image_lists = {t: path for t, path in enumerate(image_lists) if path is not None}
+        image_lists = {int(t): str(path) for t, path in image_lists.items()}
+        return cls(labels=dict(labels), steps=steps, image_lists=image_lists, task=task, **kwargs)
+
+    @property
+    def num_steps(self) -> int:
+        return len(self.steps)
+
+    def check_step(self, step: int) -> None:
+        if not 0 <= step < self.num_steps:
+            raise ValueError(f'There is no step {step}: this scenario has steps 0 to {self.num_steps - 1}.')
+
+    def seen_classes(self, step: int) -> tuple[str, ...]:
+        """Foreground classes learnt up to and including ``step``; the i-th is class index ``i + 1``."""
+        return sum(self.steps[:step + 1], ())
+
+    def num_classes(self, step: int) -> int:
+        """Channels of the network at ``step``, background included; 0 before the first step."""
+        return len(self.seen_classes(step)) + 1 if step >= 0 else 0
+
+    def class_names(self, step: int) -> tuple[str, ...]:
+        """Names by class index at ``step``, background first."""
+        return ('background', ) + self.seen_classes(step)
+
+    def metric_groups(self, step: int) -> dict[str, tuple[int, ...]]:
+        """Class indices of ``old`` (base classes), ``new`` (all added since) and ``all``, without background."""
+        seen, base = len(self.seen_classes(step)), len(self.steps[0])
+        return dict(
+            old=tuple(range(1, base + 1)), new=tuple(range(base + 1, seen + 1)), all=tuple(range(1, seen + 1)))
+
+    # -- which images ------------------------------------------------------------------------------------------------
+
+    def raw(self, names: Sequence[str]) -> list[int]:
+        """Raw labels of the named classes."""
+        return [self.labels[name] for name in names]
+
+    def known_labels(self) -> set[int]:
+        """Every raw label a mask of this dataset may hold."""
+        labels = set(self.labels.values()) | {IGNORE}
+        return labels if self.background is None else labels | {self.background}
+
+    def select_train(self, presence: np.ndarray, step: int) -> np.ndarray:
+        """Images that ``step`` may train on.
+
+        Args:
+            presence: (N, 256) bool; ``presence[i, c]``: some pixel of image i has raw label c.
+            step: the learning step.
+        Returns:
+            Sorted positions of the images.
+        """
+        self.check_step(step)
+        chosen = presence[:, self.raw(self.steps[step])].any(axis=1)
+        if self.setting != 'overlapped':
+            future = [name for names in self.steps[step + 1:] for name in names]
+            chosen &= ~presence[:, self.raw(future)].any(axis=1)
+        return np.flatnonzero(chosen)
+
+    def select_test(self, presence: np.ndarray, step: int) -> np.ndarray:
+        """Images that evaluate ``step``: those with some class seen so far; all of them at the last step."""
+        self.check_step(step)
+        if step == self.num_steps - 1:
+            return np.arange(len(presence))
+        return np.flatnonzero(presence[:, self.raw(self.seen_classes(step))].any(axis=1))
+
+    # -- which labels ------------------------------------------------------------------------------------------------
+
+    def train_label_map(self, step: int) -> dict[int, int]:
+        """Class index (or 255) of every raw label in training masks of ``step``."""
+        self.check_step(step)
+        index = {name: i for i, name in enumerate(self.class_names(step))}
+        current = set(self.seen_classes(step) if self.setting == 'sequential' else self.steps[step])
+        scheduled = set(self.seen_classes(self.num_steps - 1))
+        mapping = {} if self.background is None else {self.background: 0}
+        for name, label in self.labels.items():
+            mapping[label] = index[name] if name in current else 0 if name in scheduled else IGNORE
+        # MiB trains void as background (it sums the classes the step knows nothing of); later work ignores it.
+        mapping[IGNORE] = 0 if self.label_protocol == 'mib' else IGNORE
+        return mapping
+
+    def test_label_map(self, step: int) -> dict[int, int]:
+        """Class index (or 255) of every raw label in evaluation masks of ``step``."""
+        self.check_step(step)
+        index = {name: i for i, name in enumerate(self.class_names(step))}
+        scheduled = set(self.seen_classes(self.num_steps - 1))
+        future = IGNORE if self.label_protocol == 'mib' else 0
+        mapping = {}
+        if self.background is not None:
+            void = self.zero_is_void and self.label_protocol == 'mib'
+            mapping[self.background] = IGNORE if void else 0
+        for name, label in self.labels.items():
+            mapping[label] = index.get(name, future if name in scheduled else IGNORE)
+        mapping[IGNORE] = IGNORE
+        return mapping
+
+
+def _resolve_order(order: Sequence[Union[str, int]], labels: Mapping[str, int]) -> list[str]:
+    by_label = {label: name for name, label in labels.items()}
+    names = [by_label.get(item, item) if isinstance(item, int) else item for item in order]
+    if sorted(map(str, names)) != sorted(labels):
+        missing = [name for name in labels if name not in names]
+        extra = [name for name in names if name not in labels]
+        raise ValueError('scenario.class_order must name every class of the dataset exactly once; '
+                         f'missing {missing}, unknown {extra}, {len(names)} names for {len(labels)} classes.')
+    return names
+
+
+def load_image_list(path: str, names: Sequence[str]) -> np.ndarray:
+    """Read a published list of a step's images.
+
+    Args:
+        path: ``.npy`` with integer positions in the dataset's listing or with names, or ``.txt`` with one name a line.
+        names: file stems of the dataset's images, in listing order.
+    Returns:
+        Positions of the images, in the order of the list.
+    Raises:
+        ValueError: the file is of another kind, or an entry is unknown, out of range or listed twice.
+    """
+    if path.endswith('.npy'):
+        try:
+            items = np.load(path, allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise ValueError(f'Image list {path!r} cannot be read: {error}. It must be a .npy array of integer '
+                             'positions or of names (no pickled objects).') from error
+        items = items.ravel()
+    elif path.endswith('.txt'):
+        try:
+            with open(path, encoding='utf-8') as file:
+                items = np.array([line.strip() for line in file if line.strip()])
+        except OSError as error:
+            raise ValueError(f'Image list {path!r} cannot be read: {error}.') from error
+    else:
+        raise ValueError(f'Image list {path!r} must end in .npy (positions or names) or .txt (names).')
+    if items.dtype.kind in 'iu':
+        bad = items[(items < 0) | (items >= len(names))]
+        if bad.size:
+            raise ValueError(f'Image list {path!r} holds position {bad[0]}, but the dataset has {len(names)} images '
+                             '(0-based positions): is it the list of another dataset or split?')
+        positions = items.astype(np.int64)
+    elif items.dtype.kind in 'US':
+        where = {name: i for i, name in enumerate(names)}
+        found = [where.get(name, where.get(_stem(name))) for name in items.astype(str)]
+        if None in found:
+            raise ValueError(f'Image list {path!r} names {str(items[found.index(None)])!r} ({found.count(None)} such '
+                             'names), which the dataset does not hold.')
+        positions = np.array(found, dtype=np.int64)
+    else:
+        raise ValueError(f'Image list {path!r} is an array of {items.dtype}; integers or names are needed.')
+    unique, counts = np.unique(positions, return_counts=True)
+    if len(unique) != len(positions):
+        raise ValueError(f'Image list {path!r} holds {names[unique[counts > 1][0]]!r} more than once.')
+    return positions
+
+
+def _stem(name: str) -> str:
+    return name.strip().replace('\\', '/').rsplit('/', 1)[-1].rsplit('.', 1)[0]

@@ -1,0 +1,292 @@
+"""From a plain mmseg config to the config of one learning step. The only code that edits a config."""
+from __future__ import annotations
+
+import copy
+import difflib
+import inspect
+import os.path as osp
+from dataclasses import dataclass
+from typing import Optional
+
+from mmengine.config import Config
+from mmseg.registry import MODELS
+
+from .methods import IncrementalSegmentor
+from .replay.sampler import split_batch
+from .scenario import Scenario
+
+# Top-level keys that are ours; what is left is a plain mmseg config.
+OWN_KEYS = ('scenario', 'method', 'replay', 'incremental_overrides', 'runner_type', 'only_step')
+_REPLAY_OPTIONS = ('ratio', 'num_images', 'inversion')
+PACKAGE = 'mmseg_hrhf'
+
+
+@dataclass(frozen=True)
+class StepFiles:
+    """Where a learning step keeps its files.
+
+    ``step_<t>/`` holds the plain ``config.py`` and ``checkpoint.pth`` and, once the step is finished, ``result.json``;
+    ``train/`` is the work dir of its mmengine Runner, ``fakes/`` its buffer.
+    """
+    work_dir: str
+    step: int
+
+    @property
+    def folder(self) -> str:
+        return osp.join(self.work_dir, f'step_{self.step}')
+
+    @property
+    def config(self) -> str:
+        return osp.join(self.folder, 'config.py')
+
+    @property
+    def checkpoint(self) -> str:
+        return osp.join(self.folder, 'checkpoint.pth')
+
+    @property
+    def result(self) -> str:
+        return osp.join(self.folder, 'result.json')
+
+    @property
+    def train(self) -> str:
+        return osp.join(self.folder, 'train')
+
+    @property
+    def fakes(self) -> str:
+        return osp.join(self.folder, 'fakes')
+
+    def previous(self) -> StepFiles:
+        return StepFiles(self.work_dir, self.step - 1)
+
+
+def method_class(cfg: Config) -> type[IncrementalSegmentor]:
+    """The class that ``method.type`` names."""
+    name = cfg.method.get('type') if isinstance(cfg.get('method'), dict) else None
+    known = {key: value for key, value in MODELS.module_dict.items() if _is_method(value)}
+    found = known.get(name) if isinstance(name, str) else name if _is_method(name) else None
+    if found is None:
+        near = difflib.get_close_matches(str(name), known, n=1)
+        raise ValueError(f'method.type={name!r} is no incremental method' +
+                         (f': did you mean {near[0]!r}?' if near else f'; there are {sorted(known)}.'))
+    _check_method_options(found, cfg.method)
+    return found
+
+
+def _check_method_options(found: type[IncrementalSegmentor], options: dict) -> None:
+    set_here = {'self', 'args', 'kwargs', 'student', 'teacher', 'teacher_checkpoint'}
+    parents = found.__mro__[:found.__mro__.index(IncrementalSegmentor) + 1]
+    known = {name for parent in parents for name in inspect.signature(parent.__init__).parameters} - set_here
+    for key in options:
+        if key not in known | {'type'}:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise ValueError(f'method {found.__name__} has no option {key!r}' +
+                             (f': did you mean {near[0]!r}?' if near else f'; its options are {sorted(known)}.'))
+
+
+def _is_method(value) -> bool:
+    return isinstance(value, type) and issubclass(value, IncrementalSegmentor) and value is not IncrementalSegmentor
+
+
+def replay_options(cfg: Config) -> Optional[dict]:
+    """The ``replay`` options, checked; None where the method or the config wants no fake images."""
+    replay = cfg.get('replay')
+    if replay is None or not method_class(cfg).uses_fake_images:
+        return None
+    for key in replay:
+        if key not in _REPLAY_OPTIONS:
+            near = difflib.get_close_matches(key, _REPLAY_OPTIONS, n=1)
+            raise ValueError(f'replay has no option {key!r}' +
+                             (f': did you mean {near[0]!r}?' if near else f'; its options are {_REPLAY_OPTIONS}.'))
+    split_batch(cfg.train_dataloader.batch_size, replay.get('ratio', '1:1'))
+    if 'inversion' not in replay:
+        raise ValueError("replay needs inversion=dict(type='SegInversion', size=...).")
+    number = replay.get('num_images')
+    if number is not None and (not isinstance(number, int) or number < 1):
+        raise ValueError(f'replay.num_images={number!r} must be a positive number, or None for the number of real '
+                         'images of the step within 512 to 4096.')
+    return dict(replay)
+
+
+def num_fake_images(cfg: Config, step: int, num_real: int) -> int:
+    """Size of a step's buffer: declared, or as many as real images within [512, 4096]; 0 without replay."""
+    replay = replay_options(cfg)
+    if replay is None or step == 0:
+        return 0
+    declared = replay.get('num_images')
+    return min(max(num_real, 512), 4096) if declared is None else int(declared)
+
+
+def set_num_classes(model: dict, num_classes: int) -> dict:
+    """A copy of a segmentor's config with another number of classes in every head that had the main head's number.
+
+    Raises:
+        ValueError: something that is bound to the old number and cannot be renumbered.
+    """
+    model = copy.deepcopy(model)
+    heads = []
+    for key in ('decode_head', 'auxiliary_head'):
+        value = model.get(key) or []
+        heads += value if isinstance(value, (list, tuple)) else [value]
+    if not heads or 'num_classes' not in heads[0]:
+        raise ValueError('model.decode_head.num_classes is missing: is `model` the config of an mmseg segmentor?')
+    before = heads[0]['num_classes']
+    for head in heads:
+        # A head of another number of classes (STDC's boundary head) does not classify the dataset's classes.
+        if head.get('num_classes') != before:
+            continue
+        head['num_classes'] = num_classes
+        if head.get('out_channels') == before:
+            head['out_channels'] = num_classes
+        elif head.get('out_channels') is not None:
+            raise ValueError(f'{head["type"]} has out_channels={head["out_channels"]} for {before} classes: '
+                             'class-incremental training needs one channel per class; leave out_channels out.')
+        losses = head.get('loss_decode') or []
+        for loss in losses if isinstance(losses, (list, tuple)) else [losses]:
+            if loss.get('class_weight') is not None:
+                raise ValueError(f'{head["type"]}.loss_decode has class_weight for {before} classes, which cannot be '
+                                 'carried over to steps of other classes: leave it out.')
+    return model
+
+
+def is_epoch_based(cfg: Config) -> bool:
+    """Whether the schedule counts epochs."""
+    return bool(cfg.train_cfg.get('by_epoch', cfg.train_cfg.get('type') == 'EpochBasedTrainLoop'))
+
+
+def plain_config(cfg: Config) -> Config:
+    """The config without what is ours."""
+    plain = Config({key: copy.deepcopy(value) for key, value in cfg._cfg_dict.items() if key not in OWN_KEYS})
+    imports = plain.get('custom_imports')
+    if imports:
+        names = imports['imports']
+        names = [names] if isinstance(names, str) else names
+        kept = [name for name in names if name.split('.')[0] != PACKAGE]
+        if kept:
+            plain.custom_imports.imports = kept
+        else:
+            plain.pop('custom_imports')
+    return plain
+
+
+def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_real: int, seed: int) -> Config:
+    """The config from which a stock mmengine Runner trains and tests one step.
+
+    Args:
+        cfg: plain mmseg config with ``scenario``, ``method`` and, optionally, ``replay``.
+        scenario: built from ``cfg.scenario``.
+        step: learning step.
+        work_dir: of the whole run.
+        num_real: training images of the step.
+        seed: of the whole run.
+    """
+    files = StepFiles(work_dir, step)
+    own = {key: copy.deepcopy(cfg.get(key)) for key in OWN_KEYS}
+    out = plain_config(cfg)
+    if step > 0 and own['incremental_overrides']:
+        out.merge_from_dict(_flatten(own['incremental_overrides']))
+    segmentor = out.pop('model')
+    preprocessor = out.pop('data_preprocessor', None)
+    if preprocessor is not None:
+        segmentor.setdefault('data_preprocessor', preprocessor)
+    out.model = dict(own['method'], student=set_num_classes(segmentor, scenario.num_classes(step)))
+    if step > 0:
+        out.model.teacher = set_num_classes(segmentor, scenario.num_classes(step - 1))
+        out.model.teacher_checkpoint = files.previous().checkpoint
+    _set_train_data(out, own, files, num_real, num_fake_images(cfg, step, num_real))
+    _set_evaluation(out, own, scenario, files)
+    out.work_dir = files.train
+    out.experiment_name = f'{osp.basename(osp.normpath(work_dir))}_step_{step}'
+    out.randomness = dict(out.get('randomness') or {}, seed=seed + step)
+    out.load_from, out.resume = None, False
+    return out
+
+
+def step_test_config(cfg: Config, scenario: Scenario, step: int) -> Config:
+    """The config from which a stock mmengine Runner tests a step's plain checkpoint.
+
+    Args:
+        cfg: plain mmseg config with ``scenario``; its ``work_dir`` keeps the class index.
+        scenario: built from ``cfg.scenario``.
+        step: learning step.
+    """
+    out = plain_config(cfg)
+    preprocessor = out.pop('data_preprocessor', None)
+    out.model = set_num_classes(out.model, scenario.num_classes(step))
+    if preprocessor is not None:
+        out.model.setdefault('data_preprocessor', preprocessor)
+    _set_evaluation(out, dict(scenario=cfg.scenario), scenario, StepFiles(cfg.work_dir, step))
+    for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'val_dataloader', 'val_evaluator',
+                'val_cfg'):
+        out.pop(key, None)
+    return out
+
+
+def _flatten(overrides: dict, prefix: str = '') -> dict:
+    """Nested overrides as the dotted keys of ``Config.merge_from_dict``."""
+    flat = {}
+    for key, value in overrides.items():
+        if isinstance(value, dict) and not value.get('_delete_'):
+            flat.update(_flatten(value, f'{prefix}{key}.'))
+        else:
+            flat[f'{prefix}{key}'] = value
+    return flat
+
+
+def _set_train_data(out: Config, own: dict, files: StepFiles, num_real: int, num_fake: int) -> None:
+    loader = out.train_dataloader
+    loader.dataset = dict(
+        type='IncrementalDataset',
+        dataset=loader.dataset,
+        scenario=own['scenario'],
+        step=files.step,
+        cache_dir=osp.join(files.work_dir, 'class_index'))
+    ratio = None
+    if num_fake:
+        ratio = own['replay'].get('ratio', '1:1')
+        loader.dataset = dict(type='RealFakeDataset', real=loader.dataset, fake_folder=files.fakes, num_fake=num_fake)
+        out.setdefault('custom_hooks', [])
+        out.custom_hooks = list(out.custom_hooks or []) + [
+            dict(type='SegInversionHook', folder=files.fakes, num_images=num_fake, inversion=own['replay']['inversion'])
+        ]
+    elif files.step == 0 and num_real >= loader.batch_size:
+        return
+    # A small step must still fill whole batches: batch norm over a single image of pooled features is undefined.
+    loader.pop('batch_sampler', None)
+    loader.sampler = dict(
+        type='RealFakeSampler', batch_size=loader.batch_size, ratio=ratio, infinite=not is_epoch_based(out))
+
+
+def _set_evaluation(out: Config, own: dict, scenario: Scenario, files: StepFiles) -> None:
+    for name in ('val', 'test'):
+        loader = out.get(f'{name}_dataloader')
+        if loader is None:
+            continue
+        loader.dataset = dict(
+            type='IncrementalDataset',
+            dataset=loader.dataset,
+            scenario=own['scenario'],
+            step=files.step,
+            test_mode=True,
+            cache_dir=osp.join(files.work_dir, 'class_index'))
+        out[f'{name}_evaluator'] = _evaluator(out[f'{name}_evaluator'], scenario, files.step)
+    if out.get('test_dataloader') is None:
+        if out.get('val_dataloader') is None:
+            raise ValueError('The config has neither test_dataloader nor val_dataloader: a step cannot be evaluated.')
+        for name in ('dataloader', 'evaluator'):
+            out[f'test_{name}'] = copy.deepcopy(out[f'val_{name}'])
+        out.test_cfg = dict(type='TestLoop')
+    if out.get('train_cfg') is None:
+        return
+    # Each step ends in a test of its last weights; validation at the same moment would only repeat it.
+    length = out.train_cfg.get('max_epochs' if is_epoch_based(out) else 'max_iters')
+    if out.train_cfg.get('val_interval', 1) >= length:
+        out.val_dataloader = out.val_evaluator = out.val_cfg = None
+
+
+def _evaluator(evaluator, scenario: Scenario, step: int):
+    """The evaluator with mmseg's IoUMetric replaced by the one that knows groups."""
+    if isinstance(evaluator, (list, tuple)):
+        return [_evaluator(item, scenario, step) for item in evaluator]
+    if evaluator.get('type') not in ('IoUMetric', 'mmseg.IoUMetric'):
+        return evaluator
+    return dict(evaluator, type='IncrementalIoUMetric', groups=scenario.metric_groups(step))

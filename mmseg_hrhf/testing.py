@@ -1,0 +1,51 @@
+"""Evaluation of one step's checkpoint."""
+from __future__ import annotations
+
+from typing import Optional
+
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+
+from .checkpoint import load_checkpoint
+from .datasets.incremental import build_source, scenario_of
+from .distributed import start_distributed, wrap_for_cpu
+from .step_config import step_test_config
+
+
+def run_test(cfg: Config,
+             checkpoint: str,
+             out_dir: Optional[str] = None,
+             show_dir: Optional[str] = None,
+             show: bool = False) -> dict:
+    """Test a checkpoint with the config of its run, or with any plain mmseg config.
+
+    Args:
+        cfg: config; with a ``scenario``, the step is read from the checkpoint.
+        checkpoint: plain checkpoint of a step.
+        out_dir: folder for predicted masks.
+        show_dir, show: paint predictions, as mmseg's test tool does.
+    Returns:
+        The metrics.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    start_distributed(cfg)
+    meta = load_checkpoint(checkpoint).get('meta', {})
+    if cfg.get('scenario') is not None:
+        loader = cfg.get('test_dataloader') or cfg.val_dataloader
+        scenario = scenario_of(build_source(loader.dataset, test_mode=True), cfg.scenario)
+        if 'step' not in meta:
+            raise ValueError(f'Checkpoint {checkpoint} does not say of which step it is: it was not written by '
+                             'tools/train.py. Evaluate it with the plain config of its step.')
+        scenario.check_step(meta['step'])
+        load_checkpoint(checkpoint, scenario.num_classes(meta['step']))
+        cfg = step_test_config(cfg, scenario, meta['step'])
+    cfg.load_from = checkpoint
+    if out_dir:
+        cfg.test_evaluator['output_dir'] = out_dir
+    if show or show_dir:
+        cfg.default_hooks.visualization.update(draw=True, show=show)
+        if show_dir:
+            cfg.visualizer['save_dir'] = show_dir
+    wrap_for_cpu(cfg)
+    return Runner.from_cfg(cfg).test()

@@ -1,0 +1,38 @@
+"""Packaging of mmseg_hrhf: class-incremental segmentation for MMSegmentation."""
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+
+def version() -> str:
+    scope = {}
+    exec((HERE / 'mmseg_hrhf' / 'version.py').read_text(encoding='utf-8'), scope)
+    return scope['__version__']
+
+
+setup(
+    name='mmseg_hrhf',
+    version=version(),
+    description='Class-incremental semantic segmentation (Half-Real Half-Fake Distillation) for MMSegmentation',
+    long_description=(HERE / 'README.md').read_text(encoding='utf-8'),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    packages=find_packages(include=['mmseg_hrhf', 'mmseg_hrhf.*']),
+    python_requires='>=3.9',
+    # The toolbox itself is an extra: most users have one of its two lines already.
+    install_requires=['numpy>=1.22', 'Pillow>=9.0', 'tqdm>=4.60'],
+    extras_require={
+        'toolbox': [
+            'torch>=2.0', 'onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6', 'onedl-mmsegmentation==1.4.2'
+        ],
+        'tests': ['pytest>=7.0', 'hypothesis>=6.80', 'ruff>=0.6'],
+    },
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'License :: OSI Approved :: Apache Software License',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+    ],
+)

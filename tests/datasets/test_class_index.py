@@ -1,0 +1,269 @@
+"""The class index: every label of every mask, scanned once, and no mask misread in silence."""
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmseg.datasets.transforms import LoadAnnotations
+from PIL import Image
+
+from mmseg_hrhf.datasets.class_index import class_index, fingerprint, mask_labels, scan
+from mmseg_hrhf.scenario import Scenario
+
+# The package's attribute of this name is the function.
+module = sys.modules[class_index.__module__]
+SHARED = Path(os.environ.get('HRHF_SHARED', Path(__file__).resolve().parents[3] / 'shared'))
+VOC_LABELS = {*range(21), 255}
+
+
+def grey(*labels):
+    """4 x 4 greyscale mask that holds the labels."""
+    return Image.fromarray(np.resize(np.array(labels, dtype=np.uint8), (4, 4)))
+
+
+def palette(*labels):
+    """4 x 4 palette mask, the colour of label c far from (c, c, c)."""
+    image = grey(*labels)
+    image.putpalette([(37 * c + k) % 256 for c in range(256) for k in (200, 90, 10)])
+    return image
+
+
+def save(folder, images):
+    paths = [str(folder / f'{i}.png') for i in range(len(images))]
+    for path, image in zip(paths, images):
+        image.save(path)
+    return paths
+
+
+def labels_of(row):
+    return np.flatnonzero(row).tolist()
+
+
+@pytest.fixture
+def no_scan(monkeypatch):
+    """From the call on, a scan is an error."""
+
+    def forbid():
+        monkeypatch.setattr(module, 'scan', lambda *args: pytest.fail('scanned in spite of a fresh cache'))
+
+    return forbid
+
+
+@pytest.mark.parametrize('image', [grey(0, 3, 255), palette(0, 3, 255)], ids=['grey', 'palette'])
+def test_labels_of_a_mask(tmp_path, image):
+    path, = save(tmp_path, [image])
+    row = mask_labels(path)
+    assert row.shape == (256, ) and row.dtype == bool
+    assert labels_of(row) == [0, 3, 255]
+
+
+def test_a_single_pixel_counts(tmp_path):
+    mask = np.zeros((300, 200), dtype=np.uint8)
+    mask[299, 199] = 17
+    path, = save(tmp_path, [Image.fromarray(mask)])
+    assert labels_of(mask_labels(path)) == [0, 17]
+
+
+@pytest.mark.parametrize('image', [grey(0, 1), palette(0, 7), grey(0, 1).point(lambda c: c, '1')],
+                         ids=['grey', 'palette', 'black and white'])
+def test_labels_are_those_that_training_reads(tmp_path, image):
+    path, = save(tmp_path, [image])
+    sample = dict(seg_map_path=path, label_map=None, reduce_zero_label=False, seg_fields=[])
+    assert labels_of(mask_labels(path)) == np.unique(LoadAnnotations()(sample)['gt_seg_map']).tolist()
+
+
+@pytest.mark.parametrize('image, mode', [
+    (Image.new('RGB', (4, 4)), 'RGB'),
+    (Image.new('RGBA', (4, 4)), 'RGBA'),
+    (Image.new('LA', (4, 4)), 'LA'),
+    (Image.fromarray(np.full((4, 4), 300, dtype=np.uint16)), 'I;16'),
+])
+def test_masks_that_are_not_one_8_bit_channel_are_refused_by_name(tmp_path, image, mode):
+    path, = save(tmp_path, [image])
+    with pytest.raises(ValueError, match=rf"0\.png' has mode '{mode}'; .*Convert colour masks"):
+        mask_labels(path)
+
+
+def test_missing_mask_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"no\.png' cannot be read"):
+        mask_labels(str(tmp_path / 'no.png'))
+
+
+def test_zero_byte_mask_is_named_with_its_size(tmp_path):
+    (tmp_path / 'a.png').touch()
+    with pytest.raises(ValueError, match=r"a\.png' is not a readable image \(0 bytes\)"):
+        mask_labels(str(tmp_path / 'a.png'))
+
+
+def test_every_truncation_is_named_or_harmless(tmp_path):
+    path, = save(tmp_path, [palette(*range(16))])
+    content = Path(path).read_bytes()
+    for size in range(1, len(content)):
+        Path(path).write_bytes(content[:size])
+        try:
+            labels = labels_of(mask_labels(path))
+        except ValueError as error:
+            assert '0.png' in str(error), f'{size} bytes'
+        else:
+            assert labels == list(range(16)), f'{size} bytes'
+
+
+@pytest.mark.parametrize('length', [0, 12])
+def test_short_png_header_is_named(tmp_path, length):
+    path, = save(tmp_path, [grey(0, 1)])
+    content = bytearray(Path(path).read_bytes())
+    content[11] = length
+    Path(path).write_bytes(content)
+    with pytest.raises(ValueError, match=r'0\.png'):
+        mask_labels(path)
+
+
+def test_scan_is_one_row_per_mask_in_order(tmp_path):
+    paths = save(tmp_path, [grey(0, 1), grey(2), grey(0, 255)])
+    matrix = scan(paths, VOC_LABELS)
+    assert matrix.shape == (3, 256)
+    assert [labels_of(row) for row in matrix] == [[0, 1], [2], [0, 255]]
+
+
+def test_label_out_of_range_names_mask_label_and_known_ones(tmp_path):
+    paths = save(tmp_path, [grey(0, 1), grey(0, 21, 30)])
+    with pytest.raises(ValueError, match=r"1\.png' holds label 21, .*known: 0-20, 255"):
+        scan(paths, VOC_LABELS)
+
+
+@pytest.mark.parametrize('num_masks', [64, 65, 150])
+def test_many_masks_keep_their_order_whatever_decodes_them(tmp_path, num_masks):
+    paths = save(tmp_path, [grey(i % 21) for i in range(num_masks)])
+    matrix = scan(paths, VOC_LABELS, num_workers=2)
+    assert [labels_of(row) for row in matrix] == [[i % 21] for i in range(num_masks)]
+
+
+def test_error_in_a_worker_process_reaches_the_user(tmp_path):
+    paths = save(tmp_path, [grey(1) for _ in range(140)])
+    os.truncate(paths[130], 20)
+    with pytest.raises(ValueError, match=r"130\.png' is not a readable image \(20 bytes\)"):
+        scan(paths, VOC_LABELS, num_workers=2)
+
+
+# -- cache -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_cache_folder_writes_nothing(tmp_path):
+    paths = save(tmp_path, [grey(3)])
+    assert labels_of(class_index(paths, VOC_LABELS)[0]) == [3]
+    assert [path.name for path in tmp_path.iterdir()] == ['0.png']
+
+
+def test_second_call_reads_the_cache(tmp_path, no_scan):
+    paths = save(tmp_path, [grey(0, 1), grey(255)])
+    first = class_index(paths, VOC_LABELS, tmp_path / 'cache')
+    no_scan()
+    np.testing.assert_array_equal(class_index(paths, VOC_LABELS, tmp_path / 'cache'), first)
+
+
+def touch(path):
+    stat = os.stat(path)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
+
+
+def grow(path):
+    stat = os.stat(path)
+    with open(path, 'ab') as file:
+        file.write(b'\0')
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+@pytest.mark.parametrize('change', [touch, grow], ids=['modification time', 'size'])
+def test_changed_mask_changes_the_fingerprint(tmp_path, change):
+    paths = save(tmp_path, [grey(1), grey(2)])
+    before = fingerprint(paths)
+    change(paths[1])
+    assert fingerprint(paths) != before
+
+
+def test_fingerprint_depends_on_the_order(tmp_path):
+    paths = save(tmp_path, [grey(1), grey(2)])
+    assert fingerprint(paths) != fingerprint(paths[::-1])
+
+
+def test_rewritten_mask_is_scanned_again(tmp_path):
+    paths = save(tmp_path, [grey(1), grey(2)])
+    class_index(paths, VOC_LABELS, tmp_path / 'cache')
+    grey(5).save(paths[1])
+    touch(paths[1])
+    assert labels_of(class_index(paths, VOC_LABELS, tmp_path / 'cache')[1]) == [5]
+
+
+@pytest.mark.parametrize('damage', [
+    lambda file: file.write_bytes(b''),
+    lambda file: os.truncate(file, file.stat().st_size // 2),
+    lambda file: file.write_bytes(b'not an archive'),
+    lambda file: np.savez(file, presence=np.zeros((1, 32), dtype=np.uint8)),
+    lambda file: np.savez(file, other=np.zeros(3)),
+    lambda file: np.savez(file, presence=np.array([{}], dtype=object)),
+], ids=['empty', 'truncated', 'foreign', 'other length', 'other key', 'pickled'])
+def test_damaged_cache_is_made_again(tmp_path, no_scan, damage):
+    paths = save(tmp_path, [grey(0, 1), grey(255)])
+    first = class_index(paths, VOC_LABELS, tmp_path / 'cache')
+    damage(next((tmp_path / 'cache').iterdir()))
+    np.testing.assert_array_equal(class_index(paths, VOC_LABELS, tmp_path / 'cache'), first)
+    no_scan()
+    np.testing.assert_array_equal(class_index(paths, VOC_LABELS, tmp_path / 'cache'), first)
+
+
+def test_refused_mask_leaves_no_cache(tmp_path):
+    paths = save(tmp_path, [grey(77)])
+    with pytest.raises(ValueError, match='holds label 77'):
+        class_index(paths, VOC_LABELS, tmp_path / 'cache')
+    assert not (tmp_path / 'cache').exists()
+
+
+def test_cached_label_is_checked_against_the_dataset_that_asks(tmp_path):
+    paths = save(tmp_path, [grey(0, 20)])
+    class_index(paths, VOC_LABELS, tmp_path / 'cache')
+    with pytest.raises(ValueError, match='holds label 20, .*known: 0-10, 255'):
+        class_index(paths, {*range(11), 255}, tmp_path / 'cache')
+
+
+def test_other_ranks_read_what_rank_0_wrote(tmp_path, monkeypatch, no_scan):
+    paths = save(tmp_path, [grey(0, 1)])
+    first = class_index(paths, VOC_LABELS, tmp_path / 'cache')
+    monkeypatch.setattr(module, 'is_main_process', lambda: False)
+    no_scan()
+    np.testing.assert_array_equal(class_index(paths, VOC_LABELS, tmp_path / 'cache'), first)
+
+
+def test_rank_that_cannot_see_the_cache_says_why(tmp_path, monkeypatch):
+    paths = save(tmp_path, [grey(0, 1)])
+    monkeypatch.setattr(module, 'is_main_process', lambda: False)
+    with pytest.raises(RuntimeError, match='file system that all ranks share'):
+        class_index(paths, VOC_LABELS, tmp_path / 'cache')
+
+
+# -- all masks of VOC ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def voc_presence(tmp_path_factory):
+    archive = SHARED / 'data' / 'voc_train_aug_masks.tar'
+    if not archive.exists():
+        pytest.skip(f'{archive} is absent (HRHF_SHARED names the folder with the masks of VOC)')
+    folder = tmp_path_factory.mktemp('voc')
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter='data') if sys.version_info >= (3, 12) else tar.extractall(folder)
+    names = (folder / 'train_aug.txt').read_text().split()
+    return scan([str(folder / 'SegmentationClassAug' / f'{name}.png') for name in names], VOC_LABELS)
+
+
+@pytest.mark.parametrize('task, setting, counts', [
+    ('19-1', 'disjoint', [10034, 548]),
+    ('15-5', 'overlapped', [9568, 2145]),
+    ('15-1', 'disjoint', [8437, 378, 299, 420, 500, 548]),
+    ('15-1', 'overlapped', [9568, 487, 299, 491, 500, 548]),
+    ('10-1', 'overlapped', [6139, 528, 1177, 444, 482, 3898, 487, 299, 491, 500, 548]),
+])
+def test_real_masks_give_the_published_counts(voc_presence, task, setting, counts):
+    scenario = Scenario.build({f'class {c}': c for c in range(1, 21)}, task=task, setting=setting)
+    assert [len(scenario.select_train(voc_presence, t)) for t in range(scenario.num_steps)] == counts

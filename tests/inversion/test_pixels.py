@@ -1,0 +1,85 @@
+"""Pixels, the network's input, and the space in between."""
+import pytest
+import torch
+from mmseg.models import SegDataPreProcessor
+
+from mmseg_hrhf.inversion.pixels import PixelSpace
+
+CPU = torch.device('cpu')
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+PREPROCESSORS = {
+    'RGB': dict(mean=MEAN, std=STD, bgr_to_rgb=True),
+    'BGR': dict(mean=MEAN, std=STD),
+    'raw RGB': dict(bgr_to_rgb=True),
+    'raw BGR': dict(),
+}
+
+
+@pytest.fixture(params=PREPROCESSORS)
+def preprocessor(request):
+    return SegDataPreProcessor(**PREPROCESSORS[request.param])
+
+
+def pixels():
+    """(2, 5, 51, 3) uint8 that holds every value in every channel."""
+    return torch.arange(2 * 5 * 51 * 3).remainder(256).to(torch.uint8).view(2, 5, 51, 3)
+
+
+def test_round_trip_is_lossless(preprocessor):
+    space = PixelSpace(preprocessor, CPU)
+    assert torch.equal(space.to_pixels(space.from_pixels(pixels())), pixels())
+
+
+def test_network_sees_a_stored_image_as_it_sees_a_loaded_one(preprocessor):
+    # mmcv loads a file to (3, H, W) BGR; the segmentor's preprocessor does the rest.
+    space = PixelSpace(preprocessor, CPU)
+    loaded = list(pixels().flip(-1).permute(0, 3, 1, 2))
+    expected = preprocessor(dict(inputs=loaded, data_samples=None))['inputs']
+    expected = torch.stack(expected) if isinstance(expected, list) else expected
+    torch.testing.assert_close(space.to_network(space.from_pixels(pixels())), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_stored_channels_are_red_green_blue():
+    # In a network that takes BGR, channel 2 is red.
+    space = PixelSpace(SegDataPreProcessor(mean=[0, 0, 0], std=[1, 1, 1]), CPU)
+    red = torch.tensor([0., 0., 255.]).view(1, 3, 1, 1)
+    assert space.to_pixels(red).flatten().tolist() == [255, 0, 0]
+
+
+def test_layout_and_type_of_pixels(preprocessor):
+    stored = PixelSpace(preprocessor, CPU).to_pixels(torch.zeros(2, 3, 4, 5))
+    assert stored.shape == (2, 4, 5, 3) and stored.dtype == torch.uint8 and stored.is_contiguous()
+
+
+def test_clamp_reaches_black_and_white_and_no_further(preprocessor):
+    space = PixelSpace(preprocessor, CPU)
+    images = torch.cat([torch.full((1, 3, 2, 2), -1e3), torch.full((1, 3, 2, 2), 1e3)])
+    clamped = space.clamp_(images)
+    assert clamped is images
+    stored = space.to_pixels(images)
+    assert (stored[0] == 0).all() and (stored[1] == 255).all()
+    torch.testing.assert_close(images[:1], space.from_pixels(torch.zeros(1, 2, 2, 3, dtype=torch.uint8)))
+    torch.testing.assert_close(images[1:], space.from_pixels(torch.full((1, 2, 2, 3), 255, dtype=torch.uint8)))
+
+
+def test_clamp_leaves_valid_images_alone(preprocessor):
+    space = PixelSpace(preprocessor, CPU)
+    images = space.from_pixels(pixels())
+    torch.testing.assert_close(space.clamp_(images.clone()), images, rtol=0, atol=1e-6)
+
+
+def test_values_outside_the_range_do_not_wrap_around(preprocessor):
+    space = PixelSpace(preprocessor, CPU)
+    assert (space.to_pixels(torch.full((1, 3, 1, 1), 1e3)) == 255).all()
+    assert (space.to_pixels(torch.full((1, 3, 1, 1), -1e3)) == 0).all()
+
+
+def test_pixels_are_rounded_to_the_nearest():
+    space = PixelSpace(SegDataPreProcessor(mean=[0, 0, 0], std=[1, 1, 1], bgr_to_rgb=True), CPU)
+    assert space.to_pixels(torch.tensor([9.6, 10.4, 10.6]).view(1, 3, 1, 1)).flatten().tolist() == [10, 10, 11]
+
+
+def test_space_of_a_raw_network_has_unit_scale():
+    space = PixelSpace(SegDataPreProcessor(), CPU)
+    assert (space.low > -3).all() and (space.high < 3).all()
+    torch.testing.assert_close(space.to_network(space.low), torch.zeros(1, 3, 1, 1))

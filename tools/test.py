@@ -1,0 +1,40 @@
+"""Evaluate the checkpoint of any learning step, with the old, new and all groups of that step."""
+import argparse
+import os
+import os.path as osp
+import sys
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='the config the run was trained with, or the plain config of a step')
+    parser.add_argument('checkpoint', help='step_<t>/checkpoint.pth of a run')
+    parser.add_argument('--work-dir', help='where the metrics go (default: work_dirs/CONFIG)')
+    parser.add_argument('--out', help='folder for predicted masks')
+    parser.add_argument('--show-dir', help='folder for painted predictions')
+    parser.add_argument('--show', action='store_true', help='show painted predictions')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    from mmseg_hrhf.config_file import load_config
+    from mmseg_hrhf.testing import run_test
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join(
+        'work_dirs', osp.splitext(osp.basename(args.config))[0])
+    run_test(cfg, args.checkpoint, args.out, args.show_dir, args.show)
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except ValueError as error:
+        if os.environ.get('HRHF_TRACEBACK'):
+            raise
+        sys.exit(f'error: {error}')

@@ -1,0 +1,55 @@
+"""Run all learning steps of a config, or one. Run again to continue."""
+import argparse
+import os
+import os.path as osp
+import sys
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='train config file path')
+    parser.add_argument('--work-dir', help='where logs, checkpoints and results go (default: work_dirs/CONFIG)')
+    parser.add_argument('--step', type=int, help='run this learning step only; the step before it must be finished')
+    parser.add_argument('--resume', action='store_true', help='accepted for habit: a run always continues by itself')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (needs an accelerator)')
+    parser.add_argument('--seed', type=int, help='random seed of the run (default: 0)')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. scenario.setting=disjoint replay.ratio=1:2 replay=None')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    # Imported only now: --help must not wait for the toolbox.
+    from mmseg.registry import RUNNERS
+
+    from mmseg_hrhf.config_file import enable_amp, load_config
+    cfg = load_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    if args.seed is not None:
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
+    if args.step is not None:
+        cfg.only_step = args.step
+    if args.amp:
+        enable_amp(cfg)
+    RUNNERS.build(cfg).train()
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except ValueError as error:
+        # What the user can mend is said in one line; HRHF_TRACEBACK=1 shows where it was noticed.
+        if os.environ.get('HRHF_TRACEBACK'):
+            raise
+        sys.exit(f'error: {error}')
