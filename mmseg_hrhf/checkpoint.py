@@ -20,6 +20,14 @@ def save_checkpoint(path: PathLike, state_dict: Mapping[str, Tensor], meta: dict
         torch.save(dict(state_dict=state_dict, meta=meta), file)
 
 
+def is_whole(path: PathLike) -> bool:
+    """Whether a file is a zip archive with its table of contents, which stands at its end: no truncated checkpoint is."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return False
+
+
 def load_checkpoint(path: PathLike, num_classes: Optional[int] = None) -> dict:
     """Read a plain checkpoint onto the CPU.
 
@@ -31,7 +39,7 @@ def load_checkpoint(path: PathLike, num_classes: Optional[int] = None) -> dict:
     """
     if not os.path.exists(path):
         raise ValueError(f'Checkpoint {path} does not exist: train the step that writes it first.')
-    if not zipfile.is_zipfile(path):
+    if not is_whole(path):
         raise ValueError(f'Checkpoint {path} ({os.path.getsize(path)} bytes) is truncated or no checkpoint: delete it '
                          'and run the step that writes it again.')
     try:
@@ -39,12 +47,14 @@ def load_checkpoint(path: PathLike, num_classes: Optional[int] = None) -> dict:
     except pickle.UnpicklingError as error:
         raise ValueError(f'Checkpoint {path} holds more than tensors and plain data and is not loaded, since loading '
                          f'it could run code: {str(error).splitlines()[0]}') from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f'Checkpoint {path} is damaged ({str(error).splitlines()[0]}): delete it and run the step '
-                         'that writes it again.') from error
-    if 'state_dict' not in checkpoint:
+    except Exception as error:  # damaged bytes make the reader raise almost anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f'Checkpoint {path} is damaged ({reason}): delete it and run the step that writes it '
+                         'again.') from error
+    if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
         raise ValueError(f"Checkpoint {path} has no 'state_dict': it is not a checkpoint of a segmentor.")
-    held = len(checkpoint.get('meta', {}).get('dataset_meta', {}).get('classes', ())) or None
+    dataset_meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
+    held = len(dataset_meta.get('classes', ())) or None
     if num_classes is not None and held is not None and held != num_classes:
         raise ValueError(f'Checkpoint {path} knows {held} classes (background included), but {num_classes} are needed: '
                          'it is the checkpoint of another step or scenario.')

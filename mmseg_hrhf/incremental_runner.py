@@ -6,7 +6,6 @@ import math
 import os
 import os.path as osp
 import time
-import zipfile
 from pathlib import Path
 from typing import Optional
 
@@ -19,7 +18,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import is_whole, load_checkpoint, save_checkpoint
 from .datasets.incremental import build_source, palette_of, presence_of, scenario_of, select_images
 from .distributed import start_distributed, wrap_for_cpu
 from .evaluation.summary import number, summarise, summary_markdown
@@ -188,8 +187,8 @@ class IncrementalRunner:
             held = read_json(path)
             differing = sorted(_differences(held, identity))
             if differing:
-                raise ValueError(f'{self.work_dir} holds a run of another config; different are {", ".join(differing)}. '
-                                 'Choose another --work-dir, or delete that folder.')
+                raise ValueError(f'{self.work_dir} holds a run of another config; different are '
+                                 f'{", ".join(differing)}. Choose another --work-dir, or delete that folder.')
         elif is_main_process():
             write_json(path, identity)
         barrier()
@@ -249,7 +248,7 @@ def latest_training_checkpoint(folder: str) -> Optional[str]:
     if not pointer.exists():
         return None
     path = Path(folder) / Path(pointer.read_text().strip()).name
-    if not zipfile.is_zipfile(path):
+    if not is_whole(path):
         raise ValueError(f'Training checkpoint {path}, from which this step would resume, is missing or truncated: '
                          f'delete {pointer} to train the step from its start, or write the name of an older checkpoint '
                          'into it.')

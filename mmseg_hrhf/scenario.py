@@ -140,8 +140,14 @@ class Scenario:
             steps = tuple(steps)
         if image_lists is None:
             image_lists = {}
+        elif isinstance(image_lists, str):
+            raise ValueError(f'scenario.image_lists={image_lists!r} must be a list of paths, one per step, or a dict '
+                             'of paths by step.')
         elif not isinstance(image_lists, Mapping):
             image_lists = {t: path for t, path in enumerate(image_lists) if path is not None}
+        bad = [t for t in image_lists if not str(t).isdigit()]
+        if bad:
+            raise ValueError(f'scenario.image_lists has the key {bad[0]!r}: its keys are the numbers of steps.')
         image_lists = {int(t): str(path) for t, path in image_lists.items()}
         return cls(labels=dict(labels), steps=steps, image_lists=image_lists, task=task, **kwargs)
 
@@ -238,7 +244,7 @@ class Scenario:
 
 def _resolve_order(order: Sequence[Union[str, int]], labels: Mapping[str, int]) -> list[str]:
     by_label = {label: name for name, label in labels.items()}
-    names = [by_label.get(item, item) if isinstance(item, int) else item for item in order]
+    names = [by_label.get(item, item) if isinstance(item, (int, np.integer)) else item for item in order]
     if sorted(map(str, names)) != sorted(labels):
         missing = [name for name in labels if name not in names]
         extra = [name for name in names if name not in labels]
@@ -260,16 +266,16 @@ def load_image_list(path: str, names: Sequence[str]) -> np.ndarray:
     """
     if path.endswith('.npy'):
         try:
-            items = np.load(path, allow_pickle=False)
-        except (OSError, ValueError) as error:
+            with open(path, 'rb') as file:
+                items = np.lib.format.read_array(file, allow_pickle=False).ravel()
+        except (OSError, EOFError, ValueError) as error:
             raise ValueError(f'Image list {path!r} cannot be read: {error}. It must be a .npy array of integer '
                              'positions or of names (no pickled objects).') from error
-        items = items.ravel()
     elif path.endswith('.txt'):
         try:
             with open(path, encoding='utf-8') as file:
-                items = np.array([line.strip() for line in file if line.strip()])
-        except OSError as error:
+                items = np.array([line.strip() for line in file if line.strip()], dtype=str)
+        except (OSError, UnicodeDecodeError) as error:
             raise ValueError(f'Image list {path!r} cannot be read: {error}.') from error
     else:
         raise ValueError(f'Image list {path!r} must end in .npy (positions or names) or .txt (names).')

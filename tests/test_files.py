@@ -17,20 +17,18 @@ def test_file_appears_only_when_the_block_ends(tmp_path):
 
 
 def test_error_in_the_block_leaves_nothing(tmp_path):
-    with pytest.raises(KeyError):
-        with atomic_write(tmp_path / 'a.bin') as file:
-            file.write(b'abc')
-            raise KeyError
+    with pytest.raises(KeyError), atomic_write(tmp_path / 'a.bin') as file:
+        file.write(b'abc')
+        raise KeyError
     assert list(tmp_path.iterdir()) == []
 
 
 def test_error_in_the_block_keeps_the_old_file(tmp_path):
     path = tmp_path / 'a.bin'
     path.write_bytes(b'old')
-    with pytest.raises(KeyboardInterrupt):
-        with atomic_write(path) as file:
-            file.write(b'new')
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), atomic_write(path) as file:
+        file.write(b'new')
+        raise KeyboardInterrupt
     assert path.read_bytes() == b'old' and list(tmp_path.iterdir()) == [path]
 
 

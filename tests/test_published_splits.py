@@ -4,7 +4,7 @@ The reference data are not part of the repository: HRHF_SHARED names the folder 
 ``../shared`` beside the repository.
 """
 import os
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ def reference(name):
     return path
 
 
-@lru_cache(maxsize=None)
+@cache
 def presence(name):
     """(N, 256) bool from lines of a name and its zero-based foreground classes."""
     lines = reference(name).read_text().split('\n')

@@ -60,7 +60,7 @@ def test_task_without_base_or_increment_is_refused(task):
 
 @pytest.mark.parametrize('task', ['15-2', '21-1', '100-50'])
 def test_task_that_does_not_add_up_names_class_count_and_remedy(task):
-    with pytest.raises(ValueError, match=rf"{task}.* 20 foreground.*B \+ k\*I = 20.*scenario\.steps"):
+    with pytest.raises(ValueError, match=rf'{task}.* 20 foreground.*B \+ k\*I = 20.*scenario\.steps'):
         class_counts(task, 20)
 
 
@@ -130,7 +130,7 @@ def test_unknown_class_is_named_with_the_nearest():
 
 
 def test_unknown_class_without_a_near_one_lists_the_known():
-    with pytest.raises(ValueError, match="'zebra'. Known classes: cat, cow, dog, hen"):
+    with pytest.raises(ValueError, match=r"'zebra'\. Known classes: cat, cow, dog, hen"):
         scenario(steps=[['zebra']])
 
 
@@ -155,7 +155,7 @@ def test_misspelt_option_is_named_with_the_nearest():
 
 
 def test_foreign_option_lists_the_options():
-    with pytest.raises(ValueError, match="no option 'x'.*class_order"):
+    with pytest.raises(ValueError, match=r"no option 'x'.*class_order"):
         scenario(x=1)
 
 

@@ -42,12 +42,14 @@ def mask_labels(path: str, backend_args: Optional[dict] = None) -> np.ndarray:
         raise ValueError(f'Mask {path!r} cannot be read: {error}.') from error
     try:
         with Image.open(io.BytesIO(data)) as image:
-            if image.mode not in _MASK_MODES:
-                raise ValueError(f'Mask {path!r} has mode {image.mode!r}; a mask must be one 8-bit channel of labels '
-                                 '(grey or palette). Convert colour masks to label masks first.')
-            histogram = image.histogram()
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            mode = image.mode
+            # Pillow counts white as 255, but the annotation loader reads it as 1.
+            histogram = np.bincount(np.asarray(image).ravel(), minlength=256) if mode == '1' else image.histogram()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise ValueError(f'Mask {path!r} is not a readable image ({len(data)} bytes): {error}.') from error
+    if mode not in _MASK_MODES:
+        raise ValueError(f'Mask {path!r} has mode {mode!r}; a mask must be one 8-bit channel of labels (grey or '
+                         'palette). Convert colour masks to label masks first.')
     return np.asarray(histogram[:256], dtype=np.int64) > 0
 
 
@@ -143,7 +145,7 @@ def class_index(paths: Sequence[str],
 
 def _load(file: Path, length: int) -> Optional[np.ndarray]:
     try:
-        with np.load(file, allow_pickle=False) as data:
+        with open(file, 'rb') as stream, np.load(stream, allow_pickle=False) as data:
             presence = np.unpackbits(data['presence'], axis=1).astype(bool)
     except Exception:  # a damaged cache is a missing one: whatever its bytes make numpy or zipfile raise
         return None

@@ -195,7 +195,7 @@ class IncrementalDataset(Dataset):
             try:
                 data = self.source.pipeline(self.get_data_info(idx))
             except (OSError, AssertionError, AttributeError, TypeError) as error:
-                # A broken file makes the decoder raise, or return None that an assertion or the next transform trips over.
+                # A broken file makes the decoder raise, or return None, over which the next transform trips.
                 path = self.get_data_info(idx)['img_path']
                 raise ValueError(f'Image {path!r} or its mask cannot be read or transformed: {error}. '
                                  'Replace the file, or drop it from the image list.') from error

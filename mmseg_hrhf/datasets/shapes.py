@@ -81,7 +81,7 @@ def draw(classes: Sequence[int], rng: np.random.Generator) -> tuple[np.ndarray, 
         (96, 96, 3) uint8 RGB image and (96, 96) uint8 mask, labels 0 (background) to 5.
     """
     chosen = list(rng.choice(classes, size=rng.integers(1, 4)))
-    if len(classes) == 1 and rng.random() < _OLD_BESIDE_NEW:
+    if len(classes) == 1 and classes[0] > 0 and rng.random() < _OLD_BESIDE_NEW:
         chosen.insert(0, rng.integers(classes[0]))
     image = _texture(rng.uniform(30, 225, 3), rng, contrast=35)
     mask = np.zeros((SIDE, SIDE), dtype=np.uint8)

@@ -14,8 +14,7 @@ from mmseg.registry import TRANSFORMS
 class RandomResizedCrop(BaseTransform):
     """Crop a random *area* share and aspect ratio, then resize (MiB's training crop; torchvision's rule).
 
-    A share above 1 never fits: after ten tries the largest centred crop within the ratio limits is taken, so
-    ``area=(0.5, 2.0)`` means: mostly (nearly) whole images.
+    A share above 1 never fits; where ten draws do not fit, the largest centred crop within the ratio limits is taken.
 
     Args:
         size: side of the square output, in pixels.

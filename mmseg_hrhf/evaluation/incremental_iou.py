@@ -35,8 +35,8 @@ def _mean(iou: np.ndarray, classes: Sequence[int]) -> float:
 class IncrementalIoUMetric(IoUMetric):
     """mmseg's ``IoUMetric`` plus the groups of a learning step. All values are percentages.
 
-    IoUs come from one confusion count over the whole set. Besides what ``IoUMetric`` reports (its ``mIoU`` has background
-    in, like ``mIoU_all_with_background``) there are :func:`group_means` and ``IoU/<class>`` for every class.
+    IoUs come from one confusion count over the whole set. Besides what ``IoUMetric`` reports (its ``mIoU`` has
+    background in, like ``mIoU_all_with_background``) there are :func:`group_means` and ``IoU/<class>`` for every class.
 
     Args:
         groups: class indices of ``old``, ``new`` and ``all``, without background.

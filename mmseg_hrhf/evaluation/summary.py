@@ -50,29 +50,33 @@ def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
 def summary_markdown(results: Sequence[dict], title: str) -> str:
     """The table over steps, and IoU and forgetting by class, as Markdown."""
     summary = summarise(results)
+    head = ['step', 'learns', 'images', 'fakes', *(name for name, _ in _COLUMNS)]
     lines = [
-        f'# {title}', '', 'mIoU in %, background left out unless a column says "+ bg". `old`: classes of step 0; `new`: '
-        'all classes added since.', '', '| step | learns | images | fakes | ' + ' | '.join(name for name, _ in _COLUMNS)
-        + ' |', '|---' * (4 + len(_COLUMNS)) + '|'
+        f'# {title}', '',
+        'mIoU in %, background left out unless a column says "+ bg". `old`: classes of step 0; `new`: all added since.',
+        '', _row(head), '|---' * len(head) + '|'
     ]
     for result in results:
         cells = [number(result['metrics'][key]) for _, key in _COLUMNS]
         learns = ', '.join(result['new_classes'])
         if len(learns) > 60:
             learns = f'{len(result["new_classes"])} classes'
-        lines.append(f'| {result["step"]} | {learns} | {result["num_train_images"]} | {result["num_fake_images"]} | ' +
-                     ' | '.join(cells) + ' |')
+        lines.append(_row([result['step'], learns, result['num_train_images'], result['num_fake_images'], *cells]))
     forgetting = summary['average_forgetting']
+    head = ['class', *(f'step {result["step"]}' for result in results), 'forgetting']
     lines += [
         '', f'Average incremental mIoU: {number(summary["average_incremental_mIoU"])} '
         f'({number(summary["average_incremental_mIoU_with_background"])} with background). '
-        f'Average forgetting: {number(forgetting)}.', '', '| class | ' +
-        ' | '.join(f'step {result["step"]}' for result in results) + ' | forgetting |', '|---' * (len(results) + 2) + '|'
+        f'Average forgetting: {number(forgetting)}.', '', _row(head), '|---' * len(head) + '|'
     ]
     for name in ('background', *results[-1]['classes']):
         cells = [number(result['metrics'].get(f'IoU/{name}')) for result in results]
-        lines.append(f'| {name} | ' + ' | '.join(cells) + f' | {number(summary["forgetting"].get(name))} |')
+        lines.append(_row([name, *cells, number(summary['forgetting'].get(name))]))
     return '\n'.join(lines) + '\n'
+
+
+def _row(cells: Sequence) -> str:
+    return '| ' + ' | '.join(map(str, cells)) + ' |'
 
 
 def number(value: Optional[float]) -> str:

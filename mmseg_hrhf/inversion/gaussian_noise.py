@@ -7,9 +7,9 @@ import torch
 from mmseg.registry import TASK_UTILS
 from torch import nn
 
+from .pixels import PixelSpace
 from .request import FakeRequest
 from .seg_inversion import FakeBatch, image_size
-from .pixels import PixelSpace
 
 
 @TASK_UTILS.register_module()

@@ -62,7 +62,9 @@ def statistics_distance(mean: Tensor, var: Tensor, running_mean: Tensor, running
     if not relative:
         return (mean - running_mean).norm() + (var - running_var).norm()
     scale = running_var + eps
-    return ((mean - running_mean) / scale.sqrt()).square().mean().sqrt() + ((var - running_var) / scale).square().mean().sqrt()
+    # By norms, whose gradient at 0 is 0; that of a square root is not a number.
+    distance = ((mean - running_mean) / scale.sqrt()).norm() + ((var - running_var) / scale).norm()
+    return distance / len(mean)**0.5
 
 
 class BatchNormStatistics:
@@ -87,6 +89,7 @@ class BatchNormStatistics:
         self._handles: list = []
 
     def __enter__(self) -> BatchNormStatistics:
+        self._distances = []
         self._handles = [layer.register_forward_pre_hook(self._record) for layer in self.layers]
         return self
 

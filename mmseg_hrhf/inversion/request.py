@@ -44,15 +44,11 @@ def plan_requests(num_images: int, num_classes: int, batch_size: int, classes_pe
         while len(chosen) < wanted:
             if not deck:
                 deck = (rng.permutation(num_classes - 1) + 1).tolist()
-            # A class already in this image waits for the next one.
-            at = next((i for i, c in enumerate(deck) if c not in chosen), None)
-            if at is None:
-                deck += (rng.permutation(num_classes - 1) + 1).tolist()
-                continue
-            chosen.append(deck.pop(at))
+            # A class already in this image waits for the next one; a fresh deck always holds another.
+            chosen.append(deck.pop(next(i for i, c in enumerate(deck) if c not in chosen)))
         images.append(tuple(sorted(chosen)))
-    starts = range(0, num_images, batch_size)
-    return [
-        FakeRequest(tuple(images[start:start + batch_size]), int(np.random.SeedSequence([seed, 1 + b]).generate_state(1)[0]))
-        for b, start in enumerate(starts)
-    ]
+    requests = []
+    for start in range(0, num_images, batch_size):
+        batch_seed = np.random.SeedSequence([seed, 1 + start]).generate_state(1)[0]
+        requests.append(FakeRequest(tuple(images[start:start + batch_size]), int(batch_seed)))
+    return requests

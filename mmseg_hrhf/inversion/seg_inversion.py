@@ -136,13 +136,16 @@ class SegInversion:
         if model.training or any(parameter.requires_grad for parameter in model.parameters()):
             raise ValueError('SegInversion needs a frozen network: call model.eval().requires_grad_(False) first.')
         device = next(model.parameters()).device
-        rng = np.random.default_rng(request.seed)
+        # Two streams: with another set of r, noise, rolls and flips stay the same (Fig. 3).
+        rng = np.random.default_rng([request.seed, 0])
         num_classes = model.num_classes
-        drawn = self.aggregation.draw_r(len(request), num_classes, rng)
-        r, target = torch.as_tensor(drawn, dtype=torch.float32, device=device), self._target(request, num_classes, device)
+        drawn = self.aggregation.draw_r(len(request), num_classes, np.random.default_rng([request.seed, 1]))
+        r = torch.as_tensor(drawn, dtype=torch.float32, device=device)
+        target = self._target(request, num_classes, device)
         space = PixelSpace(model.data_preprocessor, device)
-        noise = torch.randn((len(request), 3) + self._stage_size(0), generator=torch.Generator().manual_seed(request.seed))
-        images = space.clamp_(noise.to(device))
+        # Drawn on the CPU, so that every device starts from the same noise.
+        generator = torch.Generator().manual_seed(request.seed)
+        images = space.clamp_(torch.randn((len(request), 3) + self._stage_size(0), generator=generator).to(device))
         taken, losses = 0, {}
         with BatchNormStatistics(model, self.relative_features, self.first_layer_weight) as statistics:
             for stage, (_, iterations) in enumerate(self.stages):

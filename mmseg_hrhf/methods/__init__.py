@@ -3,4 +3,4 @@ from .data_parallel import IncrementalDataParallel
 from .finetune import FineTuning
 from .hrhf import HRHF
 
-__all__ = ['FineTuning', 'HRHF', 'IncrementalDataParallel', 'IncrementalSegmentor']
+__all__ = ['HRHF', 'FineTuning', 'IncrementalDataParallel', 'IncrementalSegmentor']

@@ -62,7 +62,7 @@ def grow_state(new_state: Mapping[str, Tensor],
         old = old_state[name]
         if new.shape == old.shape:
             grown[name] = old
-        elif new.ndim and new.shape[1:] == old.shape[1:] and (len(old), len(new)) == (num_old, num_classes):
+        elif new.ndim and old.ndim and new.shape[1:] == old.shape[1:] and (len(old), len(new)) == (num_old, num_classes):
             grown[name] = grow_tensor(new, old, is_bias=new.ndim == 1, start=start)
         else:
             raise ValueError(f'{name!r} has shape {tuple(old.shape)} in the checkpoint of the previous step and '

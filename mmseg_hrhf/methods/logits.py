@@ -50,6 +50,7 @@ def captured_logits(segmentor: nn.Module) -> Iterator[list]:
     if isinstance(head, nn.ModuleList):
         head = head[-1]
     original, captured = head.loss_by_feat, []
+    patched = head.__dict__.get('loss_by_feat')
 
     def loss_by_feat(output, *args, **kwargs):
         captured.append(main_logits(head, output))
@@ -60,3 +61,5 @@ def captured_logits(segmentor: nn.Module) -> Iterator[list]:
         yield captured
     finally:
         del head.loss_by_feat
+        if patched is not None:
+            head.loss_by_feat = patched

@@ -61,8 +61,8 @@ class FakeImageBuffer:
                 raise ValueError(f'The fake images in {self.folder} are stale, they were made otherwise ({details}). '
                                  'Delete that folder to have them made again, or use another work dir.')
             return
-        write_json(path, fingerprint)
         self._write_png(self.blank_mask, np.zeros(size, dtype=np.uint8))
+        write_json(path, fingerprint)
 
     @staticmethod
     def _write_png(path: Path, array: np.ndarray) -> None:
@@ -71,8 +71,6 @@ class FakeImageBuffer:
 
     def has_batch(self, start: int) -> bool:
         """Whether the batch whose first image is ``start`` is whole: record and every image."""
-        if self.is_full():
-            return True
         path = self._batch_path(start)
         if not path.exists():
             return False
@@ -94,6 +92,8 @@ class FakeImageBuffer:
             images: (N, H, W, 3) uint8 RGB.
             records: JSON data about each image.
         """
+        if len(images) != len(records):
+            raise ValueError(f'{len(images)} images, but {len(records)} records.')
         entries = []
         for offset, (image, record) in enumerate(zip(images, records)):
             path = self.image_path(start + offset)
@@ -112,13 +112,8 @@ class FakeImageBuffer:
         write_text(self.manifest, ''.join(json.dumps(record, sort_keys=True) + '\n' for record in records))
 
     def is_full(self) -> bool:
-        """Whether every image is there; a manifest with missing or truncated images is withdrawn."""
-        if not self.manifest.exists():
-            return False
-        if all(self._holds(record) for record in self.records()):
-            return True
-        self.manifest.unlink()
-        return False
+        """Whether every image is there, as the manifest says."""
+        return self.manifest.exists() and all(self._holds(record) for record in self.records())
 
     def records(self) -> list[dict]:
         """One record per image, in order."""

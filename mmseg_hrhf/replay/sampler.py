@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import re
-from typing import Iterator, Optional, Union
+from typing import Iterator, Optional
 
 import numpy as np
 from mmengine.dist import get_dist_info, sync_random_seed
@@ -10,7 +10,7 @@ from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
 
-def split_batch(batch_size: int, ratio: Union[str, tuple[int, int]]) -> tuple[int, int]:
+def split_batch(batch_size: int, ratio: str) -> tuple[int, int]:
     """Real and fake images in a batch.
 
     Args:
@@ -26,7 +26,7 @@ def split_batch(batch_size: int, ratio: Union[str, tuple[int, int]]) -> tuple[in
     if not real or not fake:
         raise ValueError(f'replay.ratio={ratio!r}: both sides must be at least 1. To train without fake images, set '
                          'replay=None.')
-    if batch_size % (real + fake):
+    if batch_size < 1 or batch_size % (real + fake):
         raise ValueError(f'train_dataloader.batch_size={batch_size} cannot be divided {ratio} into real and fake '
                          f'images: use a multiple of {real + fake}, such as '
                          f'{max(1, round(batch_size / (real + fake))) * (real + fake)}.')
@@ -78,11 +78,15 @@ class RealFakeSampler(Sampler):
         self.epoch = epoch
 
     def skip(self, num_samples: int) -> None:
-        """Start the next iteration after ``num_samples`` of this rank (a multiple of the batch size)."""
-        self._first_batch += num_samples // self.batch_size
+        """Start the next iteration at position ``num_samples`` of this rank (a multiple of the batch size).
+
+        Absolute, as ``InfiniteSampler.skip`` of mmengine; it holds for one iteration.
+        """
+        self._first_batch = num_samples // self.batch_size
 
     def __iter__(self) -> Iterator[int]:
         batch = self.epoch * self.batches_per_epoch + self._first_batch
+        self._first_batch = 0
         last = None if self.infinite else (self.epoch + 1) * self.batches_per_epoch
         while last is None or batch < last:
             epoch, within = divmod(batch, self.batches_per_epoch)

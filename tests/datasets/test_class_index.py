@@ -223,7 +223,7 @@ def test_refused_mask_leaves_no_cache(tmp_path):
 def test_cached_label_is_checked_against_the_dataset_that_asks(tmp_path):
     paths = save(tmp_path, [grey(0, 20)])
     class_index(paths, VOC_LABELS, tmp_path / 'cache')
-    with pytest.raises(ValueError, match='holds label 20, .*known: 0-10, 255'):
+    with pytest.raises(ValueError, match=r'holds label 20, .*known: 0-10, 255'):
         class_index(paths, {*range(11), 255}, tmp_path / 'cache')
 
 

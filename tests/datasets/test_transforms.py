@@ -84,7 +84,7 @@ def test_image_and_mask_are_cut_alike():
 
 def test_labels_are_never_mixed():
     mask = np.random.choice(np.array([0, 20, 255], dtype=np.uint8), (50, 60))
-    results = RandomResizedCrop(71)(dict(img=np.zeros((50, 60, 3), np.uint8), gt_seg_map=mask, seg_fields=['gt_seg_map']))
+    results = RandomResizedCrop(71)(dict(sample(50, 60), gt_seg_map=mask))
     assert set(np.unique(results['gt_seg_map'])) == {0, 20, 255}
 
 

@@ -8,8 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmseg.registry import TASK_UTILS
 
-from mmseg_hrhf.inversion.aggregation import (AverageAggregation, MaxAggregation, ScaleAwareAggregation,
-                                              scale_aware_aggregation)
+from mmseg_hrhf.inversion.aggregation import (
+    AverageAggregation,
+    MaxAggregation,
+    ScaleAwareAggregation,
+    scale_aware_aggregation,
+)
 
 
 def maps(dtype=torch.float64):
@@ -78,7 +82,8 @@ def test_large_logits_do_not_overflow(sign):
     scores = scale_aware_aggregation(logits, torch.full((1, 2), 20.0))
     scores.sum().backward()
     torch.testing.assert_close(scores.detach(), torch.full((1, 2), sign * 1e3))
-    torch.testing.assert_close(logits.grad, torch.full_like(logits, 1 / 16))
+    # r * s is 2e4, where float32 is good to 1e-3 of an exponent.
+    torch.testing.assert_close(logits.grad, torch.full_like(logits, 1 / 16), rtol=5e-3, atol=0)
 
 
 def test_gradient():

@@ -6,8 +6,13 @@ import pytest
 import torch
 from torch import nn
 
-from mmseg_hrhf.inversion.objective import (BatchNormStatistics, classification_loss, smoothness, statistics_distance,
-                                            total_variation)
+from mmseg_hrhf.inversion.objective import (
+    BatchNormStatistics,
+    classification_loss,
+    smoothness,
+    statistics_distance,
+    total_variation,
+)
 
 # -- classification --------------------------------------------------------------------------------------------------
 
@@ -229,9 +234,8 @@ def test_hooks_are_removed_after_the_block():
 
 def test_hooks_are_removed_after_an_error():
     net = network()
-    with pytest.raises(KeyError):
-        with BatchNormStatistics(net):
-            raise KeyError
+    with pytest.raises(KeyError), BatchNormStatistics(net):
+        raise KeyError
     assert not any(layer._forward_pre_hooks for layer in net)
 
 

@@ -24,7 +24,8 @@ def test_plan(num_images, num_classes, batch_size, classes_per_image, seed):
     images = images_of(requests)
     assert len(images) == num_images
     # Full batches but for the last.
-    assert [len(r) for r in requests[:-1]] == [batch_size] * (len(requests) - 1) and 1 <= len(requests[-1]) <= batch_size
+    assert [len(request) for request in requests[:-1]] == [batch_size] * (len(requests) - 1)
+    assert 1 <= len(requests[-1]) <= batch_size
     # Distinct foreground classes of the teacher in each image, as many as asked for.
     for classes in images:
         assert len(set(classes)) == len(classes) and all(1 <= c < num_classes for c in classes)

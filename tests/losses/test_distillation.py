@@ -67,7 +67,7 @@ def test_impossible_class_count_is_named(num_old):
 
 
 def test_teacher_with_more_classes_than_the_student_is_refused():
-    with pytest.raises(ValueError, match='num_old=5 .* 4 classes of the student'):
+    with pytest.raises(ValueError, match=r'num_old=5 .* 4 classes of the student'):
         distillation_loss(logits(4), logits(5))
 
 

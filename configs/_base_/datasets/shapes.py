@@ -12,7 +12,9 @@ test_pipeline = [
     dict(type='PackSegInputs'),
 ]
 _dataset = dict(
-    type='ShapesDataset', data_root=data_root, data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'))
+    type='ShapesDataset',
+    data_root=data_root,
+    data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClass'))
 train_dataloader = dict(
     batch_size=16,
     num_workers=0,

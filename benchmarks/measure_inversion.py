@@ -1,0 +1,131 @@
+"""What SegInversion makes of a trained network: found by the teacher, by a second network, smoothness, area by r.
+
+The second network (same classes, another training seed) tells images of objects from adversarial noise.
+
+    python benchmarks/measure_inversion.py RUN_CONFIG WORK_DIR/step_0 --second OTHER_WORK_DIR/step_0 --out DIR \
+        [--cfg-options replay.inversion.lr=0.05 ...] [--images 32] [--areas]
+"""
+import argparse
+import copy
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, MODELS, TASK_UTILS
+from PIL import Image
+
+from mmseg_hrhf.checkpoint import load_checkpoint
+from mmseg_hrhf.config_file import load_config
+from mmseg_hrhf.inversion.objective import total_variation
+from mmseg_hrhf.inversion.request import FakeRequest, plan_requests
+from mmseg_hrhf.replay.seg_inversion_hook import recognised
+
+R_VALUES = (0.5, 1, 5, 10, 20)
+
+
+def load_step(folder):
+    """A step's network, frozen, and its plain config."""
+    cfg = Config.fromfile(Path(folder) / 'config.py')
+    model = MODELS.build(cfg.model)
+    from mmengine.model import revert_sync_batchnorm
+    model = revert_sync_batchnorm(model)
+    model.load_state_dict(load_checkpoint(Path(folder) / 'checkpoint.pth')['state_dict'])
+    return model.eval().requires_grad_(False), cfg
+
+
+def found(model, images, requests):
+    """Share of (image, asked-for class) pairs whose predicted mask contains the class, and the mean area of those."""
+    shares = torch.cat([recognised(model, batch) for batch in images])
+    classes = [classes for request in requests for classes in request.classes]
+    asked = torch.tensor([float(shares[i, c]) for i, held in enumerate(classes) for c in held])
+    return (asked > 0).float().mean().item(), asked.mean().item()
+
+
+def variation(images):
+    """Mean total variation of (N, H, W, 3) uint8 images, scaled to [-1, 1]."""
+    return total_variation(images.permute(0, 3, 1, 2).float() / 127.5 - 1).mean().item()
+
+
+def real_variation(cfg, size, number=64):
+    """The same of centre crops of real images at the scale the network is tested at."""
+    dataset = copy.deepcopy(cfg.test_dataloader.dataset)
+    dataset.pipeline = [transform for transform in dataset.pipeline if transform.type not in ('LoadAnnotations', )]
+    dataset = DATASETS.build(dataset)
+    values = []
+    for i in range(min(number, len(dataset))):
+        image = dataset[i]['inputs']
+        top, left = ((side - want) // 2 for side, want in zip(image.shape[1:], size))
+        crop = image[:, max(top, 0):max(top, 0) + size[0], max(left, 0):max(left, 0) + size[1]]
+        values.append(variation(crop.permute(1, 2, 0)[None]))
+    return float(np.mean(values))
+
+
+def grid(images, path, columns=8):
+    rows = [np.concatenate(list(images[i:i + columns]), axis=1) for i in range(0, len(images), columns)]
+    width = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
+    Image.fromarray(np.concatenate(rows)).save(path)
+
+
+def synthesise(inversion, model, requests):
+    generator, images, losses = TASK_UTILS.build(inversion), [], []
+    began = time.time()
+    for request in requests:
+        batch = generator(model, request)
+        images.append(batch.images)
+        losses.append(batch.losses)
+    seconds = (time.time() - began) / sum(map(len, requests))
+    means = {name: float(np.mean([item[name] for item in losses])) for name in losses[0]}
+    return images, means, seconds
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of the run, for its replay.inversion')
+    parser.add_argument('step', help='folder of a finished step')
+    parser.add_argument('--second', help='folder of the same step of a run with another seed')
+    parser.add_argument('--out', required=True, help='folder for pictures and inversion.json')
+    parser.add_argument('--images', type=int, default=32)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--areas', action='store_true', help='also the mean area by r, from the same noise')
+    parser.add_argument('--cfg-options', nargs='+')
+    args = parser.parse_args()
+    inversion = load_config(args.config, args.cfg_options).replay.inversion
+    init_default_scope('mmseg')
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    model, cfg = load_step(args.step)
+    generator = TASK_UTILS.build(inversion)
+    requests = plan_requests(args.images, model.num_classes, min(generator.batch_size, args.images),
+                             generator.classes_per_image, args.seed)
+    images, losses, seconds = synthesise(inversion, model, requests)
+    teacher, area = found(model, images, requests)
+    report = dict(
+        losses=losses, seconds_per_image=round(seconds, 2), teacher_finds=teacher, mean_area=area,
+        variation_fake=variation(torch.cat(images)), variation_real=real_variation(cfg, generator.size))
+    if args.second:
+        second, _ = load_step(args.second)
+        report['second_net_finds'], report['second_net_area'] = found(second, images, requests)
+    grid(torch.cat(images).numpy(), out / 'fakes.png')
+    if args.areas:
+        report['area_by_r'] = {}
+        rows = []
+        classes = tuple((1 + i % (model.num_classes - 1), ) for i in range(8))
+        for r in R_VALUES:
+            fixed = copy.deepcopy(inversion)
+            fixed.aggregation = dict(type='ScaleAwareAggregation', r=r)
+            request = FakeRequest(classes, args.seed)
+            batch, _, _ = synthesise(fixed, model, [request])
+            report['area_by_r'][r] = found(model, batch, [request])[1]
+            rows.append(batch[0].numpy())
+        grid(np.concatenate(rows), out / 'fakes_by_r.png')
+    (out / 'inversion.json').write_text(json.dumps(report, indent=1) + '\n')
+    print(json.dumps(report, indent=1))
+
+
+if __name__ == '__main__':
+    main()

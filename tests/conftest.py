@@ -1,0 +1,120 @@
+"""A data set of 26 small images and a config of two steps on it, for tests that run the real thing."""
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from PIL import Image
+
+REPO = Path(__file__).parents[1]
+SIDE = 48
+COLOURS = np.array([[120, 120, 120], [220, 60, 60], [60, 200, 60], [60, 60, 220]])
+CLASSES = ['background', 'red', 'green', 'blue']
+
+
+@pytest.fixture(autouse=True)
+def mmseg_scope():
+    init_default_scope('mmseg')
+
+
+@pytest.fixture(scope='session')
+def repo() -> Path:
+    return REPO
+
+
+@pytest.fixture(scope='session')
+def shared() -> Path:
+    """Real data beside the repository; tests that need them are skipped where they are absent."""
+    folder = Path(os.environ.get('HRHF_SHARED', REPO.parent / 'shared'))
+    if not folder.is_dir():
+        pytest.skip(f'real data absent: {folder}')
+    return folder
+
+
+def draw_tiny(labels, rng):
+    """(48, 48, 3) image and (48, 48) mask: a coloured rectangle per label on a noisy ground."""
+    mask = np.zeros((SIDE, SIDE), dtype=np.uint8)
+    for label in labels:
+        top, left = rng.integers(0, SIDE - 20, 2)
+        mask[top:top + rng.integers(12, 20), left:left + rng.integers(12, 20)] = label
+    image = np.clip(COLOURS[mask] + rng.normal(0, 20, (SIDE, SIDE, 3)), 0, 255).astype(np.uint8)
+    return image, mask
+
+
+@pytest.fixture(scope='session')
+def tiny_root(tmp_path_factory) -> Path:
+    """VOC-like folders: 20 training images (12 red and green, 8 blue), 6 for validation; one pixel of void each."""
+    root, rng = tmp_path_factory.mktemp('data') / 'tiny set', np.random.default_rng(0)
+    splits = dict(train=[(1, 2)] * 12 + [(3, )] * 7 + [(3, 1)], val=[(1, 2), (3, ), (1, 3), (2, 3), (1, 2, 3), (2, )])
+    for split, contents in splits.items():
+        for folder in ('images', 'masks'):
+            (root / folder / split).mkdir(parents=True)
+        for i, labels in enumerate(contents):
+            image, mask = draw_tiny(labels, rng)
+            mask[0, 0] = 255
+            Image.fromarray(image).save(root / 'images' / split / f'{i:03d}.png')
+            Image.fromarray(mask).save(root / 'masks' / split / f'{i:03d}.png')
+    return root
+
+
+@pytest.fixture
+def tiny_config_text(tiny_root) -> str:
+    """Two steps, red and green | blue; eight epochs each; four fakes."""
+    return f'''
+_base_ = ['{REPO}/configs/_base_/models/fcn_small.py', '{REPO}/configs/_base_/default_runtime.py',
+          '{REPO}/configs/_base_/methods/hrhf.py']
+scenario = dict(task='2-1', setting='overlapped')
+model = dict(data_preprocessor=dict(size=({SIDE}, {SIDE})),
+             backbone=dict(base_channels=4, stem_channels=4),
+             decode_head=dict(in_channels=[4, 8, 16], channels=8, num_classes=4))
+pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
+meta = dict(classes={CLASSES!r}, palette={COLOURS.tolist()!r})
+train_dataloader = dict(
+    batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='BaseSegDataset', data_root={str(tiny_root)!r}, metainfo=meta, img_suffix='.png',
+                 data_prefix=dict(img_path='images/train', seg_map_path='masks/train'), pipeline=pipeline))
+test_dataloader = dict(
+    batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='BaseSegDataset', data_root={str(tiny_root)!r}, metainfo=meta, img_suffix='.png',
+                 data_prefix=dict(img_path='images/val', seg_map_path='masks/val'), pipeline=pipeline))
+test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.2, momentum=0.9))
+param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=True, end=8, convert_to_iter_based=True)]
+train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=8)
+default_hooks = dict(
+    timer=dict(type='IterTimerHook'), logger=dict(type='LoggerHook', interval=1),
+    param_scheduler=dict(type='ParamSchedulerHook'),
+    checkpoint=dict(type='CheckpointHook', by_epoch=True, interval=8),
+    sampler_seed=dict(type='DistSamplerSeedHook'), visualization=dict(type='SegVisualizationHook'))
+replay = dict(num_images=4, inversion=dict(size={SIDE}, batch_size=2, stages=[(0.5, 2), (1.0, 2)]))
+'''
+
+
+@pytest.fixture
+def tiny_config_file(tiny_config_text, tmp_path) -> Path:
+    path = tmp_path / 'tiny.py'
+    path.write_text(tiny_config_text)
+    return path
+
+
+@pytest.fixture
+def tiny_config(tiny_config_file, tmp_path) -> Config:
+    cfg = Config.fromfile(tiny_config_file)
+    cfg.work_dir = str(tmp_path / 'work')
+    return cfg
+
+
+@pytest.fixture
+def tiny_iter_config(tiny_config) -> Config:
+    """The same by iterations, with the endless sampler of most mmseg schedules."""
+    cfg = tiny_config
+    cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=6, val_interval=6)
+    cfg.param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=6)]
+    cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
+    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=2)
+    cfg.default_hooks.logger.log_metric_by_epoch = False
+    cfg.log_processor = dict(by_epoch=False)
+    return cfg

@@ -1,0 +1,203 @@
+"""The buffer of fake images: lossless, resumable, never stale in silence."""
+import json
+import os
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mmseg_hrhf.replay.buffer import FakeImageBuffer
+
+FINGERPRINT = dict(teacher='a' * 64, options=dict(lr=0.25, stages=[[1.0, 10]]), seed=3)
+SIZE = (6, 5)
+
+
+def images(count, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (count, *SIZE, 3), dtype=np.uint8)
+
+
+def records(count):
+    return [dict(classes=[1 + i % 3], r=[0.5]) for i in range(count)]
+
+
+def filled(folder, num_images=5, batch_size=2):
+    """A full buffer of batches of two."""
+    buffer = FakeImageBuffer(folder, num_images)
+    buffer.open(FINGERPRINT, SIZE)
+    for start in range(0, num_images, batch_size):
+        stop = min(start + batch_size, num_images)
+        buffer.add_batch(start, images(num_images)[start:stop], records(num_images)[start:stop])
+    buffer.close()
+    return buffer
+
+
+def missing_batches(buffer, num_images=5, batch_size=2):
+    return [start for start in range(0, num_images, batch_size) if not buffer.has_batch(start)]
+
+
+def test_images_come_back_exactly(tmp_path):
+    buffer = filled(tmp_path)
+    np.testing.assert_array_equal(np.stack([buffer.load(i) for i in range(5)]), images(5))
+
+
+def test_channels_are_stored_as_rgb(tmp_path):
+    buffer = FakeImageBuffer(tmp_path, 1)
+    buffer.open(FINGERPRINT, SIZE)
+    buffer.add_batch(0, np.broadcast_to(np.array([255, 0, 10], np.uint8), (1, *SIZE, 3)), records(1))
+    assert Image.open(buffer.image_path(0)).getpixel((0, 0)) == (255, 0, 10)
+
+
+def test_blank_mask_is_all_background_in_the_size_of_the_images(tmp_path):
+    mask = np.asarray(Image.open(filled(tmp_path).blank_mask))
+    assert mask.shape == SIZE and mask.dtype == np.uint8 and not mask.any()
+
+
+def test_manifest_has_the_record_of_every_image_in_order(tmp_path):
+    buffer = filled(tmp_path, num_images=25)
+    lines = [json.loads(line) for line in buffer.manifest.read_text().splitlines()]
+    assert lines == buffer.records()
+    assert [line['image'] for line in lines] == [f'images/{i:06d}.png' for i in range(25)]
+    assert [line['classes'] for line in lines] == [record['classes'] for record in records(25)]
+    assert all((tmp_path / line['image']).stat().st_size == line['bytes'] for line in lines)
+
+
+def test_buffer_is_full_only_once_closed(tmp_path):
+    buffer = FakeImageBuffer(tmp_path, 2)
+    buffer.open(FINGERPRINT, SIZE)
+    assert not buffer.is_full() and not buffer.has_batch(0)
+    buffer.add_batch(0, images(2), records(2))
+    assert not buffer.is_full() and buffer.has_batch(0)
+    buffer.close()
+    assert buffer.is_full()
+
+
+def test_closing_twice_changes_nothing(tmp_path):
+    buffer = filled(tmp_path)
+    before = buffer.manifest.read_bytes(), buffer.manifest.stat().st_mtime_ns
+    buffer.close()
+    assert (buffer.manifest.read_bytes(), buffer.manifest.stat().st_mtime_ns) == before
+
+
+def test_closing_too_early_says_how_many_are_there(tmp_path):
+    buffer = FakeImageBuffer(tmp_path, 5)
+    buffer.open(FINGERPRINT, SIZE)
+    buffer.add_batch(0, images(2), records(2))
+    with pytest.raises(RuntimeError, match='holds 2 of 5 images'):
+        buffer.close()
+    assert not buffer.manifest.exists()
+
+
+# -- resuming --------------------------------------------------------------------------------------------------------
+
+
+def test_stopped_buffer_goes_on_after_its_last_whole_batch(tmp_path):
+    buffer = FakeImageBuffer(tmp_path, 5)
+    buffer.open(FINGERPRINT, SIZE)
+    buffer.add_batch(0, images(2), records(2))
+    again = FakeImageBuffer(tmp_path, 5)
+    again.open(FINGERPRINT, SIZE)
+    assert missing_batches(again) == [2, 4]
+
+
+def test_batch_killed_before_its_record_is_missing(tmp_path, monkeypatch):
+    buffer = FakeImageBuffer(tmp_path, 2)
+    buffer.open(FINGERPRINT, SIZE)
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('mmseg_hrhf.replay.buffer.write_json', killed)
+    with pytest.raises(KeyboardInterrupt):
+        buffer.add_batch(0, images(2), records(2))
+    assert not buffer.has_batch(0)
+
+
+@pytest.mark.parametrize('damage', [os.unlink, lambda path: os.truncate(path, 10), lambda path: os.truncate(path, 0)],
+                         ids=['missing', 'truncated', 'empty'])
+def test_damaged_image_of_a_full_buffer_means_its_batch_alone_is_missing(tmp_path, damage):
+    buffer = filled(tmp_path)
+    damage(buffer.image_path(3))
+    assert not buffer.is_full()
+    assert missing_batches(buffer) == [2]
+    buffer.add_batch(2, images(5)[2:4], records(5)[2:4])
+    buffer.close()
+    assert buffer.is_full()
+    np.testing.assert_array_equal(buffer.load(3), images(5)[3])
+
+
+@pytest.mark.parametrize('content', ['', '[{"image": "images/000002.png"'])
+def test_damaged_record_of_a_batch_makes_it_missing(tmp_path, content):
+    buffer = filled(tmp_path)
+    buffer.manifest.unlink()
+    (tmp_path / 'batches' / '000002.json').write_text(content)
+    assert missing_batches(buffer) == [2]
+
+
+def test_remade_buffer_equals_the_first(tmp_path):
+    one, two = filled(tmp_path / 'one'), filled(tmp_path / 'two')
+    os.unlink(two.image_path(0))
+    assert missing_batches(two) == [0]
+    two.add_batch(0, images(5)[:2], records(5)[:2])
+    two.close()
+    assert one.manifest.read_bytes() == two.manifest.read_bytes()
+
+
+def test_folder_stopped_before_its_blank_mask_gets_one(tmp_path, monkeypatch):
+
+    def killed(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeImageBuffer, '_write_png', killed)
+        with pytest.raises(KeyboardInterrupt):
+            FakeImageBuffer(tmp_path, 2).open(FINGERPRINT, SIZE)
+    buffer = FakeImageBuffer(tmp_path, 2)
+    buffer.open(FINGERPRINT, SIZE)
+    assert buffer.blank_mask.exists()
+
+
+# -- fingerprint and declared size -----------------------------------------------------------------------------------
+
+
+def test_same_fingerprint_opens_again(tmp_path):
+    filled(tmp_path)
+    buffer = FakeImageBuffer(tmp_path, 5)
+    # JSON knows no tuples: the same options must be the same after a round trip.
+    buffer.open(json.loads(json.dumps(FINGERPRINT)), SIZE)
+    assert buffer.is_full()
+
+
+@pytest.mark.parametrize('key, value', [('teacher', 'b' * 64), ('options', dict(lr=0.1)), ('seed', 4), ('more', 1)])
+def test_stale_buffer_names_what_differs_and_the_remedy(tmp_path, key, value):
+    filled(tmp_path)
+    with pytest.raises(ValueError, match=rf'are stale.* \({key}: .* there, .* now\).*Delete that folder') as error:
+        FakeImageBuffer(tmp_path, 5).open({**FINGERPRINT, key: value}, SIZE)
+    assert str(tmp_path) in str(error.value)
+
+
+def test_stale_buffer_names_an_option_that_is_gone(tmp_path):
+    filled(tmp_path)
+    with pytest.raises(ValueError, match='seed: 3 there, null now'):
+        FakeImageBuffer(tmp_path, 5).open(dict(teacher='a' * 64, options=FINGERPRINT['options']), SIZE)
+
+
+def test_stale_buffer_is_left_as_it_is(tmp_path):
+    buffer = filled(tmp_path)
+    with pytest.raises(ValueError):
+        buffer.open(dict(FINGERPRINT, seed=4), SIZE)
+    buffer.open(FINGERPRINT, SIZE)
+    assert buffer.is_full()
+
+
+@pytest.mark.parametrize('declared', [4, 6])
+def test_other_declared_size_gives_both_numbers(tmp_path, declared):
+    filled(tmp_path)
+    with pytest.raises(ValueError, match=f'lists 5 images, but {declared} are declared.*delete'):
+        FakeImageBuffer(tmp_path, declared).is_full()
+
+
+def test_damaged_manifest_is_named(tmp_path):
+    buffer = filled(tmp_path)
+    os.truncate(buffer.manifest, buffer.manifest.stat().st_size // 2)
+    with pytest.raises(ValueError, match=r'manifest\.jsonl is damaged .*delete'):
+        buffer.records()

@@ -1,0 +1,199 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from mmseg.registry import MODELS, RUNNERS
+
+from mmseg_hrhf.checkpoint import load_checkpoint
+from mmseg_hrhf.files import sha256
+from mmseg_hrhf.replay import FakeImageBuffer
+
+
+def train(cfg):
+    return RUNNERS.build(cfg).train()
+
+
+def weights(work_dir, step):
+    return load_checkpoint(Path(work_dir) / f'step_{step}' / 'checkpoint.pth')['state_dict']
+
+
+@HOOKS.register_module()
+class StopAt(Hook):
+    """Ends a run in its middle, as a killed job does."""
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if isinstance(runner.model.teacher, torch.nn.Module) and runner.iter + 1 == self.iteration:
+            raise KeyboardInterrupt
+
+
+def test_two_steps_leave_a_table_and_plain_checkpoints(tiny_config):
+    results = train(tiny_config)
+    work = Path(tiny_config.work_dir)
+    assert [(r['num_train_images'], r['num_fake_images'], r['num_test_images']) for r in results] == [(13, 0, 5), (8, 4, 6)]
+    assert results[1]['classes'] == ['red', 'green', 'blue'] and results[1]['new_classes'] == ['blue']
+    assert all(np.isfinite(results[1]['metrics'][f'mIoU_{name}']) for name in ('old', 'new', 'all'))
+    bare = Config.fromfile(work / 'step_1' / 'config.py').model
+    assert set(weights(work, 1)) == set(MODELS.build(bare).state_dict())
+    assert weights(work, 1)['decode_head.conv_seg.weight'].shape[0] == 4
+    summary = json.loads((work / 'results.json').read_text())
+    assert summary['steps'][1]['mIoU_all'] == results[1]['metrics']['mIoU_all']
+    assert '| 1 | blue | 8 | 4 |' in (work / 'results.md').read_text()
+    buffer = FakeImageBuffer(work / 'step_1' / 'fakes', 4)
+    assert buffer.is_full() and buffer.load(3).shape == (48, 48, 3)
+
+
+def test_iteration_based_loop_with_workers_and_no_fakes_at_step_0(tiny_iter_config):
+    tiny_iter_config.train_dataloader.num_workers = 2
+    results = train(tiny_iter_config)
+    assert [r['num_fake_images'] for r in results] == [0, 4]
+    assert len(results) == 2
+
+
+def test_finished_steps_are_skipped_and_a_stopped_one_resumes(tiny_iter_config):
+    cfg = tiny_iter_config
+    stopping = Config(cfg._cfg_dict.to_dict())
+    stopping.custom_hooks = [dict(type='StopAt', iteration=5)]
+    with pytest.raises(KeyboardInterrupt):
+        train(stopping)
+    work = Path(cfg.work_dir)
+    assert not (work / 'step_1' / 'result.json').exists()
+    before = (work / 'step_0' / 'checkpoint.pth').stat().st_mtime_ns
+    fakes = {path: path.stat().st_mtime_ns for path in (work / 'step_1' / 'fakes' / 'images').iterdir()}
+    results = train(cfg)
+    assert len(results) == 2
+    assert (work / 'step_0' / 'checkpoint.pth').stat().st_mtime_ns == before
+    assert {path: path.stat().st_mtime_ns for path in fakes} == fakes
+    log = '\n'.join(path.read_text() for path in (work / 'step_1' / 'train').glob('*/*.log'))
+    assert 'resumed epoch: 0, iter: 4' in log
+
+
+def test_teacher_is_the_previous_step_unchanged_and_outside_optimizer_and_checkpoint(tiny_config):
+    seen = {}
+
+    @HOOKS.register_module(force=True)
+    class Look(Hook):
+
+        def after_train(self, runner):
+            if runner.model.teacher is not None:
+                seen['teacher'] = {k: v.clone() for k, v in runner.model.teacher.state_dict().items()}
+                seen['training'] = runner.model.teacher.training
+                optimised = {id(p) for group in runner.optim_wrapper.param_groups for p in group['params']}
+                seen['optimised'] = any(id(p) in optimised for p in runner.model.teacher.parameters())
+                seen['keys'] = list(runner.model.state_dict())
+
+    tiny_config.custom_hooks = [dict(type='Look')]
+    train(tiny_config)
+    before = weights(tiny_config.work_dir, 0)
+    assert all(torch.equal(before[name], tensor) for name, tensor in seen['teacher'].items())
+    assert not seen['training'] and not seen['optimised']
+    assert set(seen['keys']) == set(before)
+    after = weights(tiny_config.work_dir, 1)
+    assert not torch.equal(before['backbone.conv1.weight'], after['backbone.conv1.weight'])
+
+
+def test_a_work_dir_of_another_config_is_refused(tiny_config):
+    tiny_config.only_step = 0
+    train(tiny_config)
+    tiny_config.optim_wrapper.optimizer.lr = 0.5
+    with pytest.raises(ValueError, match=r'another config; different are optim_wrapper\.optimizer\.lr'):
+        train(tiny_config)
+
+
+def test_a_step_needs_its_predecessor(tiny_config):
+    tiny_config.only_step = 1
+    with pytest.raises(ValueError, match='Step 1 continues step 0, which is not finished'):
+        train(tiny_config)
+
+
+def test_a_truncated_checkpoint_is_named(tiny_config):
+    tiny_config.only_step = 0
+    train(tiny_config)
+    path = Path(tiny_config.work_dir) / 'step_0' / 'checkpoint.pth'
+    path.write_bytes(path.read_bytes()[:-100])
+    tiny_config.only_step = None
+    with pytest.raises(ValueError, match=r'step_0/checkpoint\.pth of the finished step 0 is missing, truncated'):
+        train(tiny_config)
+
+
+@pytest.mark.parametrize('options', [
+    dict(),
+    dict(label_protocol='plop'),
+    dict(class_order=['blue', 'red', 'green']),
+    dict(task=None, steps=[['green'], ['blue']]),
+])
+def test_plain_config_gives_the_same_miou_under_a_stock_runner(tiny_config, options):
+    tiny_config.scenario.update(options)
+    results = train(tiny_config)
+    for step, result in enumerate(results):
+        folder = Path(tiny_config.work_dir) / f'step_{step}'
+        cfg = Config.fromfile(folder / 'config.py')
+        assert 'mmseg_hrhf' not in cfg.pretty_text.replace(str(folder), '')
+        cfg.load_from, cfg.work_dir = str(folder / 'checkpoint.pth'), str(folder / 'plain')
+        metrics = Runner.from_cfg(cfg).test()
+        assert metrics['mIoU'] == pytest.approx(result['metrics']['mIoU'], abs=1e-4)
+        assert metrics['mIoU'] == pytest.approx(result['metrics']['mIoU_all_with_background'], abs=0.006)
+
+
+# A process in which this package cannot be imported runs mmseg's own tool.
+_WITHOUT_US = '''
+import runpy, sys
+sys.modules['mmseg_hrhf'] = None
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name='__main__')
+'''
+
+
+def mmseg_tool(name):
+    import mmseg
+    return str(Path(mmseg.__file__).parent / '.mim' / 'tools' / name)
+
+
+def run(command, cwd, **env):
+    done = subprocess.run(
+        command, cwd=cwd, env=dict(os.environ, OMP_NUM_THREADS='1', **env), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout + done.stderr
+
+
+def test_mmseg_alone_trains_our_config_and_tests_our_steps(tiny_config_file, tmp_path):
+    work = tmp_path / 'work'
+    run([sys.executable, mmseg_tool('train.py'), str(tiny_config_file), '--work-dir', str(work)], tmp_path)
+    for step in (0, 1):
+        expected = json.loads((work / f'step_{step}' / 'result.json').read_text())['metrics']['mIoU']
+        out = run([
+            sys.executable, '-c', _WITHOUT_US, mmseg_tool('test.py'),
+            str(work / f'step_{step}' / 'config.py'),
+            str(work / f'step_{step}' / 'checkpoint.pth'), '--work-dir', str(tmp_path / 'plain')
+        ], tmp_path)
+        assert f'mIoU: {expected:.4f}' in out
+
+
+def test_two_processes_on_cpu_and_test_tool(tiny_config_file, tmp_path, repo):
+    single, double = tmp_path / 'single', tmp_path / 'double'
+    run([sys.executable, str(repo / 'tools/train.py'), str(tiny_config_file), '--work-dir', str(single), '--step', '0'],
+        tmp_path)
+    run(['cp', '-r', str(single), str(double)], tmp_path)
+    run([sys.executable, str(repo / 'tools/train.py'), str(tiny_config_file), '--work-dir', str(single)], tmp_path)
+    path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
+    run(['bash', str(repo / 'tools/dist_train.sh'), str(tiny_config_file), '2', '--work-dir', str(double)], tmp_path,
+        PORT='29617', PATH=path)
+    one, two = (FakeImageBuffer(work / 'step_1' / 'fakes', 4) for work in (single, double))
+    assert two.is_full() and [sha256(one.image_path(i)) for i in range(4)] == [sha256(two.image_path(i)) for i in range(4)]
+    expected = json.loads((double / 'step_1' / 'result.json').read_text())['metrics']
+    out = run([
+        sys.executable, str(repo / 'tools/test.py'), str(tiny_config_file), str(double / 'step_1' / 'checkpoint.pth'),
+        '--work-dir', str(tmp_path / 'test')
+    ], tmp_path)
+    assert f'mIoU_all: {expected["mIoU_all"]:.4f}' in out
