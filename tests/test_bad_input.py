@@ -23,7 +23,7 @@ def build(cfg):
     ({'scenario.task': '15'}, r"scenario\.task='15' is not of the form 'B-I'"),
     ({'scenario.task': '2-0'}, r"scenario\.task='2-0': base classes and increment must both be at least 1"),
     ({'scenario.setting': 'overlaped'}, r"scenario\.setting='overlaped' .* Did you mean 'overlapped'\?"),
-    ({'scenario.label_protocol': 'MIB'}, r"scenario\.label_protocol='MIB' .* Did you mean 'mib'\?"),
+    ({'scenario.label_protocol': 'mibb'}, r"label_protocol='mibb' .* Did you mean 'mib'\?"),
     ({'scenario.seting': 'disjoint'}, r"scenario has no option 'seting': did you mean 'setting'\?"),
     ({'scenario.task': None, 'scenario.steps': [['red'], ['gren']]}, r"unknown class 'gren'\. Did you mean 'green'\?"),
     ({'scenario.task': None, 'scenario.steps': [['red'], ['red']]}, r"names the class 'red' a second time"),
@@ -102,7 +102,7 @@ def test_teacher_with_another_class_count(tiny_config, tmp_path):
     save_checkpoint(path, model.state_dict(), {})
     teacher = tiny_config.model.copy()
     teacher['decode_head'] = dict(teacher['decode_head'], num_classes=3)
-    with pytest.raises(ValueError, match=r'checkpoint\.pth does not fit the network of the previous step.*conv_seg'):
+    with pytest.raises(ValueError, match=r'(?s)checkpoint\.pth does not fit the network of the previous step.*conv_seg'):
         MODELS.build(dict(type='HRHF', student=tiny_config.model, teacher=teacher, teacher_checkpoint=str(path)))
     save_checkpoint(path, model.state_dict(), dict(dataset_meta=dict(classes=['background', 'a', 'b', 'c'])))
     with pytest.raises(ValueError, match='knows 4 classes .* but 3 are needed'):

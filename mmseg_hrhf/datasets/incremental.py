@@ -24,7 +24,7 @@ def build_source(cfg: dict, **overrides) -> BaseSegDataset:
     cfg = dict(copy.deepcopy(cfg), **overrides)
     check_paths(cfg)
     _refuse_reduce_zero_label(cfg)
-    dataset = DATASETS.build(cfg)
+    dataset = DATASETS.build(dict(cfg, lazy_init=True))
     if not isinstance(dataset, BaseSegDataset):
         raise ValueError(f'{cfg["type"]} is no BaseSegDataset, so its images cannot be divided into learning steps; '
                          'give the dataset itself (no wrapper such as RepeatDataset or ConcatDataset).')
@@ -34,6 +34,10 @@ def build_source(cfg: dict, **overrides) -> BaseSegDataset:
     if dataset.label_map is not None:
         raise ValueError(f'{cfg["type"]} chooses classes by metainfo, which renumbers labels: leave metainfo.classes '
                          'out and name the classes of each step in scenario.steps.')
+    if not dataset.load_data_list():
+        raise ValueError(f'{cfg["type"]} at {dataset.data_root!r} holds no image: check data_root, data_prefix, ann_file '
+                         f'and img_suffix={dataset.img_suffix!r}.')
+    dataset.full_init()
     return dataset
 
 
@@ -113,9 +117,6 @@ def image_names(dataset: BaseSegDataset) -> list[str]:
 
 def presence_of(dataset: BaseSegDataset, scenario: Scenario, cache_dir: Optional[str] = None) -> np.ndarray:
     """(N, 256) bool matrix of the labels in each mask of ``dataset``."""
-    if len(dataset) == 0:
-        raise ValueError(f'{type(dataset).__name__} at {dataset.data_root!r} holds no image: check data_root, '
-                         f'data_prefix, ann_file and img_suffix={dataset.img_suffix!r}.')
     paths = [dataset.get_data_info(i).get('seg_map_path') for i in range(len(dataset))]
     if None in paths:
         raise ValueError(f'{type(dataset).__name__} has no masks: set data_prefix.seg_map_path.')
