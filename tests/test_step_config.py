@@ -1,0 +1,110 @@
+import pytest
+from mmengine.config import Config
+
+from mmseg_hrhf.scenario import Scenario
+from mmseg_hrhf.step_config import num_fake_images, plain_config, set_num_classes, step_config
+
+
+@pytest.fixture
+def scenario():
+    return Scenario.build(dict(red=1, green=2, blue=3), task='2-1')
+
+
+def test_step_0_has_no_teacher_no_fakes_and_the_user_s_sampler(tiny_config, scenario):
+    out = step_config(tiny_config, scenario, 0, '/work', 13, seed=5)
+    assert out.model.type == 'HRHF' and 'teacher' not in out.model
+    assert out.model.student.decode_head.num_classes == 3
+    assert out.train_dataloader.sampler.type == 'DefaultSampler'
+    assert out.train_dataloader.dataset.type == 'IncrementalDataset'
+    assert out.randomness.seed == 5 and out.work_dir == '/work/step_0/train'
+
+
+def test_step_1_has_a_teacher_of_the_classes_before_and_mixed_batches(tiny_config, scenario):
+    out = step_config(tiny_config, scenario, 1, '/work', 8, seed=5)
+    assert out.model.student.decode_head.num_classes == 4
+    assert out.model.teacher.decode_head.num_classes == 3
+    assert out.model.teacher_checkpoint == '/work/step_0/checkpoint.pth'
+    assert out.train_dataloader.sampler == dict(type='RealFakeSampler', batch_size=4, ratio='1:1', infinite=False)
+    assert out.train_dataloader.dataset.num_fake == 4
+    assert [hook.type for hook in out.custom_hooks] == ['SegInversionHook']
+    assert out.randomness.seed == 6
+
+
+def test_nothing_of_ours_is_left_at_the_top_of_a_step_s_config(tiny_config, scenario):
+    out = step_config(tiny_config, scenario, 1, '/work', 8, seed=0)
+    assert not {'scenario', 'method', 'replay', 'runner_type', 'incremental_overrides'} & set(out.keys())
+    assert 'custom_imports' not in plain_config(tiny_config)
+
+
+def test_overrides_hold_from_step_1_on(tiny_config, scenario):
+    tiny_config.incremental_overrides = dict(optim_wrapper=dict(optimizer=dict(lr=0.001)))
+    rates = [step_config(tiny_config, scenario, t, '/w', 8, 0).optim_wrapper.optimizer.lr for t in (0, 1)]
+    assert rates == [0.2, 0.001]
+
+
+def test_iteration_based_steps_draw_without_end(tiny_iter_config, scenario):
+    assert step_config(tiny_iter_config, scenario, 1, '/w', 8, 0).train_dataloader.sampler.infinite
+
+
+def test_a_step_smaller_than_a_batch_still_fills_it(tiny_config, scenario):
+    tiny_config.replay = None
+    out = step_config(tiny_config, scenario, 0, '/w', 1, 0)
+    assert out.train_dataloader.sampler == dict(type='RealFakeSampler', batch_size=4, ratio=None, infinite=False)
+
+
+@pytest.mark.parametrize('num_real, expected', [(1, 512), (512, 512), (600, 600), (9000, 4096)])
+def test_buffer_follows_the_real_images_within_limits(tiny_config, num_real, expected):
+    tiny_config.replay.num_images = None
+    assert num_fake_images(tiny_config, 1, num_real) == expected
+    assert num_fake_images(tiny_config, 0, num_real) == 0
+
+
+def test_fine_tuning_has_no_fakes_whatever_replay_says(tiny_config):
+    tiny_config.method.type = 'FineTuning'
+    assert num_fake_images(tiny_config, 1, 600) == 0
+
+
+def test_every_head_of_the_main_head_s_classes_is_renumbered_and_no_other():
+    model = dict(
+        decode_head=[dict(type='FCNHead', num_classes=19), dict(type='OCRHead', num_classes=19, out_channels=19)],
+        auxiliary_head=[dict(type='FCNHead', num_classes=19), dict(type='STDCHead', num_classes=2)])
+    out = set_num_classes(model, 5)
+    assert [head['num_classes'] for head in out['decode_head'] + out['auxiliary_head']] == [5, 5, 5, 2]
+    assert out['decode_head'][1]['out_channels'] == 5 and model['decode_head'][0]['num_classes'] == 19
+
+
+def test_one_channel_for_two_classes_is_refused():
+    with pytest.raises(ValueError, match='FCNHead has out_channels=1 for 2 classes'):
+        set_num_classes(dict(decode_head=dict(type='FCNHead', num_classes=2, out_channels=1)), 3)
+
+
+def test_validation_during_training_is_kept_only_before_the_end(tiny_config, scenario):
+    tiny_config.val_dataloader, tiny_config.val_evaluator = tiny_config.test_dataloader, tiny_config.test_evaluator
+    tiny_config.val_cfg = dict(type='ValLoop')
+    assert step_config(tiny_config, scenario, 0, '/w', 13, 0).val_dataloader is None
+    tiny_config.train_cfg.val_interval = 3
+    kept = step_config(tiny_config, scenario, 0, '/w', 13, 0)
+    assert kept.val_dataloader.dataset.test_mode and kept.val_evaluator.type == 'IncrementalIoUMetric'
+
+
+@pytest.mark.parametrize('name, counts', [
+    ('voc_19-1', (20, 21)), ('voc_15-5', (16, 21)), ('voc_15-1', (16, 17, 18, 19, 20, 21)), ('voc_5-3', (6, 9, 12, 15, 18, 21)),
+    ('voc_10-5', (11, 16, 21)), ('voc_10-1', tuple(range(11, 22))), ('ade_100-50', (101, 151)),
+    ('ade_100-10', (101, 111, 121, 131, 141, 151)), ('ade_50-50', (51, 101, 151)),
+    ('ade_100-5', tuple(range(101, 152, 5)))])
+def test_the_paper_s_configs(repo, name, counts):
+    cfg = Config.fromfile(repo / f'configs/hrhf/{name}.py')
+    number = counts[-1] - 1
+    labels = {f'class {i}': i for i in range(1, number + 1)}
+    scenario = Scenario.build(labels, **cfg.scenario)
+    assert tuple(scenario.num_classes(t) for t in range(scenario.num_steps)) == counts
+    first, second = (step_config(cfg, scenario, t, '/w', 600, 0) for t in (0, 1))
+    assert first.optim_wrapper.optimizer == dict(type='SGD', lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4)
+    assert second.optim_wrapper.optimizer.lr == 0.001
+    assert first.train_cfg.max_epochs == (30 if name.startswith('voc') else 60)
+    head = second.model.student.decode_head
+    assert head.num_classes == counts[1] and head.dilations == (1, 6, 12, 18) and head.channels == 256
+    inversion = cfg.replay.inversion
+    assert (inversion.size, inversion.batch_size, inversion.lr) == (512, 16, 0.25)
+    assert inversion.stages == [(1.0, 1000)] and inversion.aggregation.r == (0.5, 1, 5, 10, 20)
+    assert cfg.scenario.setting == 'overlapped' and cfg.replay.ratio == '1:1'
