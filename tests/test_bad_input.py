@@ -41,7 +41,7 @@ def build(cfg):
     ({'train_dataloader.dataset.data_root': '/nowhere'}, r"data_root '/nowhere' of BaseSegDataset does not exist"),
     ({'train_dataloader.dataset.data_prefix.img_path': 'imgs'}, r'imgs. \(data_prefix\.img_path .* does not exist'),
     ({'train_dataloader.dataset.ann_file': 'list.txt'}, r'list\.txt. \(ann_file of BaseSegDataset\) does not exist'),
-    ({'train_dataloader.dataset.reduce_zero_label': True}, r'has reduce_zero_label=True, but .* set reduce_zero_label=F'),
+    ({'train_dataloader.dataset.reduce_zero_label': True}, r'has reduce_zero_label=True.* set reduce_zero_label=F'),
     ({'train_dataloader.dataset.img_suffix': '.bmp'}, r"holds no image: check .* img_suffix='\.bmp'"),
     ({'train_dataloader.dataset.type': 'BaseSegDatset'}, r"Dataset type 'BaseSegDatset' is not registered"),
     ({'model.decode_head.loss_decode.class_weight': [1] * 4}, r'class_weight for 4 classes, which cannot be carried'),
@@ -102,10 +102,10 @@ def test_teacher_with_another_class_count(tiny_config, tmp_path):
     save_checkpoint(path, model.state_dict(), {})
     teacher = tiny_config.model.copy()
     teacher['decode_head'] = dict(teacher['decode_head'], num_classes=3)
-    with pytest.raises(ValueError, match=r'(?s)checkpoint\.pth does not fit the network of the previous step.*conv_seg'):
+    with pytest.raises(ValueError, match=r'(?s)checkpoint\.pth does not fit the network of the previous .*conv_seg'):
         MODELS.build(dict(type='HRHF', student=tiny_config.model, teacher=teacher, teacher_checkpoint=str(path)))
     save_checkpoint(path, model.state_dict(), dict(dataset_meta=dict(classes=['background', 'a', 'b', 'c'])))
-    with pytest.raises(ValueError, match='knows 4 classes .* but 3 are needed'):
+    with pytest.raises(ValueError, match=r'knows 4 classes .* but 3 are needed'):
         load_checkpoint(path, 3)
 
 

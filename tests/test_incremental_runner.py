@@ -41,7 +41,8 @@ class StopAt(Hook):
 def test_two_steps_leave_a_table_and_plain_checkpoints(tiny_config):
     results = train(tiny_config)
     work = Path(tiny_config.work_dir)
-    assert [(r['num_train_images'], r['num_fake_images'], r['num_test_images']) for r in results] == [(13, 0, 5), (8, 4, 6)]
+    counts = [tuple(result[f'num_{kind}_images'] for kind in ('train', 'fake', 'test')) for result in results]
+    assert counts == [(13, 0, 5), (8, 4, 6)]
     assert results[1]['classes'] == ['red', 'green', 'blue'] and results[1]['new_classes'] == ['blue']
     assert all(np.isfinite(results[1]['metrics'][f'mIoU_{name}']) for name in ('old', 'new', 'all'))
     bare = Config.fromfile(work / 'step_1' / 'config.py').model
@@ -190,7 +191,8 @@ def test_two_processes_on_cpu_and_test_tool(tiny_config_file, tmp_path, repo):
     run(['bash', str(repo / 'tools/dist_train.sh'), str(tiny_config_file), '2', '--work-dir', str(double)], tmp_path,
         PORT='29617', PATH=path)
     one, two = (FakeImageBuffer(work / 'step_1' / 'fakes', 4) for work in (single, double))
-    assert two.is_full() and [sha256(one.image_path(i)) for i in range(4)] == [sha256(two.image_path(i)) for i in range(4)]
+    assert two.is_full()
+    assert [sha256(one.image_path(i)) for i in range(4)] == [sha256(two.image_path(i)) for i in range(4)]
     expected = json.loads((double / 'step_1' / 'result.json').read_text())['metrics']
     out = run([
         sys.executable, str(repo / 'tools/test.py'), str(tiny_config_file), str(double / 'step_1' / 'checkpoint.pth'),

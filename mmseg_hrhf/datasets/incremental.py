@@ -35,8 +35,8 @@ def build_source(cfg: dict, **overrides) -> BaseSegDataset:
         raise ValueError(f'{cfg["type"]} chooses classes by metainfo, which renumbers labels: leave metainfo.classes '
                          'out and name the classes of each step in scenario.steps.')
     if not dataset.load_data_list():
-        raise ValueError(f'{cfg["type"]} at {dataset.data_root!r} holds no image: check data_root, data_prefix, ann_file '
-                         f'and img_suffix={dataset.img_suffix!r}.')
+        raise ValueError(f'{cfg["type"]} at {dataset.data_root!r} holds no image: check data_root, data_prefix, '
+                         f'ann_file and img_suffix={dataset.img_suffix!r}.')
     dataset.full_init()
     return dataset
 

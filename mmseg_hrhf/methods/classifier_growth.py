@@ -62,13 +62,17 @@ def grow_state(new_state: Mapping[str, Tensor],
         old = old_state[name]
         if new.shape == old.shape:
             grown[name] = old
-        elif new.ndim and old.ndim and new.shape[1:] == old.shape[1:] and (len(old), len(new)) == (num_old, num_classes):
+        elif _grew(old.shape, new.shape, num_old, num_classes):
             grown[name] = grow_tensor(new, old, is_bias=new.ndim == 1, start=start)
         else:
             raise ValueError(f'{name!r} has shape {tuple(old.shape)} in the checkpoint of the previous step and '
                              f'{tuple(new.shape)} in the model. Only a first dimension that grows from {num_old} to '
                              f'{num_classes} classes is understood: is this the checkpoint of another model or step?')
     return grown
+
+
+def _grew(old: torch.Size, new: torch.Size, num_old: int, num_classes: int) -> bool:
+    return old[:1] == (num_old, ) and new[:1] == (num_classes, ) and old[1:] == new[1:]
 
 
 @torch.no_grad()

@@ -88,7 +88,7 @@ def test_ade20k_keeps_zero_as_background_and_ignores_it_in_tests(tmp_path):
 def test_reduce_zero_label_by_default_is_refused_with_the_remedy(tmp_path):
     write_pair(tmp_path, 'a', np.array([[0, 1], [150, 2]], np.uint8))
     ade = dict(type='ADE20KDataset', data_root=str(tmp_path), data_prefix=dict(img_path='images', seg_map_path='masks'))
-    with pytest.raises(ValueError, match='ADE20KDataset has reduce_zero_label=True.*set reduce_zero_label=False'):
+    with pytest.raises(ValueError, match=r'ADE20KDataset has reduce_zero_label=True.*set reduce_zero_label=False'):
         build_source(ade)
 
 
