@@ -40,7 +40,8 @@ def main():
         for name, options in SYSTEMS.items():
             work_dir = args.out / f'seed_{seed}' / name.replace(' ', '_')
             if not (work_dir / 'step_0').exists():
-                shutil.copytree(first / 'step_0', work_dir / 'step_0')
+                shutil.copytree(first / 'step_0', work_dir / 'copying', dirs_exist_ok=True)
+                (work_dir / 'copying').rename(work_dir / 'step_0')
             train(work_dir, seed, options)
             final[name].append(json.loads((work_dir / 'results.json').read_text())['steps'][-1])
     lines = ['| system | ' + ' | '.join(COLUMNS) + ' |', '|---' * (len(COLUMNS) + 1) + '|']

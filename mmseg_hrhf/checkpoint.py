@@ -21,7 +21,7 @@ def save_checkpoint(path: PathLike, state_dict: Mapping[str, Tensor], meta: dict
 
 
 def is_whole(path: PathLike) -> bool:
-    """Whether a file is a zip archive with its table of contents, which stands at its end: no truncated checkpoint is."""
+    """Whether a file is a zip archive whose table of contents, at its end, is there: no truncated checkpoint is."""
     try:
         return zipfile.is_zipfile(path)
     except zipfile.BadZipFile:
@@ -46,7 +46,8 @@ def load_checkpoint(path: PathLike, num_classes: Optional[int] = None) -> dict:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f'Checkpoint {path} holds more than tensors and plain data and is not loaded, since loading '
-                         f'it could run code: {str(error).splitlines()[0]}') from error
+                         'it could run code. Of a run, use step_<t>/checkpoint.pth, not the files in step_<t>/train. '
+                         f'({str(error).splitlines()[0]})') from error
     except Exception as error:  # damaged bytes make the reader raise almost anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f'Checkpoint {path} is damaged ({reason}): delete it and run the step that writes it '

@@ -25,7 +25,7 @@ def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
     _register_package_names()
     try:
         cfg = Config.fromfile(path)
-    except (SyntaxError, FileNotFoundError) as error:
+    except (SyntaxError, FileNotFoundError, KeyError) as error:
         raise ValueError(f'Config {path!r} cannot be read: {error}') from error
     if options:
         bad = [option for option in options if '=' not in option]

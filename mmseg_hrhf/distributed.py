@@ -1,10 +1,15 @@
 """Start of several processes, with or without GPUs."""
 from __future__ import annotations
 
+import datetime
+
 import torch
 from mmengine.config import Config
 from mmengine.dist import init_dist, is_distributed
 from mmengine.utils.dl_utils import set_multi_processing
+
+# Seconds. Ranks wait for each other's fake images, and for rank 0's scan of the masks, far longer than for a gradient.
+_TIMEOUT = 6 * 3600
 
 
 def start_distributed(cfg: Config) -> None:
@@ -18,9 +23,11 @@ def start_distributed(cfg: Config) -> None:
     env_cfg = cfg.get('env_cfg', {})
     set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
     if torch.cuda.is_available():
-        init_dist(launcher, **env_cfg.get('dist_cfg', dict(backend='nccl')))
+        dist_cfg = dict(env_cfg.get('dist_cfg') or dict(backend='nccl'))
+        dist_cfg.setdefault('timeout', _TIMEOUT)
+        init_dist(launcher, **dist_cfg)
     elif launcher == 'pytorch':
-        torch.distributed.init_process_group('gloo')
+        torch.distributed.init_process_group('gloo', timeout=datetime.timedelta(seconds=_TIMEOUT))
     else:
         raise ValueError(f'--launcher {launcher} needs GPUs; on CPU-only machines use --launcher pytorch '
                          '(tools/dist_train.sh).')

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import math
 import os
 import os.path as osp
@@ -11,18 +12,20 @@ from typing import Optional
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import barrier, broadcast, is_main_process
 from mmengine.logging import MMLogger, print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from mmseg.registry import RUNNERS
+from mmseg.registry import MODELS, RUNNERS
 
 from .checkpoint import is_whole, load_checkpoint, save_checkpoint
 from .datasets.incremental import build_source, palette_of, presence_of, scenario_of, select_images
 from .distributed import start_distributed, wrap_for_cpu
 from .evaluation.summary import number, summarise, summary_markdown
 from .files import read_json, sha256, write_json, write_text
+from .methods.classifier_growth import check_growth
+from .methods.logits import check_head, main_head
 from .plain_step import write_plain_config
 from .step_config import StepFiles, method_class, num_fake_images, replay_options, step_config
 from .version import __version__
@@ -51,6 +54,7 @@ class IncrementalRunner:
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
         self.work_dir = osp.abspath(cfg.work_dir)
+        self._run_file = osp.join(self.work_dir, 'run.json')
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         start_distributed(cfg)
         self.seed = (cfg.get('randomness') or {}).get('seed')
@@ -81,6 +85,8 @@ class IncrementalRunner:
         self._test_positions = [select_images(self._test_source, self.scenario, presence, t, True) for t in steps]
         # Every step's config is built now: what cannot be configured must not come to light hours later.
         self._configs = [self._step_config(t) for t in steps]
+        self._check_model()
+        self._claim_work_dir()
         self._log_plan()
 
     @classmethod
@@ -119,10 +125,13 @@ class IncrementalRunner:
         wrap_for_cpu(cfg)
         runner = Runner.from_cfg(cfg)
         model = runner.train()
+        model = model.module if is_model_wrapper(model) else model
+        for buffer in model.buffers():
+            # Batch statistics are each process's own: every rank must test what rank 0 saves.
+            broadcast(buffer)
         trained = time.time()
         metrics = runner.test()
         if is_main_process():
-            model = model.module if is_model_wrapper(model) else model
             self._write_step(step, model, metrics, dict(train=trained - began, test=time.time() - trained))
         barrier()
         # The next step must not find this one's network, data workers and optimizer still in memory.
@@ -180,18 +189,30 @@ class IncrementalRunner:
 
     def _check_same_run(self) -> None:
         """A work dir belongs to one config: going on with another would mix two experiments."""
-        identity = {key: _identity(self.cfg.get(key)) for key in _IDENTITY}
-        identity['randomness'] = dict(identity['randomness'] or {}, seed=self.seed)
-        path = osp.join(self.work_dir, 'run.json')
-        if osp.exists(path):
-            held = read_json(path)
-            differing = sorted(_differences(held, identity))
+        if osp.exists(self._run_file):
+            differing = sorted(_differences(read_json(self._run_file), self._identity()))
             if differing:
                 raise ValueError(f'{self.work_dir} holds a run of another config; different are '
                                  f'{", ".join(differing)}. Choose another --work-dir, or delete that folder.')
-        elif is_main_process():
-            write_json(path, identity)
+
+    def _check_model(self) -> None:
+        """Build the networks of the first two steps: what cannot be distilled or grown must come to light now."""
+        if self.scenario.num_steps > 1 and self._result(self.scenario.num_steps - 1) is None:
+            first, second = (MODELS.build(self._configs[t].model.student) for t in (0, 1))
+            check_growth(first, second)
+            if method_class(self.cfg).needs_teacher:
+                check_head(main_head(second))
+
+    def _claim_work_dir(self) -> None:
+        # Only now: a config that was refused must not bar the mended one from its work dir.
         barrier()
+        if is_main_process() and not osp.exists(self._run_file):
+            write_json(self._run_file, self._identity())
+
+    def _identity(self) -> dict:
+        identity = {key: _identity(self.cfg.get(key)) for key in _IDENTITY}
+        identity['randomness'] = dict(identity['randomness'] or {}, seed=self.seed)
+        return identity
 
     def _log_plan(self) -> None:
         lines = [f'{"step":>4} {"classes":>7} {"images":>7} {"fakes":>6} {"test":>6}  learns']
@@ -240,19 +261,26 @@ def latest_training_checkpoint(folder: str) -> Optional[str]:
     """The checkpoint that a stopped step resumes from; None if it has written none.
 
     ``last_checkpoint`` holds an absolute path: only its file name is used, so that a copied work dir goes on by itself.
+    Where that file is missing or truncated (a job killed while it saved), the newest whole one of its kind is taken.
 
     Raises:
-        ValueError: the file is missing or truncated; names it.
+        ValueError: no checkpoint is whole; names the one that should be.
     """
-    pointer = Path(folder) / 'last_checkpoint'
+    folder = Path(folder)
+    pointer = folder / 'last_checkpoint'
     if not pointer.exists():
         return None
-    path = Path(folder) / Path(pointer.read_text().strip()).name
-    if not is_whole(path):
-        raise ValueError(f'Training checkpoint {path}, from which this step would resume, is missing or truncated: '
-                         f'delete {pointer} to train the step from its start, or write the name of an older checkpoint '
-                         'into it.')
-    return str(path)
+    named = folder / Path(pointer.read_text().strip()).name
+    others = folder.glob(f'{named.name.split("_")[0]}_*.pth')
+    newest_first = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in (named, *newest_first):
+        if path.exists() and is_whole(path):
+            if path != named:
+                print_log(f'{named} is missing or truncated: resuming from {path}', logger='current',
+                          level=logging.WARNING)
+            return str(path)
+    raise ValueError(f'Training checkpoint {named}, from which this step would resume, is missing or truncated, and '
+                     f'there is no other: delete {pointer} to train the step from its start.')
 
 
 def _identity(value):

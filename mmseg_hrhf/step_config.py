@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Optional
 
 from mmengine.config import Config
+from mmengine.dist import get_world_size
 from mmseg.registry import MODELS
 
 from .methods import IncrementalSegmentor
@@ -182,6 +183,9 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
     files = StepFiles(work_dir, step)
     own = {key: copy.deepcopy(cfg.get(key)) for key in OWN_KEYS}
     out = plain_config(cfg)
+    unchangeable = sorted(set(own['incremental_overrides'] or {}) & set(OWN_KEYS))
+    if unchangeable:
+        raise ValueError(f'incremental_overrides cannot set {unchangeable}: these hold for the whole run.')
     if step > 0 and own['incremental_overrides']:
         out.merge_from_dict(_flatten(own['incremental_overrides']))
     segmentor = out.pop('model')
@@ -192,10 +196,16 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
     if step > 0:
         out.model.teacher = set_num_classes(segmentor, scenario.num_classes(step - 1))
         out.model.teacher_checkpoint = files.previous().checkpoint
-    _set_train_data(out, own, files, num_real, num_fake_images(cfg, step, num_real))
+    constructor = out.optim_wrapper.get('constructor')
+    if constructor is not None:
+        out.optim_wrapper.update(constructor='StudentOptimWrapperConstructor', student_constructor=constructor)
+    _set_train_data(out, own, files, num_real, num_fake_images(cfg, step, num_real), seed + step)
     _set_evaluation(out, own, scenario, files)
     out.work_dir = files.train
     out.experiment_name = f'{osp.basename(osp.normpath(work_dir))}_step_{step}'
+    if out.get('visualizer'):
+        # mmengine shares visualizers by name: each step needs its own, or all write into step 0's folder.
+        out.visualizer.name = out.experiment_name
     out.randomness = dict(out.get('randomness') or {}, seed=seed + step)
     out.load_from, out.resume = None, False
     return out
@@ -232,7 +242,7 @@ def _flatten(overrides: dict, prefix: str = '') -> dict:
     return flat
 
 
-def _set_train_data(out: Config, own: dict, files: StepFiles, num_real: int, num_fake: int) -> None:
+def _set_train_data(out: Config, own: dict, files: StepFiles, num_real: int, num_fake: int, seed: int) -> None:
     loader = out.train_dataloader
     loader.dataset = dict(
         type='IncrementalDataset',
@@ -243,12 +253,18 @@ def _set_train_data(out: Config, own: dict, files: StepFiles, num_real: int, num
     ratio = None
     if num_fake:
         ratio = own['replay'].get('ratio', '1:1')
+        split_batch(loader.batch_size, ratio)
         loader.dataset = dict(type='RealFakeDataset', real=loader.dataset, fake_folder=files.fakes, num_fake=num_fake)
         out.setdefault('custom_hooks', [])
         out.custom_hooks = list(out.custom_hooks or []) + [
-            dict(type='SegInversionHook', folder=files.fakes, num_images=num_fake, inversion=own['replay']['inversion'])
+            dict(
+                type='SegInversionHook',
+                folder=files.fakes,
+                num_images=num_fake,
+                inversion=own['replay']['inversion'],
+                seed=seed)
         ]
-    elif files.step == 0 and num_real >= loader.batch_size:
+    elif files.step == 0 and num_real >= loader.batch_size * get_world_size():
         return
     # A small step must still fill whole batches: batch norm over a single image of pooled features is undefined.
     loader.pop('batch_sampler', None)
@@ -275,6 +291,11 @@ def _set_evaluation(out: Config, own: dict, scenario: Scenario, files: StepFiles
         for name in ('dataloader', 'evaluator'):
             out[f'test_{name}'] = copy.deepcopy(out[f'val_{name}'])
         out.test_cfg = dict(type='TestLoop')
+    evaluators = out.test_evaluator if isinstance(out.test_evaluator, (list, tuple)) else [out.test_evaluator]
+    if not any(evaluator.get('type') == 'IncrementalIoUMetric' and not evaluator.get('prefix')
+               and not evaluator.get('format_only') for evaluator in evaluators):
+        raise ValueError('test_evaluator must hold an IoUMetric without prefix and format_only: the mIoU of old, new '
+                         'and all classes is made from it.')
     if out.get('train_cfg') is None:
         return
     # Each step ends in a test of its last weights; validation at the same moment would only repeat it.

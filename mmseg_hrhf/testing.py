@@ -42,10 +42,14 @@ def run_test(cfg: Config,
         cfg = step_test_config(cfg, scenario, meta['step'])
     cfg.load_from = checkpoint
     if out_dir:
-        cfg.test_evaluator['output_dir'] = out_dir
+        evaluators = cfg.test_evaluator
+        for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+            evaluator['output_dir'] = out_dir
     if show or show_dir:
-        cfg.default_hooks.visualization.update(draw=True, show=show)
+        cfg.setdefault('default_hooks', {})
+        cfg.default_hooks.visualization = dict(type='SegVisualizationHook', draw=True, show=show)
         if show_dir:
+            cfg.setdefault('visualizer', dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')]))
             cfg.visualizer['save_dir'] = show_dir
     wrap_for_cpu(cfg)
     return Runner.from_cfg(cfg).test()

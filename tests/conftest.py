@@ -89,6 +89,7 @@ default_hooks = dict(
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', by_epoch=True, interval=8),
     sampler_seed=dict(type='DistSamplerSeedHook'), visualization=dict(type='SegVisualizationHook'))
+log_processor = dict(by_epoch=True)
 replay = dict(num_images=4, inversion=dict(size={SIDE}, batch_size=2, stages=[(0.5, 2), (1.0, 2)]))
 '''
 

@@ -34,7 +34,10 @@ def main():
 if __name__ == '__main__':
     try:
         main()
-    except ValueError as error:
+    except (ValueError, FloatingPointError) as error:
+        # What the user can mend is said in one line; HRHF_TRACEBACK=1 shows where it was noticed.
         if os.environ.get('HRHF_TRACEBACK'):
             raise
-        sys.exit(f'error: {error}')
+        # Data workers wrap an error in their own traceback, of which the last line is the error.
+        text = str(error).strip()
+        sys.exit('error: ' + (text.splitlines()[-1] if text.startswith('Caught ') else text))

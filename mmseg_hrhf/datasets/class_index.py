@@ -77,17 +77,12 @@ def scan(paths: Sequence[str],
     Raises:
         ValueError: a mask is missing, unreadable, of another mode, or holds a label not in ``known_labels``.
     """
-    allowed = np.zeros(256, dtype=bool)
-    allowed[list(known_labels)] = True
     presence = np.zeros((len(paths), 256), dtype=bool)
     with _workers(len(paths), num_workers or os.cpu_count()) as pool:
         rows = pool.map(partial(mask_labels, backend_args=backend_args), paths, chunksize=_CHUNK)
         bar = tqdm(rows, desc='class index', total=len(paths), unit='mask', mininterval=0.5)
         for i, row in enumerate(bar):
-            if (row & ~allowed).any():
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise ValueError(f'Mask {paths[i]!r} holds label {np.flatnonzero(row & ~allowed)[0]}, which is no '
-                                 f'label of this dataset (known: {_ranges(sorted(known_labels))}).')
+            _check_labels(row[None], known_labels, paths[i:i + 1])
             presence[i] = row
     return presence
 
@@ -140,7 +135,7 @@ def class_index(paths: Sequence[str],
         if presence is None:
             raise RuntimeError(f'Rank 0 wrote the class index to {file}, but this rank cannot read it: '
                                'the work dir must be on a file system that all ranks share.')
-    return _check_labels(presence, known_labels, file)
+    return _check_labels(presence, known_labels, paths)
 
 
 def _load(file: Path, length: int) -> Optional[np.ndarray]:
@@ -152,9 +147,11 @@ def _load(file: Path, length: int) -> Optional[np.ndarray]:
     return presence if presence.shape == (length, 256) else None
 
 
-def _check_labels(presence: np.ndarray, known_labels: Collection[int], file: Path) -> np.ndarray:
-    unknown = [c for c in np.flatnonzero(presence.any(axis=0)) if c not in set(known_labels)]
-    if unknown:
-        raise ValueError(f'Some mask indexed in {file} holds label {unknown[0]}, which is no label of this dataset '
-                         f'(known: {_ranges(sorted(known_labels))}).')
+def _check_labels(presence: np.ndarray, known_labels: Collection[int], paths: Sequence[str]) -> np.ndarray:
+    unknown = np.ones(256, dtype=bool)
+    unknown[list(known_labels)] = False
+    rows, labels = np.nonzero(presence & unknown)
+    if len(rows):
+        raise ValueError(f'Mask {paths[rows[0]]!r} holds label {labels[0]}, which is no label of this dataset (known: '
+                         f'{_ranges(sorted(known_labels))}).')
     return presence

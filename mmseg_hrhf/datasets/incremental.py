@@ -4,8 +4,9 @@ from __future__ import annotations
 import copy
 import inspect
 import os.path as osp
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
+import cv2
 import numpy as np
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
@@ -143,6 +144,27 @@ def select_images(dataset: BaseSegDataset, scenario: Scenario, presence: np.ndar
     return positions
 
 
+def load_sample(pipeline: Callable, dataset: Dataset, idx: int, max_refetch: int = 1000) -> Any:
+    """Image ``idx`` of ``dataset`` (which has ``get_data_info``) through a pipeline; another one if that returns None.
+
+    Raises:
+        ValueError: an image or mask is unreadable or does not fit; names it.
+    """
+    for _ in range(max_refetch + 1):
+        info = dataset.get_data_info(idx)
+        path = info['img_path']
+        try:
+            data = pipeline(info)
+        except (OSError, AssertionError, AttributeError, TypeError, cv2.error) as error:
+            # A broken file makes the decoder raise, or return None, over which the next transform trips.
+            raise ValueError(f'Image {path!r} or its mask cannot be read or transformed: {error}. '
+                             'Replace the file, or drop it from the image list.') from error
+        if data is not None:
+            return data
+        idx = np.random.randint(len(dataset))
+    raise RuntimeError(f'The pipeline returned no sample {max_refetch + 1} times in a row, last for {path!r}.')
+
+
 @DATASETS.register_module()
 class IncrementalDataset(Dataset):
     """Images and labels that one learning step sees of another dataset.
@@ -192,15 +214,4 @@ class IncrementalDataset(Dataset):
         return info
 
     def __getitem__(self, idx: int) -> Any:
-        for _ in range(self.source.max_refetch + 1):
-            try:
-                data = self.source.pipeline(self.get_data_info(idx))
-            except (OSError, AssertionError, AttributeError, TypeError) as error:
-                # A broken file makes the decoder raise, or return None, over which the next transform trips.
-                path = self.get_data_info(idx)['img_path']
-                raise ValueError(f'Image {path!r} or its mask cannot be read or transformed: {error}. '
-                                 'Replace the file, or drop it from the image list.') from error
-            if data is not None:
-                return data
-            idx = np.random.randint(len(self))
-        raise RuntimeError(f'The pipeline returned no sample {self.source.max_refetch + 1} times in a row.')
+        return load_sample(self.source.pipeline, self, idx, self.source.max_refetch)

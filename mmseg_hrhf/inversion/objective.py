@@ -70,7 +70,7 @@ def statistics_distance(mean: Tensor, var: Tensor, running_mean: Tensor, running
 class BatchNormStatistics:
     """Records, while active, how far the input of every batch norm layer is from its running statistics.
 
-    Use as a context manager around forward passes; :meth:`loss` then sums over the layers that ran in the last pass.
+    Use as a context manager around forward passes; :meth:`loss` then combines the layers that ran since its last call.
 
     Args:
         model: network in eval mode.

@@ -5,6 +5,13 @@ import torch
 from torch import Tensor, nn
 
 
+def _swaps_channels(data_preprocessor: nn.Module) -> bool:
+    for name in ('_channel_conversion', 'channel_conversion'):  # maintained line, upstream line
+        if hasattr(data_preprocessor, name):
+            return bool(getattr(data_preprocessor, name))
+    return False
+
+
 class PixelSpace:
     """The normalised space in which images are optimised, and its ways to the network and to pixels.
 
@@ -22,7 +29,7 @@ class PixelSpace:
             mean, std = torch.full((3, 1, 1), 127.5), torch.full((3, 1, 1), 64.0)
         self.mean, self.std = mean.to(device).view(1, -1, 1, 1), std.to(device).view(1, -1, 1, 1)
         # mmcv decodes to BGR; the preprocessor swaps where the network wants RGB.
-        self.network_is_rgb = bool(getattr(data_preprocessor, '_channel_conversion', False))
+        self.network_is_rgb = _swaps_channels(data_preprocessor)
         self.low, self.high = (0 - self.mean) / self.std, (255 - self.mean) / self.std
 
     def clamp_(self, images: Tensor) -> Tensor:

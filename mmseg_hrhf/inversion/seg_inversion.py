@@ -62,7 +62,8 @@ class SegInversion:
         relative_features, first_layer_weight: see :class:`BatchNormStatistics`.
         jitter: largest roll, as a share of the side, drawn anew each iteration.
         flip: mirror with probability one half each iteration.
-        loss_threshold: stop a stage once the classification loss is below this.
+        loss_threshold: stop a stage once the classification loss is less than this above its lowest value, which is 0
+            for one class and the entropy of the target for several.
         amp: None, ``'bf16'`` or ``'fp16'``: autocast of the network.
     """
 
@@ -76,9 +77,9 @@ class SegInversion:
                  batch_size: int = 16,
                  classes_per_image: Sequence[int] = (1, 1, 2),
                  with_background: bool = True,
-                 tv_weight: float = 1.0,
+                 tv_weight: float = 10.0,
                  l2_weight: float = 0.0,
-                 feature_weight: float = 1.0,
+                 feature_weight: float = 5.0,
                  relative_features: bool = True,
                  first_layer_weight: float = 1.0,
                  jitter: float = 0.06,
@@ -183,6 +184,8 @@ class SegInversion:
             optimizer, lambda i: min(1.0, (i + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * i / iterations)))
         # Half precision has too little range for the gradient of a pixel; it is kept in range by a scale.
         scale = 1024.0 if self.amp == 'fp16' else 1.0
+        # Where several classes share the target, cross-entropy cannot fall below the target's entropy.
+        floor = -torch.special.xlogy(target, target).sum(1).mean().item()
         losses: dict[str, float] = {}
         for iteration in range(iterations):
             terms = self._terms(model, self._perturb(images, rng), r, target, space, statistics)
@@ -207,7 +210,7 @@ class SegInversion:
                 space.clamp_(images)
             if on_iteration is not None:
                 on_iteration(losses)
-            if self.loss_threshold is not None and losses['classification'] < self.loss_threshold:
+            if self.loss_threshold is not None and losses['classification'] - floor < self.loss_threshold:
                 break
         return images.detach(), losses, iteration + 1
 

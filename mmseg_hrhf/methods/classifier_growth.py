@@ -20,7 +20,7 @@ def grow_tensor(new: Tensor, old: Tensor, is_bias: bool, start: str = 'mib') -> 
         new: (C, ...) freshly initialised.
         old: (K, ...) with K < C, row 0 background.
         is_bias: ``old`` holds biases.
-        start: ``'mib'``, or ``'random'`` to leave new rows and background as they are.
+        start: ``'mib'``, or ``'random'``: new rows as in ``new``, background as in ``old``.
     Returns:
         (C, ...).
     """
@@ -62,8 +62,8 @@ def grow_state(new_state: Mapping[str, Tensor],
         old = old_state[name]
         if new.shape == old.shape:
             grown[name] = old
-        elif _grew(old.shape, new.shape, num_old, num_classes):
-            grown[name] = grow_tensor(new, old, is_bias=new.ndim == 1, start=start)
+        elif _grew(name, old.shape, new.shape, num_old, num_classes):
+            grown[name] = grow_tensor(new, old, is_bias=name.endswith('bias'), start=start)
         else:
             raise ValueError(f'{name!r} has shape {tuple(old.shape)} in the checkpoint of the previous step and '
                              f'{tuple(new.shape)} in the model. Only a first dimension that grows from {num_old} to '
@@ -71,7 +71,14 @@ def grow_state(new_state: Mapping[str, Tensor],
     return grown
 
 
-def _grew(old: torch.Size, new: torch.Size, num_old: int, num_classes: int) -> bool:
+def check_growth(old: nn.Module, new: nn.Module) -> None:
+    """Raise ``ValueError`` for a tensor of ``new`` that :func:`grow_state` could not fill from ``old``."""
+    grow_state(new.state_dict(), old.state_dict(), old.num_classes, new.num_classes)
+
+
+def _grew(name: str, old: torch.Size, new: torch.Size, num_old: int, num_classes: int) -> bool:
+    if old.numel() == num_old and new.numel() == num_classes and not name.endswith('bias'):
+        return False  # a weight over classes, such as Segmenter's mask_norm, is no row of a classifier
     return old[:1] == (num_old, ) and new[:1] == (num_classes, ) and old[1:] == new[1:]
 
 

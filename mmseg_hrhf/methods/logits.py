@@ -14,6 +14,8 @@ _ADAPTERS: dict[str, Callable] = {
     'PIDHead': lambda output: output[1],
     'IterativeDecodeHead': lambda output: output[-1],
 }
+# Heads whose loss sees points or queries.
+_WITHOUT_LOGITS = ('PointHead', 'MaskFormerHead', 'Mask2FormerHead', 'SideAdapterCLIPHead')
 
 
 def register_logits_adapter(head: str, adapter: Callable) -> None:
@@ -27,16 +29,39 @@ def register_logits_adapter(head: str, adapter: Callable) -> None:
 
 
 def main_logits(head: nn.Module, output) -> Tensor:
-    """(N, C, h, w) logits from what ``head`` hands to its ``loss_by_feat``."""
+    """(N, C, h, w) logits from what ``head`` hands to its ``loss_by_feat``.
+
+    Raises:
+        ValueError: no adapter says where they are; names the head and the remedy.
+    """
+    check_head(head)
     for parent in type(head).__mro__:
         if parent.__name__ in _ADAPTERS:
             return _ADAPTERS[parent.__name__](output)
     if isinstance(output, Tensor) and output.ndim == 4:
         return output
-    raise ValueError(
-        f'{type(head).__name__} hands {type(output).__name__} to loss_by_feat, and no adapter says where its per-pixel '
-        'logits are. Register one:\n    from mmseg_hrhf.methods.logits import register_logits_adapter\n'
-        f"    register_logits_adapter('{type(head).__name__}', lambda output: output[0])")
+    raise _no_adapter(head, type(output).__name__)
+
+
+def main_head(segmentor: nn.Module) -> nn.Module:
+    """The decode head that predicts: the last one of a cascade."""
+    head = segmentor.decode_head
+    return head[-1] if isinstance(head, nn.ModuleList) else head
+
+
+def check_head(head: nn.Module) -> None:
+    """Raise ``ValueError`` for a head that is known to hand something else than per-pixel logits to its loss."""
+    names = [parent.__name__ for parent in type(head).__mro__]
+    if not any(name in _ADAPTERS for name in names) and any(name in _WITHOUT_LOGITS for name in names):
+        raise _no_adapter(head, 'no per-pixel logits')
+
+
+def _no_adapter(head: nn.Module, what: str) -> ValueError:
+    name = type(head).__name__
+    return ValueError(
+        f'{name} hands {what} to loss_by_feat, and no adapter says where its per-pixel logits are. Register one:\n'
+        '    from mmseg_hrhf.methods.logits import register_logits_adapter\n'
+        f"    register_logits_adapter('{name}', lambda output: output[0])")
 
 
 @contextlib.contextmanager
@@ -46,9 +71,7 @@ def captured_logits(segmentor: nn.Module) -> Iterator[list]:
     ``loss_by_feat`` of the (last) decode head is called exactly once per loss in every family of mmseg; forward hooks
     would not fire, since mmseg calls ``head.forward``.
     """
-    head = segmentor.decode_head
-    if isinstance(head, nn.ModuleList):
-        head = head[-1]
+    head = main_head(segmentor)
     original, captured = head.loss_by_feat, []
     patched = head.__dict__.get('loss_by_feat')
 

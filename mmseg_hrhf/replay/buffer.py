@@ -52,6 +52,8 @@ class FakeImageBuffer:
             ValueError: the folder was made by another teacher or with other options; names which.
         """
         path = self.folder / 'fingerprint.json'
+        for leftover in self.folder.glob('images/.*'):
+            leftover.unlink()  # what a killed process was writing
         if path.exists():
             held = read_json(path)
             differing = sorted(key for key in set(held) | set(fingerprint) if held.get(key) != fingerprint.get(key))

@@ -3,11 +3,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 from mmengine.dataset import Compose
 from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
+from ..datasets.incremental import load_sample
 from ..files import PathLike
 from .buffer import FakeImageBuffer
 
@@ -40,12 +40,7 @@ class FakeImageDataset(Dataset):
             sample_idx=idx)
 
     def __getitem__(self, idx: int) -> Any:
-        for _ in range(1000):
-            data = self.pipeline(self.get_data_info(idx))
-            if data is not None:
-                return data
-            idx = np.random.randint(len(self))
-        raise RuntimeError('The pipeline returned no sample from 1000 fake images in a row.')
+        return load_sample(self.pipeline, self, idx)
 
 
 @DATASETS.register_module()

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Optional
 
 import torch
 from mmengine.dist import barrier, get_dist_info
@@ -49,7 +48,8 @@ def fill_buffer(buffer: FakeImageBuffer, teacher: nn.Module, inversion: dict, se
         buffer: goes on at its first missing image.
         teacher: frozen segmentor.
         inversion: config of what synthesises (``SegInversion``, ``GaussianNoise``).
-        seed: of the plan; with the same seed the same images come out, whatever the number of ranks.
+        seed: of the plan; with the same seed the same images come out on a CPU, whatever the number of ranks (GPU
+            kernels that add in varying order make them equal to rounding only).
     Raises:
         ValueError: the buffer is stale.
     """
@@ -125,11 +125,11 @@ class SegInversionHook(Hook):
         folder: of the buffer.
         num_images: its size.
         inversion: config of what synthesises.
-        seed: of the fake images; the runner's if None.
+        seed: of the fake images, the same on every rank.
     """
     priority = 'VERY_HIGH'
 
-    def __init__(self, folder: PathLike, num_images: int, inversion: dict, seed: Optional[int] = None) -> None:
+    def __init__(self, folder: PathLike, num_images: int, inversion: dict, seed: int) -> None:
         self.buffer = FakeImageBuffer(folder, num_images)
         self.inversion = inversion
         self.seed = seed
@@ -138,8 +138,9 @@ class SegInversionHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if model.teacher is None:
             raise ValueError('SegInversionHook needs a model with a teacher: the first step has none to invert.')
-        seed = runner.seed if self.seed is None else self.seed
-        fill_buffer(self.buffer, model.teacher, self.inversion, seed)
+        fill_buffer(self.buffer, model.teacher, self.inversion, self.seed)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # inversion's batches are larger than training's
         loop = runner.train_loop
         if isinstance(loop, IterBasedTrainLoop):
             # This loop may have started data workers, before any hook, on images that were not there yet.

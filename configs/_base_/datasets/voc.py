@@ -19,7 +19,9 @@ _dataset = dict(
     data_root=data_root,
     data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug'))
 train_dataloader = dict(
-    batch_size=4,  # per GPU, real + fake together
+    # Per GPU, real + fake together. The published 24 in all: 12 on 2 GPUs, 4 on 6; 8 GPUs make it 32, and the
+    # learning rate follows (auto_scale_lr in the schedule).
+    batch_size=4,
     num_workers=4,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=True),

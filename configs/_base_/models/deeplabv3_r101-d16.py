@@ -1,4 +1,5 @@
-# DeepLabV3, ResNet-101, output stride 16: the network of MiB and of the paper (section 4.2).
+# DeepLabV3, ResNet-101, output stride 16: the network of MiB and of the paper (section 4.2). Theirs activates by
+# LeakyReLU(0.01) throughout (in-place ABN); mmseg's ResNet has ReLU built in, so here the head alone does.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',
@@ -31,6 +32,7 @@ model = dict(
         dropout_ratio=0.0,
         num_classes=21,
         norm_cfg=norm_cfg,
+        act_cfg=dict(type='LeakyReLU', negative_slope=0.01),
         align_corners=False,
         loss_decode=dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)),
     auxiliary_head=None,

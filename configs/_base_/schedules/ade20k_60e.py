@@ -5,13 +5,14 @@ param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=True, end=
 train_cfg = dict(by_epoch=True, max_epochs=60, val_interval=60)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
+log_processor = dict(by_epoch=True)
 # The published batch is 24 in all (2 GPUs x 12); with another number of GPUs the lr follows the batch.
 auto_scale_lr = dict(enable=True, base_batch_size=24)
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=True, interval=1, max_keep_ckpts=1),
+    checkpoint=dict(type='CheckpointHook', by_epoch=True, interval=1, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'))
 # From step 1 on.

@@ -1,15 +1,18 @@
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='SGD', lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-4))
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=True, end=15, convert_to_iter_based=True)]
-train_cfg = dict(by_epoch=True, max_epochs=15, val_interval=15)
+param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=600)]
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=600, val_interval=600)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
+log_processor = dict(by_epoch=False)
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
-    logger=dict(type='LoggerHook', interval=20, log_metric_by_epoch=False),
+    logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=True, interval=1, max_keep_ckpts=1),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=100, max_keep_ckpts=2),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'))
-# From step 1 on.
-incremental_overrides = dict(optim_wrapper=dict(optimizer=dict(lr=0.05)))
+# From step 1 on. By iterations, so that runs with and without fake images train equally long.
+incremental_overrides = dict(
+    param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=300)],
+    train_cfg=dict(max_iters=300, val_interval=300))
