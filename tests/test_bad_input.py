@@ -44,6 +44,10 @@ def build(cfg):
     ({'train_dataloader.dataset.reduce_zero_label': True}, r'has reduce_zero_label=True.* set reduce_zero_label=F'),
     ({'train_dataloader.dataset.img_suffix': '.bmp'}, r"holds no image: check .* img_suffix='\.bmp'"),
     ({'train_dataloader.dataset.type': 'BaseSegDatset'}, r"Dataset type 'BaseSegDatset' is not registered"),
+    ({'incremental_overrides.method': dict(kd_weight=2)}, r"incremental_overrides cannot set \['method'\]"),
+    ({'incremental_overrides.train_dataloader': dict(batch_size=5)}, r'batch_size=5 cannot be divided 1:1'),
+    ({'test_evaluator.prefix': 'val'}, r'test_evaluator must hold an IoUMetric without prefix'),
+    ({'test_evaluator.type': 'CityscapesMetric'}, r'test_evaluator must hold an IoUMetric'),
     ({'model.decode_head.loss_decode.class_weight': [1] * 4}, r'class_weight for 4 classes, which cannot be carried'),
 ])
 def test_config_error_names_thing_value_and_remedy(tiny_config, options, message):

@@ -15,6 +15,7 @@ from mmseg.registry import MODELS, RUNNERS
 
 from mmseg_hrhf.checkpoint import load_checkpoint
 from mmseg_hrhf.files import sha256
+from mmseg_hrhf.incremental_runner import latest_training_checkpoint
 from mmseg_hrhf.replay import FakeImageBuffer
 
 
@@ -112,6 +113,30 @@ def test_a_work_dir_of_another_config_is_refused(tiny_config):
         train(tiny_config)
 
 
+def test_a_refused_config_does_not_claim_the_work_dir(tiny_config):
+    tiny_config.scenario.steps, tiny_config.scenario.task = [['red'], ['gren']], None
+    with pytest.raises(ValueError, match='gren'):
+        RUNNERS.build(tiny_config)
+    tiny_config.train_dataloader.batch_size = 3
+    tiny_config.scenario.steps = [['red'], ['green']]
+    with pytest.raises(ValueError, match='batch_size=3'):
+        RUNNERS.build(tiny_config)
+    tiny_config.train_dataloader.batch_size = 4
+    RUNNERS.build(tiny_config)
+    assert (Path(tiny_config.work_dir) / 'run.json').exists()
+
+
+def test_resume_goes_back_to_the_last_whole_checkpoint(tmp_path):
+    for iteration in (2, 4):
+        torch.save(dict(iteration=iteration), tmp_path / f'iter_{iteration}.pth')
+        os.utime(tmp_path / f'iter_{iteration}.pth', (iteration, iteration))
+    assert latest_training_checkpoint(tmp_path) is None
+    (tmp_path / 'last_checkpoint').write_text('/elsewhere/iter_4.pth')
+    assert latest_training_checkpoint(tmp_path) == str(tmp_path / 'iter_4.pth')
+    (tmp_path / 'iter_4.pth').write_bytes(b'PK')
+    assert latest_training_checkpoint(tmp_path) == str(tmp_path / 'iter_2.pth')
+
+
 def test_a_step_needs_its_predecessor(tiny_config):
     tiny_config.only_step = 1
     with pytest.raises(ValueError, match='Step 1 continues step 0, which is not finished'):
@@ -194,6 +219,10 @@ def test_two_processes_on_cpu_and_test_tool(tiny_config_file, tmp_path, repo):
     assert two.is_full()
     assert [sha256(one.image_path(i)) for i in range(4)] == [sha256(two.image_path(i)) for i in range(4)]
     expected = json.loads((double / 'step_1' / 'result.json').read_text())['metrics']
+    # What two processes measured is what one measures on the checkpoint they left.
+    cfg = Config.fromfile(double / 'step_1' / 'config.py')
+    cfg.load_from, cfg.work_dir = str(double / 'step_1' / 'checkpoint.pth'), str(tmp_path / 'plain')
+    assert Runner.from_cfg(cfg).test()['mIoU'] == pytest.approx(expected['mIoU'], abs=1e-4)
     out = run([
         sys.executable, str(repo / 'tools/test.py'), str(tiny_config_file), str(double / 'step_1' / 'checkpoint.pth'),
         '--work-dir', str(tmp_path / 'test')

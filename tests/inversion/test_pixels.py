@@ -83,3 +83,13 @@ def test_space_of_a_raw_network_has_unit_scale():
     space = PixelSpace(SegDataPreProcessor(), CPU)
     assert (space.low > -3).all() and (space.high < 3).all()
     torch.testing.assert_close(space.to_network(space.low), torch.zeros(1, 3, 1, 1))
+
+
+@pytest.mark.parametrize('attribute', ['_channel_conversion', 'channel_conversion'])
+def test_channel_order_is_read_on_both_toolbox_lines(attribute):
+    class Preprocessor(torch.nn.Module):
+        pass
+
+    module = Preprocessor()
+    setattr(module, attribute, True)
+    assert PixelSpace(module, CPU).network_is_rgb

@@ -112,6 +112,13 @@ def test_early_stop_at_the_preset_loss(net):
     assert calls[-2]['classification'] >= 0.5
 
 
+def test_early_stop_counts_from_the_entropy_of_a_shared_target(net):
+    """Class and background share the target: its cross-entropy cannot fall below ln 2."""
+    batch = inversion(loss_threshold=0.1, stages=[(1.0, 200)])(net, FakeRequest(((1, ), (2, )), 7))
+    assert np.log(2) <= batch.losses['classification'] < np.log(2) + 0.1
+    assert batch.losses['iterations'] < 200
+
+
 @pytest.mark.parametrize('amp', ['bf16', 'fp16'])
 def test_half_precision_reaches_the_same_classes(net, amp):
     shares = recognised(net, inversion(amp=amp)(net, REQUEST).images)

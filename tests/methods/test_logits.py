@@ -8,7 +8,7 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from mmseg_hrhf.methods import logits as module
-from mmseg_hrhf.methods.logits import captured_logits, main_logits, register_logits_adapter
+from mmseg_hrhf.methods.logits import captured_logits, check_head, main_logits, register_logits_adapter
 
 
 class Head(nn.Module):
@@ -130,3 +130,17 @@ def test_heads_of_mmseg_with_several_outputs(name, position):
     with captured_logits(segmentor(head)) as captured:
         head.loss()
     assert captured[0] is output[position]
+
+
+class PointHead(nn.Module):
+    pass
+
+
+class MyPointHead(PointHead):
+    pass
+
+
+def test_a_head_known_to_have_no_logits_is_refused_before_it_runs():
+    with pytest.raises(ValueError, match=r"(?s)MyPointHead hands no per-pixel logits .*register_logits_adapter"):
+        check_head(MyPointHead())
+    check_head(nn.Conv2d(1, 1, 1))
