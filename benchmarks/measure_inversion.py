@@ -4,6 +4,8 @@ The second network (same classes, another training seed) tells images of objects
 
     python benchmarks/measure_inversion.py RUN_CONFIG WORK_DIR/step_0 --second OTHER_WORK_DIR/step_0 --out DIR \
         [--cfg-options replay.inversion.lr=0.05 ...] [--images 32] [--areas]
+    python benchmarks/measure_inversion.py RUN_CONFIG WORK_DIR/step_0 --second OTHER_WORK_DIR/step_0 --out DIR \
+        --buffer WORK_DIR/step_1/fakes
 """
 import argparse
 import copy
@@ -83,6 +85,18 @@ def synthesise(inversion, model, requests):
     return images, means, seconds
 
 
+def stored(folder, batch_size):
+    """Images of a buffer, in batches, and what was asked of them."""
+    records = [json.loads(line) for line in (folder / 'manifest.jsonl').read_text().splitlines()]
+    images, requests = [], []
+    for start in range(0, len(records), batch_size):
+        chunk = records[start:start + batch_size]
+        arrays = [np.asarray(Image.open(folder / record['image'])) for record in chunk]
+        images.append(torch.from_numpy(np.stack(arrays)))
+        requests.append(FakeRequest(tuple(tuple(record['classes']) for record in chunk), 0))
+    return images, requests
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the run, for its replay.inversion')
@@ -91,6 +105,7 @@ def main():
     parser.add_argument('--out', required=True, help='folder for pictures and inversion.json')
     parser.add_argument('--images', type=int, default=32)
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--buffer', help='measure the fakes a run has made instead of making some')
     parser.add_argument('--areas', action='store_true', help='also the mean area by r, from the same noise')
     parser.add_argument('--cfg-options', nargs='+')
     args = parser.parse_args()
@@ -102,11 +117,15 @@ def main():
     generator = TASK_UTILS.build(inversion)
     requests = plan_requests(args.images, model.num_classes, min(generator.batch_size, args.images),
                              generator.classes_per_image, args.seed)
-    images, losses, seconds = synthesise(inversion, model, requests)
-    teacher, area = found(model, images, requests)
-    report = dict(
-        losses=losses, seconds_per_image=round(seconds, 2), teacher_finds=teacher, mean_area=area,
-        variation_fake=variation(torch.cat(images)), variation_real=real_variation(cfg, generator.size))
+    if args.buffer:
+        images, requests = stored(Path(args.buffer), generator.batch_size)
+        report = dict(images=sum(map(len, requests)))
+    else:
+        images, losses, seconds = synthesise(inversion, model, requests)
+        report = dict(images=args.images, losses=losses, seconds_per_image=round(seconds, 2))
+    report['teacher_finds'], report['mean_area'] = found(model, images, requests)
+    report['variation_fake'] = variation(torch.cat(images))
+    report['variation_real'] = real_variation(cfg, generator.size)
     if args.second:
         second, _ = load_step(args.second)
         report['second_net_finds'], report['second_net_area'] = found(second, images, requests)
