@@ -204,8 +204,9 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
     out.work_dir = files.train
     out.experiment_name = f'{osp.basename(osp.normpath(work_dir))}_step_{step}'
     if out.get('visualizer'):
-        # mmengine shares visualizers by name: each step needs its own, or all write into step 0's folder.
-        out.visualizer.name = out.experiment_name
+        # mmengine shares visualizers by name, and all steps would write into step 0's folder. Unnamed, each Runner
+        # makes its own.
+        out.visualizer.pop('name', None)
     out.randomness = dict(out.get('randomness') or {}, seed=seed + step)
     out.load_from, out.resume = None, False
     return out
