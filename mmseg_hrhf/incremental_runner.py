@@ -2,12 +2,10 @@
 from __future__ import annotations
 
 import gc
-import logging
 import math
 import os
 import os.path as osp
 import time
-from pathlib import Path
 from typing import Optional
 
 import torch
@@ -19,7 +17,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS, RUNNERS
 
-from .checkpoint import is_whole, load_checkpoint, save_checkpoint
+from .checkpoint import load_checkpoint, save_checkpoint
 from .datasets.incremental import build_source, palette_of, presence_of, scenario_of, select_images
 from .distributed import start_distributed, wrap_for_cpu
 from .evaluation.summary import number, summarise, summary_markdown
@@ -27,13 +25,10 @@ from .files import read_json, sha256, write_json, write_text
 from .methods.classifier_growth import check_growth
 from .methods.logits import check_head, main_head
 from .plain_step import write_plain_config
-from .step_config import StepFiles, method_class, num_fake_images, replay_options, step_config
+from .run_identity import check_same_run, claim_work_dir
+from .step_config import method_class, num_fake_images, replay_options, step_config
+from .step_files import StepFiles, latest_training_checkpoint
 from .version import __version__
-
-# What makes two runs different; another number of workers, log level or process count does not.
-_IDENTITY = ('model', 'data_preprocessor', 'scenario', 'method', 'replay', 'incremental_overrides', 'train_dataloader',
-             'test_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'randomness')
-_NOT_IDENTITY = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 
 
 @RUNNERS.register_module()
@@ -46,7 +41,7 @@ class IncrementalRunner:
     Args:
         cfg: plain mmseg config plus ``scenario``, ``method`` and, optionally, ``replay``, ``incremental_overrides``
             (merged from step 1 on) and ``only_step``. Its ``work_dir`` receives one folder per step (see
-            :class:`~.step_config.StepFiles`), ``results.json`` and ``results.md``.
+            :class:`~.step_files.StepFiles`), ``results.json`` and ``results.md``.
     Raises:
         ValueError: whatever is wrong with config or data is found here, before any training.
     """
@@ -54,7 +49,6 @@ class IncrementalRunner:
     def __init__(self, cfg: Config) -> None:
         self.cfg = cfg
         self.work_dir = osp.abspath(cfg.work_dir)
-        self._run_file = osp.join(self.work_dir, 'run.json')
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         start_distributed(cfg)
         self.seed = (cfg.get('randomness') or {}).get('seed')
@@ -76,7 +70,7 @@ class IncrementalRunner:
             log_file=osp.join(self.work_dir, 'run.log'),
             file_mode='a',
             log_level=cfg.get('log_level', 'INFO'))
-        self._check_same_run()
+        check_same_run(self.work_dir, cfg, self.seed)
         index = osp.join(self.work_dir, 'class_index')
         steps = range(self.scenario.num_steps)
         presence = presence_of(self._train_source, self.scenario, index)
@@ -86,7 +80,7 @@ class IncrementalRunner:
         # Every step's config is built now: what cannot be configured must not come to light hours later.
         self._configs = [self._step_config(t) for t in steps]
         self._check_model()
-        self._claim_work_dir()
+        claim_work_dir(self.work_dir, cfg, self.seed)
         self._log_plan()
 
     @classmethod
@@ -187,14 +181,6 @@ class IncrementalRunner:
 
     # -- the whole run -----------------------------------------------------------------------------------------------
 
-    def _check_same_run(self) -> None:
-        """A work dir belongs to one config: going on with another would mix two experiments."""
-        if osp.exists(self._run_file):
-            differing = sorted(_differences(read_json(self._run_file), self._identity()))
-            if differing:
-                raise ValueError(f'{self.work_dir} holds a run of another config; different are '
-                                 f'{", ".join(differing)}. Choose another --work-dir, or delete that folder.')
-
     def _check_model(self) -> None:
         """Build the networks of the first two steps: what cannot be distilled or grown must come to light now."""
         if self.scenario.num_steps > 1 and self._result(self.scenario.num_steps - 1) is None:
@@ -202,17 +188,6 @@ class IncrementalRunner:
             check_growth(first, second)
             if method_class(self.cfg).needs_teacher:
                 check_head(main_head(second))
-
-    def _claim_work_dir(self) -> None:
-        # Only now: a config that was refused must not bar the mended one from its work dir.
-        barrier()
-        if is_main_process() and not osp.exists(self._run_file):
-            write_json(self._run_file, self._identity())
-
-    def _identity(self) -> dict:
-        identity = {key: _identity(self.cfg.get(key)) for key in _IDENTITY}
-        identity['randomness'] = dict(identity['randomness'] or {}, seed=self.seed)
-        return identity
 
     def _log_plan(self) -> None:
         lines = [f'{"step":>4} {"classes":>7} {"images":>7} {"fakes":>6} {"test":>6}  learns']
@@ -255,47 +230,3 @@ class IncrementalRunner:
 def _finite(value: float) -> Optional[float]:
     """A figure as strict JSON can hold it: None where a group or class had no pixel."""
     return float(value) if math.isfinite(value) else None
-
-
-def latest_training_checkpoint(folder: str) -> Optional[str]:
-    """The checkpoint that a stopped step resumes from; None if it has written none.
-
-    ``last_checkpoint`` holds an absolute path: only its file name is used, so that a copied work dir goes on by itself.
-    Where that file is missing or truncated (a job killed while it saved), the newest whole one of its kind is taken.
-
-    Raises:
-        ValueError: no checkpoint is whole; names the one that should be.
-    """
-    folder = Path(folder)
-    pointer = folder / 'last_checkpoint'
-    if not pointer.exists():
-        return None
-    named = folder / Path(pointer.read_text().strip()).name
-    others = folder.glob(f'{named.name.split("_")[0]}_*.pth')
-    newest_first = sorted(others, key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in (named, *newest_first):
-        if path.exists() and is_whole(path):
-            if path != named:
-                print_log(f'{named} is missing or truncated: resuming from {path}', logger='current',
-                          level=logging.WARNING)
-            return str(path)
-    raise ValueError(f'Training checkpoint {named}, from which this step would resume, is missing or truncated, and '
-                     f'there is no other: delete {pointer} to train the step from its start.')
-
-
-def _identity(value):
-    """Config values as JSON data, without what may change between two runs of one experiment."""
-    if isinstance(value, dict):
-        return {str(key): _identity(item) for key, item in value.items() if key not in _NOT_IDENTITY}
-    if isinstance(value, (list, tuple)):
-        return [_identity(item) for item in value]
-    if isinstance(value, (str, int, float, bool)) or value is None:
-        return value
-    return repr(value)
-
-
-def _differences(old, new, name: str = '') -> list[str]:
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = set(old) | set(new)
-        return [path for key in keys for path in _differences(old.get(key), new.get(key), f'{name}.{key}'.lstrip('.'))]
-    return [] if old == new else [name]

@@ -13,7 +13,8 @@ from PIL import Image
 from .datasets.incremental import palette_of
 from .files import atomic_write, write_text
 from .scenario import IGNORE, Scenario
-from .step_config import StepFiles, plain_config, set_num_classes
+from .step_config import plain_config, set_num_classes
+from .step_files import StepFiles
 
 # mmengine replaces this by the folder of the config file, so a step's folder can be moved.
 _HERE = '{{ fileDirname }}'

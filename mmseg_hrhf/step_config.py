@@ -5,7 +5,6 @@ import copy
 import difflib
 import inspect
 import os.path as osp
-from dataclasses import dataclass
 from typing import Optional
 
 from mmengine.config import Config
@@ -15,49 +14,12 @@ from mmseg.registry import MODELS
 from .methods import IncrementalSegmentor
 from .replay.sampler import split_batch
 from .scenario import Scenario
+from .step_files import StepFiles
 
 # Top-level keys that are ours; what is left is a plain mmseg config.
 OWN_KEYS = ('scenario', 'method', 'replay', 'incremental_overrides', 'runner_type', 'only_step')
 _REPLAY_OPTIONS = ('ratio', 'num_images', 'inversion')
 PACKAGE = 'mmseg_hrhf'
-
-
-@dataclass(frozen=True)
-class StepFiles:
-    """Where a learning step keeps its files.
-
-    ``step_<t>/`` holds the plain ``config.py`` and ``checkpoint.pth`` and, once the step is finished, ``result.json``;
-    ``train/`` is the work dir of its mmengine Runner, ``fakes/`` its buffer.
-    """
-    work_dir: str
-    step: int
-
-    @property
-    def folder(self) -> str:
-        return osp.join(self.work_dir, f'step_{self.step}')
-
-    @property
-    def config(self) -> str:
-        return osp.join(self.folder, 'config.py')
-
-    @property
-    def checkpoint(self) -> str:
-        return osp.join(self.folder, 'checkpoint.pth')
-
-    @property
-    def result(self) -> str:
-        return osp.join(self.folder, 'result.json')
-
-    @property
-    def train(self) -> str:
-        return osp.join(self.folder, 'train')
-
-    @property
-    def fakes(self) -> str:
-        return osp.join(self.folder, 'fakes')
-
-    def previous(self) -> StepFiles:
-        return StepFiles(self.work_dir, self.step - 1)
 
 
 def method_class(cfg: Config) -> type[IncrementalSegmentor]:

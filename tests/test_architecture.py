@@ -2,8 +2,11 @@ import ast
 
 # scenario -> datasets -> losses -> methods and inversion -> replay -> step config -> evaluation -> runner: a module
 # imports only what stands before it, or beside it in its own package.
-ORDER = ['version', 'files', 'scenario', 'checkpoint', 'datasets', 'losses', 'methods', 'inversion', 'replay',
-         'step_config', 'plain_step', 'evaluation', 'distributed', 'config_file', 'testing', 'incremental_runner']
+ORDER = [
+    'version', 'files', 'scenario', 'image_list', 'checkpoint', 'step_files', 'datasets', 'losses', 'methods',
+    'inversion', 'replay', 'step_config', 'plain_step', 'evaluation', 'distributed', 'config_file', 'testing',
+    'run_identity', 'incremental_runner'
+]
 
 
 def test_modules_import_in_one_direction(repo):

@@ -15,8 +15,8 @@ from mmseg.registry import MODELS, RUNNERS
 
 from mmseg_hrhf.checkpoint import load_checkpoint
 from mmseg_hrhf.files import sha256
-from mmseg_hrhf.incremental_runner import latest_training_checkpoint
 from mmseg_hrhf.replay import FakeImageBuffer
+from mmseg_hrhf.step_files import latest_training_checkpoint
 
 
 def train(cfg):

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmseg_hrhf.scenario import Scenario, load_image_list
+from mmseg_hrhf.image_list import load_image_list
+from mmseg_hrhf.scenario import Scenario
 
 SPLITS = Path(os.environ.get('HRHF_SHARED', Path(__file__).resolve().parents[2] / 'shared')) / 'splits'
 VOC = {f'class {label}': label for label in range(1, 21)}

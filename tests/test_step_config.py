@@ -11,19 +11,19 @@ def scenario():
 
 
 def test_step_0_has_no_teacher_no_fakes_and_the_user_s_sampler(tiny_config, scenario):
-    out = step_config(tiny_config, scenario, 0, '/work', 13, seed=5)
+    out = step_config(tiny_config, scenario, 0, '/run', 13, seed=5)
     assert out.model.type == 'HRHF' and 'teacher' not in out.model
     assert out.model.student.decode_head.num_classes == 3
     assert out.train_dataloader.sampler.type == 'DefaultSampler'
     assert out.train_dataloader.dataset.type == 'IncrementalDataset'
-    assert out.randomness.seed == 5 and out.work_dir == '/work/step_0/train'
+    assert out.randomness.seed == 5 and out.work_dir == '/run/step_0/train'
 
 
 def test_step_1_has_a_teacher_of_the_classes_before_and_mixed_batches(tiny_config, scenario):
-    out = step_config(tiny_config, scenario, 1, '/work', 8, seed=5)
+    out = step_config(tiny_config, scenario, 1, '/run', 8, seed=5)
     assert out.model.student.decode_head.num_classes == 4
     assert out.model.teacher.decode_head.num_classes == 3
-    assert out.model.teacher_checkpoint == '/work/step_0/checkpoint.pth'
+    assert out.model.teacher_checkpoint == '/run/step_0/checkpoint.pth'
     assert out.train_dataloader.sampler == dict(type='RealFakeSampler', batch_size=4, ratio='1:1', infinite=False)
     assert out.train_dataloader.dataset.num_fake == 4
     assert [hook.type for hook in out.custom_hooks] == ['SegInversionHook']
@@ -31,7 +31,7 @@ def test_step_1_has_a_teacher_of_the_classes_before_and_mixed_batches(tiny_confi
 
 
 def test_nothing_of_ours_is_left_at_the_top_of_a_step_s_config(tiny_config, scenario):
-    out = step_config(tiny_config, scenario, 1, '/work', 8, seed=0)
+    out = step_config(tiny_config, scenario, 1, '/run', 8, seed=0)
     assert not {'scenario', 'method', 'replay', 'runner_type', 'incremental_overrides'} & set(out.keys())
     assert 'custom_imports' not in plain_config(tiny_config)
 

@@ -12,7 +12,8 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
-from ..scenario import IGNORE, Scenario, load_image_list
+from ..image_list import load_image_list
+from ..scenario import IGNORE, Scenario
 from .class_index import class_index
 
 

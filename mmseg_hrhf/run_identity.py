@@ -1,0 +1,57 @@
+"""A work dir belongs to one config: going on in it with another would mix two experiments."""
+from __future__ import annotations
+
+import os.path as osp
+
+from mmengine.config import Config
+from mmengine.dist import barrier, is_main_process
+
+from .files import read_json, write_json
+
+# What makes two runs different; another number of workers, log level or process count does not.
+_IDENTITY = ('model', 'data_preprocessor', 'scenario', 'method', 'replay', 'incremental_overrides', 'train_dataloader',
+             'test_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'randomness')
+_NOT_IDENTITY = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
+
+
+def check_same_run(work_dir: str, cfg: Config, seed: int) -> None:
+    """Raise ``ValueError`` naming the options that differ from those of the run that ``work_dir`` holds."""
+    path = osp.join(work_dir, 'run.json')
+    if osp.exists(path):
+        differing = sorted(_differences(read_json(path), run_identity(cfg, seed)))
+        if differing:
+            raise ValueError(f'{work_dir} holds a run of another config; different are {", ".join(differing)}. '
+                             'Choose another --work-dir, or delete that folder.')
+
+
+def claim_work_dir(work_dir: str, cfg: Config, seed: int) -> None:
+    """Bind ``work_dir`` to this config. Called once it is accepted: a refused config must not bar the mended one."""
+    barrier()  # every rank must have checked before rank 0 writes
+    path = osp.join(work_dir, 'run.json')
+    if is_main_process() and not osp.exists(path):
+        write_json(path, run_identity(cfg, seed))
+
+
+def run_identity(cfg: Config, seed: int) -> dict:
+    """What a run is, as JSON data."""
+    identity = {key: _identity(cfg.get(key)) for key in _IDENTITY}
+    identity['randomness'] = dict(identity['randomness'] or {}, seed=seed)
+    return identity
+
+
+def _identity(value):
+    """Config values as JSON data, without what may change between two runs of one experiment."""
+    if isinstance(value, dict):
+        return {str(key): _identity(item) for key, item in value.items() if key not in _NOT_IDENTITY}
+    if isinstance(value, (list, tuple)):
+        return [_identity(item) for item in value]
+    if isinstance(value, (str, int, float, bool)) or value is None:
+        return value
+    return repr(value)
+
+
+def _differences(old, new, name: str = '') -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = set(old) | set(new)
+        return [path for key in keys for path in _differences(old.get(key), new.get(key), f'{name}.{key}'.lstrip('.'))]
+    return [] if old == new else [name]
