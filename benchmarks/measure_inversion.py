@@ -3,7 +3,7 @@
 The second network (same classes, another training seed) tells images of objects from adversarial noise.
 
     python benchmarks/measure_inversion.py RUN_CONFIG WORK_DIR/step_0 --second OTHER_WORK_DIR/step_0 --out DIR \
-        [--cfg-options replay.inversion.lr=0.05 ...] [--images 32] [--areas]
+        [--cfg-options replay.inversion.lr=0.05 ...] [--images 32] [--areas [R ...]]
     python benchmarks/measure_inversion.py RUN_CONFIG WORK_DIR/step_0 --second OTHER_WORK_DIR/step_0 --out DIR \
         --buffer WORK_DIR/step_1/fakes
 """
@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS, TASK_UTILS
 from PIL import Image
@@ -33,7 +34,6 @@ def load_step(folder):
     """A step's network, frozen, and its plain config."""
     cfg = Config.fromfile(Path(folder) / 'config.py')
     model = MODELS.build(cfg.model)
-    from mmengine.model import revert_sync_batchnorm
     model = revert_sync_batchnorm(model)
     model.load_state_dict(load_checkpoint(Path(folder) / 'checkpoint.pth')['state_dict'])
     return model.eval().requires_grad_(False), cfg
@@ -106,7 +106,12 @@ def main():
     parser.add_argument('--images', type=int, default=32)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument('--buffer', help='measure the fakes a run has made instead of making some')
-    parser.add_argument('--areas', action='store_true', help='also the mean area by r, from the same noise')
+    parser.add_argument(
+        '--areas',
+        type=float,
+        nargs='*',
+        metavar='R',
+        help=f'also the mean area by r, from the same noise (default: {R_VALUES})')
     parser.add_argument('--cfg-options', nargs='+')
     args = parser.parse_args()
     inversion = load_config(args.config, args.cfg_options).replay.inversion
@@ -130,11 +135,11 @@ def main():
         second, _ = load_step(args.second)
         report['second_net_finds'], report['second_net_area'] = found(second, images, requests)
     grid(torch.cat(images).numpy(), out / 'fakes.png')
-    if args.areas:
+    if args.areas is not None:
         report['area_by_r'] = {}
         rows = []
         classes = tuple((1 + i % (model.num_classes - 1), ) for i in range(8))
-        for r in R_VALUES:
+        for r in args.areas or R_VALUES:
             fixed = copy.deepcopy(inversion)
             fixed.aggregation = dict(type='ScaleAwareAggregation', r=r)
             request = FakeRequest(classes, args.seed)
