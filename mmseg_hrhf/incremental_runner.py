@@ -220,7 +220,13 @@ class IncrementalRunner:
         if results and is_main_process():
             title = f'{self.cfg.method["type"]}: {self.scenario.task or "steps"} {self.scenario.setting}'
             markdown = summary_markdown(results, title)
-            write_json(osp.join(self.work_dir, 'results.json'), dict(summarise(results), results=results))
+            write_json(
+                osp.join(self.work_dir, 'results.json'),
+                dict(
+                    summarise(results),
+                    results=results,
+                    num_steps=self.scenario.num_steps,
+                    num_base_classes=len(self.scenario.steps[0])))
             write_text(osp.join(self.work_dir, 'results.md'), markdown)
             print_log(f'{osp.join(self.work_dir, "results.md")}:\n{markdown}', logger=self.logger)
         barrier()

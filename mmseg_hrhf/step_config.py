@@ -17,7 +17,7 @@ from .scenario import Scenario
 from .step_files import StepFiles
 
 # Top-level keys that are ours; what is left is a plain mmseg config.
-OWN_KEYS = ('scenario', 'method', 'replay', 'incremental_overrides', 'runner_type', 'only_step')
+OWN_KEYS = ('scenario', 'method', 'replay', 'incremental_overrides', 'runner_type', 'only_step', 'comparison')
 _REPLAY_OPTIONS = ('ratio', 'num_images', 'inversion')
 PACKAGE = 'mmseg_hrhf'
 

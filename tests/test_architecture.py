@@ -5,7 +5,7 @@ import ast
 ORDER = [
     'version', 'files', 'scenario', 'image_list', 'checkpoint', 'step_files', 'datasets', 'losses', 'methods',
     'inversion', 'replay', 'step_config', 'plain_step', 'evaluation', 'distributed', 'config_file', 'testing',
-    'run_identity', 'incremental_runner'
+    'run_identity', 'incremental_runner', 'comparison'
 ]
 
 

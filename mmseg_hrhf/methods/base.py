@@ -28,6 +28,8 @@ class IncrementalSegmentor(BaseModel):
     needs_teacher = True
     # Whether the method trains on fake images beside the real ones.
     uses_fake_images = False
+    # Whether step 0 is the plain training that other systems begin with too: a comparison then trains it once.
+    shares_first_step = True
 
     def __init__(self,
                  student: dict,

@@ -1,0 +1,117 @@
+"""One run of a comparison: a system on a task and setting, from a seed."""
+from __future__ import annotations
+
+import copy
+import os.path as osp
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional
+
+from mmengine.config import Config
+
+from ..config_file import load_config
+from ..files import PathLike, read_json, write_text
+from ..scenario import SETTINGS
+from ..step_config import method_class
+from .systems import system_options
+
+# Step 0 of every system that trains it plainly.
+FIRST_STEP = '_first_step'
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run and its folder.
+
+    Args:
+        root: folder of the comparison.
+        system: its name.
+        task: ``'B-I'``, a name in ``comparison.tasks`` of the config, or None for the config's own.
+        setting: ``'overlapped'``, ``'disjoint'`` or ``'sequential'``.
+        seed: of the run.
+    """
+    root: str
+    system: str
+    task: Optional[str]
+    setting: str
+    seed: int
+
+    @property
+    def column(self) -> str:
+        """Where the run stands in the table, e.g. ``'15-1 overlapped'``."""
+        return f'{self.task} {self.setting}' if self.task else self.setting
+
+    @property
+    def name(self) -> str:
+        return f'{self.system}, {self.column}, seed {self.seed}'
+
+    @property
+    def folder(self) -> str:
+        return osp.join(self.root, _slug(self.column), f'seed_{self.seed}', _slug(self.system))
+
+    @property
+    def config(self) -> str:
+        """The run's whole config: ``tools/train.py`` on it, with ``--work-dir`` and ``--seed``, is this run."""
+        return f'{self.folder}.py'
+
+    def results(self) -> Optional[dict]:
+        """``results.json`` of the finished run; None while steps are missing."""
+        path = osp.join(self.folder, 'results.json')
+        if not osp.exists(path):
+            return None
+        results = read_json(path)
+        return results if results['results'][-1]['step'] == results['num_steps'] - 1 else None
+
+
+def parse_setting(text: str) -> tuple[Optional[str], str]:
+    """``'15-1/disjoint'`` -> ``('15-1', 'disjoint')``; ``'disjoint'`` -> ``(None, 'disjoint')``: the config's task."""
+    task, _, setting = text.rpartition('/')
+    if setting not in SETTINGS:
+        raise ValueError(f"Setting {text!r} is not of the form 'TASK/SETTING' or 'SETTING', where SETTING is one of "
+                         f'{", ".join(SETTINGS)}; such as 15-1/overlapped.')
+    return task or None, setting
+
+
+def cell_config(cell: Cell, base: Config) -> Config:
+    """The config of a run: ``base`` as the cell's system, task and setting."""
+    cfg = copy.deepcopy(base)
+    comparison = cfg.pop('comparison', None) or {}
+    scenario = dict(cfg.scenario)
+    if cell.task is not None:
+        scenario.pop('steps', None)
+        scenario.pop('task', None)
+        scenario.update((comparison.get('tasks') or {}).get(cell.task) or dict(task=cell.task))
+    scenario['setting'] = cell.setting
+    cfg.merge_from_dict(dict(system_options(cell.system, base), scenario=dict(scenario, _delete_=True)))
+    return cfg
+
+
+def shares_first_step(cfg: Config) -> bool:
+    """Whether the run's step 0 is the plain training that other systems begin with too."""
+    return method_class(cfg).shares_first_step
+
+
+def write_cell_config(cell: Cell, cfg: Config) -> None:
+    """Write the run's config, if it says something new."""
+    text = f'# {cell.name}\n{cfg.pretty_text}'
+    path = Path(cell.config)
+    if not path.exists() or path.read_text(encoding='utf-8') != text:
+        write_text(path, text)
+
+
+def load_base(path: PathLike, options: Optional[list]) -> Config:
+    """The base config of a comparison, checked for what every run of it needs."""
+    cfg = load_config(path, options)
+    comparison = cfg.get('comparison') or {}
+    unknown = sorted(set(comparison) - {'systems', 'tasks'})
+    if unknown:
+        raise ValueError(f"comparison has no option {unknown[0]!r}: its options are 'systems' and 'tasks'.")
+    for key in ('scenario', 'method'):
+        if not isinstance(cfg.get(key), dict):
+            raise ValueError(f'{path} has no {key}=dict(...): compare from a config of configs/hrhf.')
+    return cfg
+
+
+def _slug(text: str) -> str:
+    return re.sub(r'[^\w.=-]+', '_', text)

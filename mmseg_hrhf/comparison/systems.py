@@ -1,0 +1,134 @@
+"""The systems and ablations of the paper's tables, as what they change in a config."""
+from __future__ import annotations
+
+import difflib
+from typing import Callable, Sequence
+
+from mmengine.config import Config
+
+# Table 1, in the paper's order, and PLOP from later work.
+_METHODS = {
+    'FT': 'FineTuning',
+    'PI': 'PI',
+    'EWC': 'EWC',
+    'RW': 'RW',
+    'LwF': 'LwF',
+    'LwF-MC': 'LwFMC',
+    'ILT': 'ILT',
+    'MiB': 'MiB',
+    'PLOP': 'PLOP',
+    'HRHF': 'HRHF',
+    'Joint': 'Joint',
+}
+R_VALUES = (0.5, 1, 5, 10, 20)
+
+
+def _method(name: str) -> Callable[[Config], dict]:
+    def options(cfg: Config) -> dict:
+        held = cfg.method if cfg.method['type'] == name else {}
+        return dict(method=dict(held, _delete_=True, type=name))
+
+    return options
+
+
+def _hrhf(**replay) -> Callable[[Config], dict]:
+    def options(cfg: Config) -> dict:
+        _check_replay(cfg)
+        return dict(_method('HRHF')(cfg), replay=replay)
+
+    return options
+
+
+def _check_replay(cfg: Config) -> None:
+    if not isinstance(cfg.get('replay'), dict) or 'inversion' not in cfg.replay:
+        raise ValueError('Fake images are compared, but the config makes none: it needs '
+                         'replay=dict(inversion=dict(...)), as configs/_base_/methods/hrhf.py has it.')
+
+
+def _aggregation(kind: str, **options) -> Callable[[Config], dict]:
+    return _hrhf(inversion=dict(aggregation=dict(_delete_=True, type=kind, **options)))
+
+
+def _without_fakes(cfg: Config) -> dict:
+    return dict(_method('HRHF')(cfg), replay=None)
+
+
+def _noise(cfg: Config) -> dict:
+    _check_replay(cfg)
+    size = cfg.replay['inversion'].get('size')
+    noise = dict(_delete_=True, type='GaussianNoise', **({} if size is None else dict(size=size)))
+    return dict(_method('HRHF')(cfg), replay=dict(inversion=noise))
+
+
+def _without_kd(cfg: Config) -> dict:
+    options = _method('HRHF')(cfg)
+    options['method']['kd_weight'] = 0.0
+    return options
+
+
+SYSTEMS: dict[str, Callable[[Config], dict]] = {name: _method(kind) for name, kind in _METHODS.items()}
+SYSTEMS.update({
+    'HRHF without fakes': _without_fakes,
+    'HRHF with noise': _noise,
+    'HRHF AVG': _aggregation('AverageAggregation'),
+    'HRHF MAX': _aggregation('MaxAggregation'),
+    **{f'HRHF r={r}': _aggregation('ScaleAwareAggregation', r=r) for r in R_VALUES},
+    'HRHF without KD': _without_kd,
+    'HRHF 1:2': _hrhf(ratio='1:2'),
+    'HRHF 2:1': _hrhf(ratio='2:1'),
+})
+
+# Rows of the paper's tables.
+GROUPS = {
+    'table1': list(_METHODS),
+    'table2': ['HRHF without fakes', 'HRHF with noise', 'HRHF'],
+    'table3': ['FT', 'MiB', 'HRHF AVG', 'HRHF MAX', 'HRHF'],
+    'table4': [*(f'HRHF r={r}' for r in R_VALUES), 'HRHF'],
+    'table5': ['HRHF', 'HRHF without KD'],
+    'table6': ['HRHF', 'HRHF 1:2', 'HRHF 2:1'],
+    'table7': ['FT', 'LwF', 'LwF-MC', 'ILT', 'MiB', 'HRHF', 'Joint'],
+}
+GROUPS['ablations'] = list(dict.fromkeys(name for t in range(2, 7) for name in GROUPS[f'table{t}']))
+GROUPS['all'] = list(dict.fromkeys(GROUPS['table1'] + GROUPS['ablations']))
+
+
+def choose_systems(names: Sequence[str], own: Sequence[str] = ()) -> list[str]:
+    """Systems by name or by group (``table1`` ... ``table7``, ``ablations``, ``all``), each once, in order.
+
+    Args:
+        names: what the user asks for.
+        own: names of systems that the config defines itself.
+    Raises:
+        ValueError: an unknown name, with the nearest known one.
+    """
+    chosen = []
+    for name in names:
+        if name in GROUPS:
+            chosen += GROUPS[name]
+        elif name in SYSTEMS or name in own:
+            chosen.append(name)
+        else:
+            known = [*GROUPS, *SYSTEMS, *own]
+            near = difflib.get_close_matches(name, known, n=1)
+            raise ValueError(f'There is no system {name!r}' +
+                             (f': did you mean {near[0]!r}?' if near else f'; there are {known}.'))
+    return list(dict.fromkeys(chosen))
+
+
+def system_options(name: str, cfg: Config) -> dict:
+    """What ``cfg`` must be merged with to become the named system.
+
+    ``cfg.comparison['systems'][name]`` adds to a known system's options (published weights that differ by task, such as
+    MiB's) or defines a new system.
+    """
+    options = SYSTEMS[name](cfg) if name in SYSTEMS else {}
+    own = (cfg.get('comparison') or {}).get('systems') or {}
+    return _merged(options, own.get(name) or {})
+
+
+def _merged(base: dict, more: dict) -> dict:
+    out = dict(base)
+    for key, value in more.items():
+        both = isinstance(value, dict) and isinstance(out.get(key), dict) and not value.get('_delete_')
+        out[key] = _merged(out[key], value) if both else value
+    return out

@@ -1,0 +1,123 @@
+"""The paper's table from finished runs: systems by rows, tasks and settings by columns, mean and deviation over seeds."""
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from typing import Optional, Sequence
+
+from .cell import Cell
+
+BACKGROUND = ('without background', 'with background')
+
+
+def group_scores(result: dict, base: int) -> dict[str, dict[str, Optional[float]]]:
+    """mIoU of groups of classes at a step, by background convention and group name.
+
+    Args:
+        result: a step's ``result.json``: ``classes`` and ``metrics`` with ``IoU/<class>`` in percent.
+        base: number of classes of step 0.
+    Returns:
+        For ``'without background'`` and ``'with background'`` the groups ``'1-B'``, ``'B+1-C'`` and ``'all'``; groups
+        are named by the classes' places as in Table 1. Background joins the base group and ``all`` (later papers'
+        ``0-B``). None where a class of the group has no pixel.
+    """
+    classes = result['classes']
+    values = [result['metrics'][f'IoU/{name}'] for name in classes]
+    background = result['metrics']['IoU/background']
+    groups = {_span(1, base): values[:base]}
+    if len(classes) > base:
+        groups[_span(base + 1, len(classes))] = values[base:]
+    groups['all'] = values
+    holds_background = {_span(1, base), 'all'}
+    return {
+        BACKGROUND[0]: {name: _mean(held) for name, held in groups.items()},
+        BACKGROUND[1]: {
+            name: _mean([background, *held] if name in holds_background else held)
+            for name, held in groups.items()
+        },
+    }
+
+
+def collect(cells: Sequence[Cell]) -> list[dict]:
+    """One record per finished cell: system, column (task and setting), seed, and its last step's groups."""
+    records = []
+    for cell in cells:
+        results = cell.results()
+        if results is not None:
+            scores = group_scores(results['results'][-1], results['num_base_classes'])
+            records.append(dict(system=cell.system, column=cell.column, seed=cell.seed, scores=scores))
+    return records
+
+
+def markdown(records: Sequence[dict], cells: Sequence[Cell], background: str) -> str:
+    """The table in Markdown. A dash stands for what has not finished.
+
+    Args:
+        records: of :func:`collect`.
+        cells: all cells, which order rows and columns.
+        background: one of :data:`BACKGROUND`.
+    """
+    systems = list(dict.fromkeys(cell.system for cell in cells))
+    heads = [(column, group) for column in dict.fromkeys(cell.column for cell in cells)
+             for group in _groups(records, column, background)]
+    lines = ['| system | ' + ' | '.join(f'{column}: {group}' for column, group in heads) + ' |',
+             '|---' * (len(heads) + 1) + '|']
+    for system in systems:
+        shown = [_cell(values_of(records, system, column, background, group)) for column, group in heads]
+        lines.append(f'| {system} | ' + ' | '.join(shown) + ' |')
+    return '\n'.join(lines) + '\n'
+
+
+def values_of(records: Sequence[dict], system: str, column: str, background: str, group: str) -> list[float]:
+    """A table cell's value for each seed."""
+    values = [record['scores'][background].get(group) for record in records
+              if record['system'] == system and record['column'] == column]
+    return [value for value in values if value is not None]
+
+
+def statistics_of(records: Sequence[dict]) -> list[dict]:
+    """Every table cell in long form: system, column, background, group, mean, std (sample; None of one), seeds, values."""
+    rows = []
+    for system, column in dict.fromkeys((record['system'], record['column']) for record in records):
+        for background in BACKGROUND:
+            for group in _groups(records, column, background):
+                values = values_of(records, system, column, background, group)
+                if values:
+                    spread = statistics.stdev(values) if len(values) > 1 else None
+                    rows.append(dict(system=system, column=column, background=background, group=group,
+                                     mean=statistics.mean(values), std=spread, seeds=len(values), values=values))
+    return rows
+
+
+def csv_text(rows: Sequence[dict]) -> str:
+    """:func:`statistics_of` as CSV, without the single values."""
+    names = ['system', 'column', 'background', 'group', 'mean', 'std', 'seeds']
+    out = io.StringIO()
+    writer = csv.DictWriter(out, names, extrasaction='ignore', lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _groups(records: Sequence[dict], column: str, background: str) -> list[str]:
+    groups = dict.fromkeys(group for record in records if record['column'] == column
+                           for group in record['scores'][background])
+    return sorted(groups, key=lambda group: (group == 'all', int(group.split('-')[0]) if group != 'all' else 0))
+
+
+def _cell(values: Sequence[float]) -> str:
+    if not values:
+        return '-'
+    if len(values) == 1:
+        return f'{values[0]:.1f}'
+    return f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}'
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f'{first}-{last}'
+
+
+def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None

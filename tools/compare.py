@@ -1,0 +1,80 @@
+"""Train and evaluate several systems on one config, side by side, and print the paper's table.
+
+    python tools/compare.py configs/hrhf/shapes_3-1.py --systems table1 --settings 3-1/overlapped 3-1/disjoint
+    python tools/compare.py configs/hrhf/voc_15-1.py --systems FT MiB HRHF Joint --seeds 0 1 2 --jobs 8
+
+Every run is a process of its own in WORK_DIR/SETTING/seed_S/SYSTEM, and its whole config stands beside it. Run again
+to continue: finished runs are read, stopped ones go on. The table is also written to WORK_DIR/table.{md,csv,json}, the
+mIoU over steps to WORK_DIR/curves.png.
+"""
+import argparse
+import os
+import os.path as osp
+import sys
+from pathlib import Path
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='base config: data, model, schedule, replay')
+    parser.add_argument(
+        '--systems',
+        nargs='+',
+        default=['table1'],
+        metavar='SYSTEM',
+        help='names (FT PI EWC RW LwF LwF-MC ILT MiB PLOP HRHF Joint, "HRHF without fakes", ...) and groups (table1 '
+        'to table7, ablations, all); default: table1')
+    parser.add_argument(
+        '--settings',
+        nargs='+',
+        metavar='[TASK/]SETTING',
+        help="such as 15-1/overlapped; TASK may be left out for the config's own, or be a name in comparison.tasks of "
+        "the config (default: the config's own task and setting)")
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0], metavar='SEED')
+    parser.add_argument('--jobs', type=int, default=1, help='runs at once; each gets its share of the GPUs')
+    parser.add_argument('--work-dir', help='default: work_dirs/compare_CONFIG')
+    parser.add_argument('--table-only', action='store_true', help='start nothing; write the tables of what is there')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the base config')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    # Imported only now: --help must not wait for the toolbox.
+    import torch
+
+    from mmseg_hrhf.comparison.cell import load_base, parse_setting
+    from mmseg_hrhf.comparison.comparison import plan_cells, plan_runs, write_tables
+    from mmseg_hrhf.comparison.runs import Scheduler
+    from mmseg_hrhf.comparison.systems import choose_systems
+    base = load_base(args.config, args.cfg_options)
+    name = osp.splitext(osp.basename(args.config))[0]
+    work_dir = osp.abspath(args.work_dir or osp.join('work_dirs', f'compare_{name}'))
+    own = (base.get('comparison') or {}).get('systems') or {}
+    settings = args.settings or [base.scenario.get('setting', 'overlapped')]
+    cells = plan_cells(work_dir, choose_systems(args.systems, own), [parse_setting(text) for text in settings],
+                       args.seeds)
+    failed = []
+    if not args.table_only:
+        runs = plan_runs(cells, base)
+        print(f'{len(cells)} cells, {len(runs)} runs, {args.jobs} at once, in {work_dir}', flush=True)
+        scheduler = Scheduler(Path(__file__).with_name('train.py'), args.jobs, torch.cuda.device_count(), _say)
+        failed = scheduler.run(runs)
+    print(f'\n{write_tables(work_dir, cells, f"{name}: comparison")}\n{osp.join(work_dir, "table.md")}')
+    if failed:
+        sys.exit(f'error: {len(failed)} runs failed: ' + '; '.join(run.cell.name for run in failed))
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except ValueError as error:
+        if os.environ.get('HRHF_TRACEBACK'):
+            raise
+        sys.exit(f'error: {error}')
+    except KeyboardInterrupt:
+        sys.exit('Interrupted: run the same command again to continue.')
