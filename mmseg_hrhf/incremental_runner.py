@@ -8,6 +8,7 @@ import os.path as osp
 import time
 from typing import Optional
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast, is_main_process
@@ -26,7 +27,7 @@ from .methods.classifier_growth import check_growth
 from .methods.logits import check_head, main_head
 from .plain_step import write_plain_config
 from .run_identity import check_same_run, claim_work_dir
-from .step_config import method_class, num_fake_images, replay_options, step_config
+from .step_config import method_class, num_fake_images, replay_options, step_config, training_scenario
 from .step_files import StepFiles, latest_training_checkpoint
 from .version import __version__
 
@@ -57,7 +58,7 @@ class IncrementalRunner:
             if not isinstance(cfg.get(key), dict):
                 raise ValueError(f'The config has no {key}=dict(...): take one from configs/_base_/methods or see '
                                  'docs/get_started.md.')
-        method_class(cfg)
+        self._method = method_class(cfg)
         replay_options(cfg)
         self._train_source = build_source(cfg.train_dataloader.dataset)
         test_loader = cfg.get('test_dataloader') or cfg.val_dataloader
@@ -72,13 +73,16 @@ class IncrementalRunner:
             log_level=cfg.get('log_level', 'INFO'))
         check_same_run(self.work_dir, cfg, self.seed)
         index = osp.join(self.work_dir, 'class_index')
-        steps = range(self.scenario.num_steps)
+        last = self.scenario.num_steps - 1
+        self._steps = [last] if self._method.joint else list(range(last + 1))
         presence = presence_of(self._train_source, self.scenario, index)
-        self._num_real = [len(select_images(self._train_source, self.scenario, presence, t, False)) for t in steps]
+        self._num_real = {t: self._count_training_images(t, presence) for t in self._steps}
         presence = presence_of(self._test_source, self.scenario, index)
-        self._test_positions = [select_images(self._test_source, self.scenario, presence, t, True) for t in steps]
+        self._test_positions = {
+            t: select_images(self._test_source, self.scenario, presence, t, True) for t in self._steps
+        }
         # Every step's config is built now: what cannot be configured must not come to light hours later.
-        self._configs = [self._step_config(t) for t in steps]
+        self._configs = {t: self._step_config(t) for t in self._steps}
         self._check_model()
         claim_work_dir(self.work_dir, cfg, self.seed)
         self._log_plan()
@@ -90,16 +94,16 @@ class IncrementalRunner:
     def train(self) -> list[dict]:
         """Run all steps (or ``only_step``). Returns the results of all finished steps."""
         only = self.cfg.get('only_step')
-        if only is None:
-            steps = list(range(self.scenario.num_steps))
-        else:
+        if only is not None:
             self.scenario.check_step(int(only))
-            steps = [int(only)]
-        for step in steps:
+            if int(only) not in self._steps:
+                raise ValueError(f'{self._method.__name__} trains once, on all classes, in place of step '
+                                 f'{self._steps[-1]}: there is no step {only} to train. Leave --step out.')
+        for step in self._steps if only is None else [int(only)]:
             if self._result(step) is not None:
                 print_log(f'Step {step} is finished: {self._files(step).result}', logger=self.logger)
                 continue
-            if step > 0 and self._result(step - 1) is None:
+            if step > 0 and not self._method.joint and self._result(step - 1) is None:
                 raise ValueError(f'Step {step} continues step {step - 1}, which is not finished in {self.work_dir}: '
                                  f'run it first (--step {step - 1}), or all steps (without --step).')
             self._run_step(step)
@@ -109,10 +113,10 @@ class IncrementalRunner:
 
     def _run_step(self, step: int) -> None:
         files, cfg, began = self._files(step), self._configs[step], time.time()
-        names = ', '.join(self.scenario.steps[step])
+        names = ', '.join(self._learns(step))
         print_log(f'Step {step} of {self.scenario.num_steps - 1} begins: {names}', logger=self.logger)
-        if step > 0:
-            load_checkpoint(files.previous().checkpoint, self.scenario.num_classes(step - 1))
+        if cfg.model.get('teacher') is not None:
+            load_checkpoint(cfg.model.teacher_checkpoint, self.scenario.num_classes(step - 1))
         latest = latest_training_checkpoint(files.train)
         if latest is not None:
             cfg.load_from, cfg.resume = latest, True
@@ -152,7 +156,7 @@ class IncrementalRunner:
             dict(
                 step=step,
                 classes=list(self.scenario.seen_classes(step)),
-                new_classes=list(self.scenario.steps[step]),
+                new_classes=list(self._learns(step)),
                 num_train_images=self._num_real[step],
                 num_fake_images=num_fake_images(self.cfg, step, self._num_real[step]),
                 num_test_images=len(self._test_positions[step]),
@@ -173,6 +177,15 @@ class IncrementalRunner:
                              f'folder step_{step} to train the step anew.')
         return result
 
+    def _learns(self, step: int) -> tuple[str, ...]:
+        """Names of the classes whose labels the step trains on."""
+        return self.scenario.seen_classes(step) if self._method.joint else self.scenario.steps[step]
+
+    def _count_training_images(self, step: int, presence: np.ndarray) -> int:
+        options, learnt = training_scenario(self.cfg, self.scenario, step)
+        scenario = scenario_of(self._train_source, options)
+        return len(select_images(self._train_source, scenario, presence, learnt, False))
+
     def _files(self, step: int) -> StepFiles:
         return StepFiles(self.work_dir, step)
 
@@ -183,16 +196,16 @@ class IncrementalRunner:
 
     def _check_model(self) -> None:
         """Build the networks of the first two steps: what cannot be distilled or grown must come to light now."""
-        if self.scenario.num_steps > 1 and self._result(self.scenario.num_steps - 1) is None:
+        if len(self._steps) > 1 and self._result(self._steps[-1]) is None:
             first, second = (MODELS.build(self._configs[t].model.student) for t in (0, 1))
             check_growth(first, second)
-            if method_class(self.cfg).needs_teacher:
+            if self._method.needs_teacher:
                 check_head(main_head(second))
 
     def _log_plan(self) -> None:
         lines = [f'{"step":>4} {"classes":>7} {"images":>7} {"fakes":>6} {"test":>6}  learns']
-        for t, names in enumerate(self.scenario.steps):
-            learns = ', '.join(names)
+        for t in self._steps:
+            learns = ', '.join(self._learns(t))
             fakes = num_fake_images(self.cfg, t, self._num_real[t])
             lines.append(f'{t:>4} {self.scenario.num_classes(t):>7} {self._num_real[t]:>7} {fakes:>6} '
                          f'{len(self._test_positions[t]):>6}  {learns if len(learns) < 70 else learns[:66] + " ..."}')
@@ -212,7 +225,7 @@ class IncrementalRunner:
 
     def _summarise(self) -> list[dict]:
         results = []
-        for step in range(self.scenario.num_steps):
+        for step in self._steps:
             result = self._result(step)
             if result is None:
                 break

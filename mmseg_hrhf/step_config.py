@@ -50,6 +50,18 @@ def _is_method(value) -> bool:
     return isinstance(value, type) and issubclass(value, IncrementalSegmentor) and value is not IncrementalSegmentor
 
 
+def training_scenario(cfg: Config, scenario: Scenario, step: int) -> tuple[dict, int]:
+    """Options of the scenario, and its step, that choose a step's training images and labels.
+
+    For a joint method that is a scenario of one step, which learns all classes from all images that show any.
+    """
+    if not method_class(cfg).joint:
+        return dict(cfg.scenario), step
+    divided = ('task', 'steps', 'class_order', 'setting', 'image_lists')
+    options = {key: value for key, value in cfg.scenario.items() if key not in divided}
+    return dict(options, steps=[list(scenario.seen_classes(step))]), 0
+
+
 def replay_options(cfg: Config) -> Optional[dict]:
     """The ``replay`` options, checked; None where the method or the config wants no fake images."""
     replay = cfg.get('replay')
@@ -143,25 +155,37 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
         seed: of the whole run.
     """
     files = StepFiles(work_dir, step)
+    first = step == 0 or method_class(cfg).joint
     own = {key: copy.deepcopy(cfg.get(key)) for key in OWN_KEYS}
     out = plain_config(cfg)
     unchangeable = sorted(set(own['incremental_overrides'] or {}) & set(OWN_KEYS))
     if unchangeable:
         raise ValueError(f'incremental_overrides cannot set {unchangeable}: these hold for the whole run.')
-    if step > 0 and own['incremental_overrides']:
+    if not first and own['incremental_overrides']:
         out.merge_from_dict(_flatten(own['incremental_overrides']))
     segmentor = out.pop('model')
     preprocessor = out.pop('data_preprocessor', None)
     if preprocessor is not None:
         segmentor.setdefault('data_preprocessor', preprocessor)
     out.model = dict(own['method'], student=set_num_classes(segmentor, scenario.num_classes(step)))
-    if step > 0:
+    if not first:
         out.model.teacher = set_num_classes(segmentor, scenario.num_classes(step - 1))
         out.model.teacher_checkpoint = files.previous().checkpoint
     constructor = out.optim_wrapper.get('constructor')
     if constructor is not None:
         out.optim_wrapper.update(constructor='StudentOptimWrapperConstructor', student_constructor=constructor)
-    _set_train_data(out, own, files, num_real, num_fake_images(cfg, step, num_real), seed + step)
+    options, learnt = training_scenario(cfg, scenario, step)
+    out.train_dataloader.dataset = dict(
+        type='IncrementalDataset',
+        dataset=out.train_dataloader.dataset,
+        scenario=options,
+        step=learnt,
+        cache_dir=osp.join(work_dir, 'class_index'))
+    num_fake = num_fake_images(cfg, step, num_real)
+    if num_fake:
+        _add_fake_images(out, own, files, num_fake, seed + step)
+    if num_fake or not first or num_real < out.train_dataloader.batch_size * get_world_size():
+        _fill_batches(out, own['replay'].get('ratio', '1:1') if num_fake else None)
     _set_evaluation(out, own, scenario, files)
     out.work_dir = files.train
     out.experiment_name = f'{osp.basename(osp.normpath(work_dir))}_step_{step}'
@@ -205,31 +229,19 @@ def _flatten(overrides: dict, prefix: str = '') -> dict:
     return flat
 
 
-def _set_train_data(out: Config, own: dict, files: StepFiles, num_real: int, num_fake: int, seed: int) -> None:
-    loader = out.train_dataloader
+def _add_fake_images(out: Config, own: dict, files: StepFiles, num_fake: int, seed: int) -> None:
+    loader, replay = out.train_dataloader, own['replay']
+    split_batch(loader.batch_size, replay.get('ratio', '1:1'))
     loader.dataset = dict(
-        type='IncrementalDataset',
-        dataset=loader.dataset,
-        scenario=own['scenario'],
-        step=files.step,
-        cache_dir=osp.join(files.work_dir, 'class_index'))
-    ratio = None
-    if num_fake:
-        ratio = own['replay'].get('ratio', '1:1')
-        split_batch(loader.batch_size, ratio)
-        loader.dataset = dict(type='RealFakeDataset', real=loader.dataset, fake_folder=files.fakes, num_fake=num_fake)
-        out.setdefault('custom_hooks', [])
-        out.custom_hooks = list(out.custom_hooks or []) + [
-            dict(
-                type='SegInversionHook',
-                folder=files.fakes,
-                num_images=num_fake,
-                inversion=own['replay']['inversion'],
-                seed=seed)
-        ]
-    elif files.step == 0 and num_real >= loader.batch_size * get_world_size():
-        return
-    # A small step must still fill whole batches: batch norm over a single image of pooled features is undefined.
+        type='RealFakeDataset', real=loader.dataset, fake_folder=files.fakes, num_fake=num_fake)
+    hook = dict(
+        type='SegInversionHook', folder=files.fakes, num_images=num_fake, inversion=replay['inversion'], seed=seed)
+    out.custom_hooks = list(out.get('custom_hooks') or []) + [hook]
+
+
+def _fill_batches(out: Config, ratio: Optional[str]) -> None:
+    """A small step must still fill whole batches: batch norm over a single image of pooled features is undefined."""
+    loader = out.train_dataloader
     loader.pop('batch_sampler', None)
     loader.sampler = dict(
         type='RealFakeSampler', batch_size=loader.batch_size, ratio=ratio, infinite=not is_epoch_based(out))

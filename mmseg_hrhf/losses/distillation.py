@@ -4,6 +4,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .precision import at_least_float32
+
 
 def rearrange_probability(log_prob: Tensor, num_old: int) -> Tensor:
     """Fold classes the teacher does not know into background (Probability Rearrange, eq. 3).
@@ -31,9 +33,6 @@ def distillation_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     Returns:
         Scalar in nats per pixel.
     """
-    if teacher_logits.dtype in (torch.float16, torch.bfloat16):
-        teacher_logits = teacher_logits.float()
-    if student_logits.dtype in (torch.float16, torch.bfloat16):
-        student_logits = student_logits.float()
+    student_logits, teacher_logits = at_least_float32(student_logits), at_least_float32(teacher_logits)
     log_prob = rearrange_probability(student_logits.log_softmax(1), teacher_logits.shape[1])
     return -(teacher_logits.detach().softmax(1) * log_prob).sum(1).mean()

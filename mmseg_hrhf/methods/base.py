@@ -5,11 +5,13 @@ from typing import Optional
 
 import torch
 from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..checkpoint import load_checkpoint
 from .classifier_growth import grow_classifier
+from .logits import captured_logits
 
 
 class IncrementalSegmentor(BaseModel):
@@ -30,6 +32,8 @@ class IncrementalSegmentor(BaseModel):
     uses_fake_images = False
     # Whether step 0 is the plain training that other systems begin with too: a comparison then trains it once.
     shares_first_step = True
+    # Whether there is a single step, on all classes at once, in place of the last one.
+    joint = False
 
     def __init__(self,
                  student: dict,
@@ -86,6 +90,14 @@ class IncrementalSegmentor(BaseModel):
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
         """Losses of a batch at a step that has a predecessor."""
         raise NotImplementedError(f'{type(self).__name__} must define incremental_loss.')
+
+    def student_loss(self, inputs: Tensor, data_samples: list) -> tuple[dict, Tensor]:
+        """The student's own losses of a batch and, of the same pass, its (N, C, H, W) logits at the labels' size."""
+        with captured_logits(self.student) as captured:
+            losses = self.student.loss(inputs, data_samples)
+        size = data_samples[0].gt_sem_seg.shape
+        logits = resize(captured[0], size=size, mode='bilinear', align_corners=self.student.align_corners)
+        return losses, logits
 
     @torch.no_grad()
     def teacher_logits(self, inputs: Tensor) -> Tensor:

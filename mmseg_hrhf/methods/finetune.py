@@ -7,7 +7,7 @@ from torch import Tensor
 from .base import IncrementalSegmentor
 
 
-@MODELS.register_module()
+@MODELS.register_module(name=['FineTuning', 'FT'])
 class FineTuning(IncrementalSegmentor):
     """Go on training with the new labels alone, everything else being background (Table 1, FT)."""
     needs_teacher = False

@@ -1,17 +1,14 @@
 """Half-Real Half-Fake Distillation (eq. 3, 4, 5)."""
 from __future__ import annotations
 
-import copy
-
 import torch
-from mmengine.structures import PixelData
-from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor
 
 from ..losses import distillation_loss, merge_labels
 from .base import IncrementalSegmentor
-from .logits import captured_logits
+from .loss_weight import check_weight
+from .relabelling import with_labels
 
 
 @MODELS.register_module()
@@ -29,28 +26,13 @@ class HRHF(IncrementalSegmentor):
 
     def __init__(self, *, kd_weight: float = 1.0, **kwargs) -> None:
         super().__init__(**kwargs)
-        if kd_weight < 0:
-            raise ValueError(f'method.kd_weight={kd_weight} must not be negative.')
-        self.kd_weight = kd_weight
+        self.kd_weight = check_weight('kd_weight', kd_weight)
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
         teacher_logits = self.teacher_logits(inputs)
         labels = torch.stack([sample.gt_sem_seg.data[0] for sample in data_samples])
         merged = merge_labels(labels, teacher_logits)
-        with captured_logits(self.student) as captured:
-            losses = self.student.loss(inputs, _with_labels(data_samples, merged))
+        losses, student_logits = self.student_loss(inputs, with_labels(data_samples, merged))
         if self.kd_weight > 0:
-            student_logits = resize(
-                captured[0], size=labels.shape[1:], mode='bilinear', align_corners=self.student.align_corners)
             losses['loss_kd'] = self.kd_weight * distillation_loss(student_logits, teacher_logits)
         return losses
-
-
-def _with_labels(data_samples: list, labels: Tensor) -> list:
-    """The samples with other ground truth (N, H, W); the given samples stay as they are."""
-    relabelled = []
-    for sample, label in zip(data_samples, labels):
-        sample = copy.copy(sample)
-        sample.gt_sem_seg = PixelData(data=label[None])
-        relabelled.append(sample)
-    return relabelled

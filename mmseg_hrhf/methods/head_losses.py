@@ -1,0 +1,63 @@
+"""Putting a method's rule between a segmentor's heads and their own losses."""
+from __future__ import annotations
+
+from typing import Callable, Iterator
+
+from torch import Tensor, nn
+
+from .logits import main_head
+
+
+class HeadLoss(nn.Module):
+    """Stands in for a head's ``loss_decode`` and hands on to it.
+
+    Args:
+        inner: the head's own loss.
+        num_classes: channels of the step; what has another number (STDC's and PIDNet's boundary outputs) goes to
+            ``inner`` as it is.
+    """
+
+    def __init__(self, inner: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.num_classes = num_classes
+
+    @property
+    def loss_name(self) -> str:
+        return self.inner.loss_name
+
+    def forward(self, logits: Tensor, labels: Tensor, **kwargs) -> Tensor:
+        if logits.shape[1] != self.num_classes:
+            return self.inner(logits, labels, **kwargs)
+        return self.class_loss(logits, labels, **kwargs)
+
+    def class_loss(self, logits: Tensor, labels: Tensor, **kwargs) -> Tensor:
+        """The loss on (N, C, H, W) logits and (N, H, W) labels."""
+        raise NotImplementedError(f'{type(self).__name__} must define class_loss.')
+
+
+def replace_losses(segmentor: nn.Module, make: Callable[[nn.Module, int], HeadLoss]) -> None:
+    """Replace every ``loss_decode`` of the decode and auxiliary heads that classify the step's classes.
+
+    Args:
+        segmentor: student.
+        make: from a loss and the number of classes to what stands in for it.
+    """
+    for head in class_heads(segmentor):
+        losses = head.loss_decode
+        if isinstance(losses, nn.ModuleList):
+            head.loss_decode = nn.ModuleList(make(loss, head.num_classes) for loss in losses)
+        else:
+            head.loss_decode = make(losses, head.num_classes)
+
+
+def class_heads(segmentor: nn.Module) -> Iterator[nn.Module]:
+    """Decode and auxiliary heads with as many classes as the main head."""
+    num_classes = main_head(segmentor).num_classes
+    for name in ('decode_head', 'auxiliary_head'):
+        heads = getattr(segmentor, name, None)
+        if heads is None:
+            continue
+        for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
+            if head.num_classes == num_classes:
+                yield head

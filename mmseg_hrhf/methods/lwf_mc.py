@@ -1,0 +1,58 @@
+"""LwF-MC: one yes-or-no question per class, in learning and in distillation."""
+from __future__ import annotations
+
+from typing import Optional
+
+from mmseg.registry import MODELS
+from torch import Tensor
+
+from ..losses import class_binary_cross_entropy, old_class_binary_distillation
+from .base import IncrementalSegmentor
+from .head_losses import HeadLoss, replace_losses
+from .loss_weight import check_weight
+
+
+@MODELS.register_module()
+class LwFMC(IncrementalSegmentor):
+    """Binary cross-entropy on the labels and on the teacher's sigmoids (Rebuffi et al., CVPR 2017, without exemplars).
+
+    Step 0 is trained by binary cross-entropy too, so it cannot be shared with other systems. Every loss of main and
+    auxiliary heads on the classes' logits is replaced by it, at the weight the replaced one had.
+
+    Args:
+        kd_weight: of the distillation, which is a sum over the old classes; from MiB's comparison.
+        classifier_start: as in :class:`IncrementalSegmentor`; ``'random'``, since MiB's start shares a softmax's
+            background, and here is no softmax.
+        **kwargs: see :class:`IncrementalSegmentor`.
+    """
+    shares_first_step = False
+
+    def __init__(self, *, kd_weight: float = 10.0, classifier_start: str = 'random', **kwargs) -> None:
+        super().__init__(classifier_start=classifier_start, **kwargs)
+        self.kd_weight = check_weight('kd_weight', kd_weight)
+        replace_losses(self.student, BinaryLoss)
+
+    def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
+        teacher_logits = self.teacher_logits(inputs)
+        losses, student_logits = self.student_loss(inputs, data_samples)
+        losses['loss_kd'] = self.kd_weight * old_class_binary_distillation(student_logits, teacher_logits)
+        return losses
+
+
+class BinaryLoss(HeadLoss):
+    """Binary cross-entropy, summed over classes, mean over pixels, instead of a head's own loss."""
+
+    @property
+    def loss_name(self) -> str:
+        return 'loss_bce'
+
+    def class_loss(self,
+                   logits: Tensor,
+                   labels: Tensor,
+                   weight: Optional[Tensor] = None,
+                   ignore_index: int = 255,
+                   reduction_override: Optional[str] = None) -> Tensor:
+        loss = getattr(self.inner, 'loss_weight', 1.0) * class_binary_cross_entropy(logits, labels, ignore_index)
+        if weight is not None:  # of a head's pixel sampler
+            loss = loss * weight
+        return loss if reduction_override == 'none' else loss.mean()

@@ -1,0 +1,56 @@
+"""MiB: modelling the background."""
+from __future__ import annotations
+
+import functools
+
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from ..losses import distillation_loss, merge_old_classes, merge_old_labels
+from .base import IncrementalSegmentor
+from .head_losses import HeadLoss, replace_losses
+from .loss_weight import check_weight
+
+
+@MODELS.register_module()
+class MiB(IncrementalSegmentor):
+    """Unbiased cross-entropy and unbiased distillation (Cermelli et al., CVPR 2020).
+
+    Both read background as "background or a class not known there": old classes in the labels, new ones in the
+    teacher's output. Auxiliary heads know the same classes, so their losses follow the same rule; distillation is the
+    main head's alone.
+
+    Args:
+        kd_weight: of the distillation, a mean over old classes; the paper uses 10, and 100 for VOC 15-1.
+        **kwargs: see :class:`IncrementalSegmentor`.
+    """
+
+    def __init__(self, *, kd_weight: float = 10.0, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.kd_weight = check_weight('kd_weight', kd_weight)
+        if not self.first_step:
+            replace_losses(self.student, functools.partial(UnbiasedLoss, num_old=self.teacher.num_classes))
+
+    def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
+        teacher_logits = self.teacher_logits(inputs)
+        losses, student_logits = self.student_loss(inputs, data_samples)
+        # Eq. 3 of HRHF is the same sum over classes; MiB's code takes the mean.
+        distillation = distillation_loss(student_logits, teacher_logits) / teacher_logits.shape[1]
+        losses['loss_kd'] = self.kd_weight * distillation
+        return losses
+
+
+class UnbiasedLoss(HeadLoss):
+    """A head's own loss on logits and labels whose old classes are merged into background.
+
+    Args:
+        inner, num_classes: see :class:`HeadLoss`.
+        num_old: classes of the previous step, background included.
+    """
+
+    def __init__(self, inner: nn.Module, num_classes: int, num_old: int) -> None:
+        super().__init__(inner, num_classes)
+        self.num_old = num_old
+
+    def class_loss(self, logits: Tensor, labels: Tensor, **kwargs) -> Tensor:
+        return self.inner(merge_old_classes(logits, self.num_old), merge_old_labels(labels, self.num_old), **kwargs)
