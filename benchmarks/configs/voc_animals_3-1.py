@@ -7,9 +7,10 @@ _base_ = [
 ]
 data_root = '{{$DATA:data/voc_animals/VOCdevkit/VOC2012}}'
 weights = '{{$WEIGHTS:data/weights/mobilenet_v2_imagenet.pth}}'
-crop_size = 128
+crop_size = 112
 
 scenario = dict(steps=[['cat', 'cow', 'dog'], ['horse'], ['person'], ['sheep']], setting='overlapped')
+comparison = dict(tasks={'4-2': dict(steps=[['cat', 'cow', 'dog', 'horse'], ['person', 'sheep']])})
 model = dict(
     data_preprocessor=dict(size=(crop_size, crop_size)),
     backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=weights)),
@@ -25,7 +26,7 @@ train_pipeline = [
 # Whole images, at the scale the crops are seen at.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='Resize', scale=(176, 176), keep_ratio=True),
+    dict(type='Resize', scale=(160, 160), keep_ratio=True),
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
@@ -34,7 +35,7 @@ _dataset = dict(
     data_root=data_root,
     data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug'))
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=12,
     num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(**_dataset, ann_file='ImageSets/Segmentation/train_aug.txt', pipeline=train_pipeline))
@@ -48,21 +49,21 @@ test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4))
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=1600)]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=1600, val_interval=1600)
+param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=800)]
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=800, val_interval=800)
 log_processor = dict(by_epoch=False)
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=200, max_keep_ckpts=2),
+    checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=100, max_keep_ckpts=1),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'))
 # From step 1 on.
 incremental_overrides = dict(
     optim_wrapper=dict(optimizer=dict(lr=0.003)),
-    param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=400)],
-    train_cfg=dict(max_iters=400, val_interval=400))
+    param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=200)],
+    train_cfg=dict(max_iters=200, val_interval=200))
 # Chosen on step-0 classes alone, by what the teacher and a second network find on the fakes (docs/results.md).
 replay = dict(
     num_images=96,

@@ -1,0 +1,16 @@
+# The comparison on generated data: the embedded default, cheaper, so that a hundred runs fit an afternoon on two cores.
+# Tasks: 4-1 adds one class, 2-3 adds three at once, 3-1 adds two, one by one.
+_base_ = ['../../configs/hrhf/shapes_3-1.py']
+crop_size = (64, 64)
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations'),
+    dict(type='RandomCrop', crop_size=crop_size),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackSegInputs'),
+]
+# 12 can be divided 1:1, 1:2 and 2:1.
+train_dataloader = dict(batch_size=12, dataset=dict(pipeline=train_pipeline))
+model = dict(data_preprocessor=dict(size=crop_size))
+default_hooks = dict(checkpoint=dict(interval=300, max_keep_ckpts=1))
+replay = dict(num_images=96, inversion=dict(size=crop_size, batch_size=48))
