@@ -12,8 +12,9 @@ from PIL import Image
 
 from .datasets.incremental import palette_of
 from .files import atomic_write, write_text
+from .head_classes import set_classes
 from .scenario import IGNORE, Scenario
-from .step_config import plain_config, set_num_classes
+from .step_config import plain_config
 from .step_files import StepFiles
 
 # mmengine replaces this by the folder of the config file, so a step's folder can be moved.
@@ -46,7 +47,7 @@ def write_plain_config(cfg: Config, scenario: Scenario, step: int, source: BaseS
     preprocessor = out.pop('data_preprocessor', None)
     if preprocessor is not None:
         out.model.setdefault('data_preprocessor', preprocessor)
-    out.model = set_num_classes(out.model, scenario.num_classes(step))
+    out.model = set_classes(out.model, scenario.class_names(step))
     loader.dataset = _plain_dataset(loader.dataset, scenario, step, source, positions, files)
     for name in ('test', 'val'):
         out[f'{name}_dataloader'] = loader

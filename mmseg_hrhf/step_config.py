@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmseg.registry import MODELS
 
+from .head_classes import set_classes
 from .methods import IncrementalSegmentor
 from .replay.sampler import split_batch
 from .scenario import Scenario
@@ -91,38 +92,6 @@ def num_fake_images(cfg: Config, step: int, num_real: int) -> int:
     return min(max(num_real, 512), 4096) if declared is None else int(declared)
 
 
-def set_num_classes(model: dict, num_classes: int) -> dict:
-    """A copy of a segmentor's config with another number of classes in every head that had the main head's number.
-
-    Raises:
-        ValueError: something that is bound to the old number and cannot be renumbered.
-    """
-    model = copy.deepcopy(model)
-    heads = []
-    for key in ('decode_head', 'auxiliary_head'):
-        value = model.get(key) or []
-        heads += value if isinstance(value, (list, tuple)) else [value]
-    if not heads or 'num_classes' not in heads[0]:
-        raise ValueError('model.decode_head.num_classes is missing: is `model` the config of an mmseg segmentor?')
-    before = heads[0]['num_classes']
-    for head in heads:
-        # A head of another number of classes (STDC's boundary head) does not classify the dataset's classes.
-        if head.get('num_classes') != before:
-            continue
-        head['num_classes'] = num_classes
-        if head.get('out_channels') == before:
-            head['out_channels'] = num_classes
-        elif head.get('out_channels') is not None:
-            raise ValueError(f'{head["type"]} has out_channels={head["out_channels"]} for {before} classes: '
-                             'class-incremental training needs one channel per class; leave out_channels out.')
-        losses = head.get('loss_decode') or []
-        for loss in losses if isinstance(losses, (list, tuple)) else [losses]:
-            if loss.get('class_weight') is not None:
-                raise ValueError(f'{head["type"]}.loss_decode has class_weight for {before} classes, which cannot be '
-                                 'carried over to steps of other classes: leave it out.')
-    return model
-
-
 def is_epoch_based(cfg: Config) -> bool:
     """Whether the schedule counts epochs."""
     return bool(cfg.train_cfg.get('by_epoch', cfg.train_cfg.get('type') == 'EpochBasedTrainLoop'))
@@ -167,9 +136,9 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
     preprocessor = out.pop('data_preprocessor', None)
     if preprocessor is not None:
         segmentor.setdefault('data_preprocessor', preprocessor)
-    out.model = dict(own['method'], student=set_num_classes(segmentor, scenario.num_classes(step)))
+    out.model = dict(own['method'], student=set_classes(segmentor, scenario.class_names(step)))
     if not first:
-        out.model.teacher = set_num_classes(segmentor, scenario.num_classes(step - 1))
+        out.model.teacher = set_classes(segmentor, scenario.class_names(step - 1))
         out.model.teacher_checkpoint = files.previous().checkpoint
     constructor = out.optim_wrapper.get('constructor')
     if constructor is not None:
@@ -208,7 +177,7 @@ def step_test_config(cfg: Config, scenario: Scenario, step: int) -> Config:
     """
     out = plain_config(cfg)
     preprocessor = out.pop('data_preprocessor', None)
-    out.model = set_num_classes(out.model, scenario.num_classes(step))
+    out.model = set_classes(out.model, scenario.class_names(step))
     if preprocessor is not None:
         out.model.setdefault('data_preprocessor', preprocessor)
     _set_evaluation(out, dict(scenario=cfg.scenario), scenario, StepFiles(cfg.work_dir, step))

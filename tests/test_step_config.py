@@ -2,7 +2,7 @@ import pytest
 from mmengine.config import Config
 
 from mmseg_hrhf.scenario import Scenario
-from mmseg_hrhf.step_config import num_fake_images, plain_config, set_num_classes, step_config
+from mmseg_hrhf.step_config import num_fake_images, plain_config, step_config
 
 
 @pytest.fixture
@@ -62,20 +62,6 @@ def test_buffer_follows_the_real_images_within_limits(tiny_config, num_real, exp
 def test_fine_tuning_has_no_fakes_whatever_replay_says(tiny_config):
     tiny_config.method.type = 'FineTuning'
     assert num_fake_images(tiny_config, 1, 600) == 0
-
-
-def test_every_head_of_the_main_head_s_classes_is_renumbered_and_no_other():
-    model = dict(
-        decode_head=[dict(type='FCNHead', num_classes=19), dict(type='OCRHead', num_classes=19, out_channels=19)],
-        auxiliary_head=[dict(type='FCNHead', num_classes=19), dict(type='STDCHead', num_classes=2)])
-    out = set_num_classes(model, 5)
-    assert [head['num_classes'] for head in out['decode_head'] + out['auxiliary_head']] == [5, 5, 5, 2]
-    assert out['decode_head'][1]['out_channels'] == 5 and model['decode_head'][0]['num_classes'] == 19
-
-
-def test_one_channel_for_two_classes_is_refused():
-    with pytest.raises(ValueError, match='FCNHead has out_channels=1 for 2 classes'):
-        set_num_classes(dict(decode_head=dict(type='FCNHead', num_classes=2, out_channels=1)), 3)
 
 
 def test_validation_during_training_is_kept_only_before_the_end(tiny_config, scenario):
