@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from mmseg.registry import TASK_UTILS
 from torch import Tensor, nn
 
+from ..methods.logits import predicted_logits
 from .objective import BatchNormStatistics, classification_loss, smoothness
 from .pixels import PixelSpace
 from .request import FakeRequest
@@ -222,11 +223,9 @@ class SegInversion:
 
     def _terms(self, model, images, r, target, space, statistics) -> dict[str, tuple[float, Tensor]]:
         """(weight, value) of each term of eq. 2, values as means over the batch."""
-        metas = [dict(ori_shape=images.shape[2:], img_shape=images.shape[2:], pad_shape=images.shape[2:],
-                      padding_size=[0] * 4)] * len(images)
         dtype = _AMP_TYPES[self.amp]
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
-            logits = model.encode_decode(space.to_network(images), metas)
+            logits = predicted_logits(model, space.to_network(images))
         scores = self.aggregation(logits.float(), r)
         terms = dict(classification=(1.0, classification_loss(scores, target).mean()))
         features = statistics.loss()

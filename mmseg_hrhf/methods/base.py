@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..checkpoint import load_checkpoint
 from .classifier_growth import grow_classifier
-from .logits import captured_logits
+from .logits import captured_logits, predicted_logits
 
 
 class IncrementalSegmentor(BaseModel):
@@ -102,9 +102,7 @@ class IncrementalSegmentor(BaseModel):
     @torch.no_grad()
     def teacher_logits(self, inputs: Tensor) -> Tensor:
         """(N, K, H, W) logits of the teacher, at the size of ``inputs`` (N, 3, H, W)."""
-        shape = inputs.shape[2:]
-        metas = [dict(ori_shape=shape, img_shape=shape, pad_shape=shape, padding_size=[0] * 4)] * len(inputs)
-        return self.teacher.encode_decode(inputs, metas)
+        return predicted_logits(self.teacher, inputs)
 
 
 def _load_strictly(model: nn.Module, state: dict, path: str) -> None:

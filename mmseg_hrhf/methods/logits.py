@@ -1,4 +1,4 @@
-"""Per-pixel logits of the student, taken from the pass that computes its own loss."""
+"""Per-pixel logits of any segmentor: in the pass that computes its own loss, and in a pass of its own."""
 from __future__ import annotations
 
 import contextlib
@@ -6,16 +6,33 @@ from typing import Callable, Iterator
 
 from torch import Tensor, nn
 
-# What each family of decode heads hands to `loss_by_feat`, and where the main logits are in it.
+from .scores import log_probability, query_log_probability
+
+
+def _item(index: int) -> Callable:
+    """Of several outputs the one at ``index``; heads such as EncHead have one or several, as their options say."""
+    return lambda output, *_: output if isinstance(output, Tensor) else output[index]
+
+
+def _of_queries(classes, masks, targets, *_) -> Tensor:
+    return query_log_probability(classes[-1], masks[-1], targets)
+
+
+# Where the main logits are in the positional arguments that each family of decode heads hands to `loss_by_feat`.
 _ADAPTERS: dict[str, Callable] = {
-    'DAHead': lambda output: output[0],
-    'EncHead': lambda output: output[0],
-    'DDRHead': lambda output: output[0],
-    'PIDHead': lambda output: output[1],
-    'IterativeDecodeHead': lambda output: output[-1],
+    'DAHead': _item(0),
+    'EncHead': _item(0),
+    'DDRHead': _item(0),
+    'PIDHead': _item(1),
+    'IterativeDecodeHead': _item(-1),
+    'MaskFormerHead': _of_queries,
+    'Mask2FormerHead': _of_queries,
+    'SideAdapterCLIPHead': _of_queries,
 }
-# Heads whose loss sees points or queries.
-_WITHOUT_LOGITS = ('PointHead', 'MaskFormerHead', 'Mask2FormerHead', 'SideAdapterCLIPHead')
+# Heads that refine some points only: the logits of the whole image are those of the head before them.
+_REFINE_POINTS = ('PointHead', )
+# Heads whose prediction is a sum of probabilities over queries, non-negative and not normalised.
+_PREDICT_SCORES = ('MaskFormerHead', 'Mask2FormerHead', 'SideAdapterCLIPHead')
 
 
 def register_logits_adapter(head: str, adapter: Callable) -> None:
@@ -23,13 +40,13 @@ def register_logits_adapter(head: str, adapter: Callable) -> None:
 
     Args:
         head: class name of the head.
-        adapter: maps the first argument of its ``loss_by_feat`` to (N, C, h, w) logits.
+        adapter: maps the positional arguments of its ``loss_by_feat`` to (N, C, h, w) logits.
     """
     _ADAPTERS[head] = adapter
 
 
-def main_logits(head: nn.Module, output) -> Tensor:
-    """(N, C, h, w) logits from what ``head`` hands to its ``loss_by_feat``.
+def main_logits(head: nn.Module, *outputs) -> Tensor:
+    """(N, C, h, w) logits, or log-probabilities of a query-based head, from what it hands to its ``loss_by_feat``.
 
     Raises:
         ValueError: no adapter says where they are; names the head and the remedy.
@@ -37,23 +54,39 @@ def main_logits(head: nn.Module, output) -> Tensor:
     check_head(head)
     for parent in type(head).__mro__:
         if parent.__name__ in _ADAPTERS:
-            return _ADAPTERS[parent.__name__](output)
-    if isinstance(output, Tensor) and output.ndim == 4:
-        return output
-    raise _no_adapter(head, type(output).__name__)
+            return _ADAPTERS[parent.__name__](*outputs)
+    if isinstance(outputs[0], Tensor) and outputs[0].ndim == 4:
+        return outputs[0]
+    raise _no_adapter(head, type(outputs[0]).__name__)
 
 
 def main_head(segmentor: nn.Module) -> nn.Module:
-    """The decode head that predicts: the last one of a cascade."""
+    """The decode head that predicts the whole image: the last one of a cascade that does."""
     head = segmentor.decode_head
-    return head[-1] if isinstance(head, nn.ModuleList) else head
+    if not isinstance(head, nn.ModuleList):
+        return head
+    return next((stage for stage in reversed(head) if not _is_any(stage, _REFINE_POINTS)), head[-1])
 
 
 def check_head(head: nn.Module) -> None:
     """Raise ``ValueError`` for a head that is known to hand something else than per-pixel logits to its loss."""
-    names = [parent.__name__ for parent in type(head).__mro__]
-    if not any(name in _ADAPTERS for name in names) and any(name in _WITHOUT_LOGITS for name in names):
-        raise _no_adapter(head, 'no per-pixel logits')
+    if _is_any(head, _REFINE_POINTS) and not _is_any(head, _ADAPTERS):
+        raise _no_adapter(head, 'logits of some points')
+
+
+def predicted_logits(segmentor: nn.Module, inputs: Tensor) -> Tensor:
+    """(N, C, H, W) logits that a segmentor predicts for ``inputs`` (N, 3, H, W), at their size.
+
+    Of a query-based network, whose prediction is non-negative scores, their log-probabilities.
+    """
+    shape = inputs.shape[2:]
+    metas = [dict(ori_shape=shape, img_shape=shape, pad_shape=shape, padding_size=[0] * 4) for _ in range(len(inputs))]
+    output = segmentor.encode_decode(inputs, metas)
+    return log_probability(output) if _is_any(main_head(segmentor), _PREDICT_SCORES) else output
+
+
+def _is_any(head: nn.Module, names) -> bool:
+    return any(parent.__name__ in names for parent in type(head).__mro__)
 
 
 def _no_adapter(head: nn.Module, what: str) -> ValueError:
@@ -61,7 +94,7 @@ def _no_adapter(head: nn.Module, what: str) -> ValueError:
     return ValueError(
         f'{name} hands {what} to loss_by_feat, and no adapter says where its per-pixel logits are. Register one:\n'
         '    from mmseg_hrhf.methods.logits import register_logits_adapter\n'
-        f"    register_logits_adapter('{name}', lambda output: output[0])")
+        f"    register_logits_adapter('{name}', lambda output, *_: output[0])")
 
 
 @contextlib.contextmanager
@@ -75,9 +108,9 @@ def captured_logits(segmentor: nn.Module) -> Iterator[list]:
     original, captured = head.loss_by_feat, []
     patched = head.__dict__.get('loss_by_feat')
 
-    def loss_by_feat(output, *args, **kwargs):
-        captured.append(main_logits(head, output))
-        return original(output, *args, **kwargs)
+    def loss_by_feat(*args, **kwargs):
+        captured.append(main_logits(head, *args))
+        return original(*args, **kwargs)
 
     head.loss_by_feat = loss_by_feat
     try:

@@ -20,6 +20,7 @@ from ..checkpoint import weights_fingerprint
 from ..files import PathLike
 from ..inversion.pixels import PixelSpace
 from ..inversion.request import FakeRequest, plan_requests
+from ..methods.logits import predicted_logits
 from .buffer import FakeImageBuffer
 
 
@@ -35,9 +36,7 @@ def recognised(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """
     device = next(model.parameters()).device
     space = PixelSpace(model.data_preprocessor, device)
-    shape = images.shape[1:3]
-    metas = [dict(ori_shape=shape, img_shape=shape, pad_shape=shape, padding_size=[0] * 4)] * len(images)
-    labels = model.encode_decode(space.to_network(space.from_pixels(images)), metas).argmax(1).flatten(1)
+    labels = predicted_logits(model, space.to_network(space.from_pixels(images))).argmax(1).flatten(1)
     return torch.stack([(labels == c).float().mean(1) for c in range(model.num_classes)], dim=1).cpu()
 
 

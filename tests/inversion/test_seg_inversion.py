@@ -15,6 +15,7 @@ class ColourNet(nn.Module):
     """A segmentor that knows red and green by their colour: what it should dream of is known."""
     num_classes = 3
     align_corners = False
+    decode_head = None
 
     def __init__(self):
         super().__init__()

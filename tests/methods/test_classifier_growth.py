@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch import nn
 
-from mmseg_hrhf.methods.classifier_growth import grow_classifier, grow_state, grow_tensor
+from mmseg_hrhf.methods.classifier_growth import grow_classifier, grow_state
+from mmseg_hrhf.methods.growth_rules import grow_tensor
 
 
 def classifier(num_classes, seed=0):

@@ -116,7 +116,7 @@ def test_registered_adapter_serves_the_head_and_its_subclasses(monkeypatch):
     class ChildHead(PairHead):
         pass
 
-    register_logits_adapter('PairHead', lambda output: output[1])
+    register_logits_adapter('PairHead', lambda output, *_: output[1])
     pair = logits(1.0), logits(2.0)
     assert main_logits(PairHead(pair), pair) is main_logits(ChildHead(pair), pair) is pair[1]
 
@@ -141,6 +141,6 @@ class MyPointHead(PointHead):
 
 
 def test_a_head_known_to_have_no_logits_is_refused_before_it_runs():
-    with pytest.raises(ValueError, match=r"(?s)MyPointHead hands no per-pixel logits .*register_logits_adapter"):
+    with pytest.raises(ValueError, match=r"(?s)MyPointHead hands logits of some points .*register_logits_adapter"):
         check_head(MyPointHead())
     check_head(nn.Conv2d(1, 1, 1))
