@@ -1,0 +1,163 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from mmseg_hrhf.comparison.cell import Cell, cell_config, parse_setting
+from mmseg_hrhf.comparison.comparison import plan_cells, plan_runs
+from mmseg_hrhf.comparison.runs import Run, Scheduler, adopt
+
+# Stands in for tools/train.py: does what the cell's config says.
+TRAIN = '''
+import json, os, sys, time
+config, folder = sys.argv[1], sys.argv[sys.argv.index('--work-dir') + 1]
+what = open(config).read()
+if 'fail' in what:
+    sys.exit('error: told to fail')
+time.sleep(float(what or 0))
+steps = ['0'] if '--step' in sys.argv else ['0', '1']
+for step in steps:
+    os.makedirs(f'{folder}/step_{step}', exist_ok=True)
+    metrics = dict(mIoU_all=1.0, mIoU_old=1.0)
+    if not os.path.exists(f'{folder}/step_{step}/result.json'):
+        open(f'{folder}/trained', 'a').write(step)
+        json.dump(dict(step=int(step), metrics=metrics), open(f'{folder}/step_{step}/result.json', 'w'))
+results = [dict(step=int(step), metrics=metrics) for step in steps]
+json.dump(dict(results=results, num_steps=2, num_base_classes=1), open(f'{folder}/results.json', 'w'))
+'''
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / 'train.py'
+    path.write_text(TRAIN)
+    return path
+
+
+def make(root, system, text=''):
+    cell = Cell(str(root), system, None, 'overlapped', 0)
+    os.makedirs(os.path.dirname(cell.config), exist_ok=True)
+    with open(cell.config, 'w') as file:
+        file.write(text)
+    return Run(cell)
+
+
+def trained(run):
+    with open(f'{run.cell.folder}/trained') as file:
+        return file.read()
+
+
+def test_step_0_is_trained_once_and_shared(tmp_path, script):
+    first = make(tmp_path, 'first')
+    first.only_first_step = True
+    runs = [make(tmp_path, name) for name in ('a', 'b')]
+    for run in runs:
+        run.first_step = first
+    lines = []
+    assert Scheduler(script, 2, 0, lines.append).run([*runs, first]) == []
+    assert trained(first) == '0'
+    assert [trained(run) for run in runs] == ['1', '1']
+    assert lines[0].startswith('[1/3] first') and len(lines) == 3
+
+
+def test_finished_runs_are_read_not_repeated(tmp_path, script):
+    run, lines = make(tmp_path, 'a'), []
+    Scheduler(script, 1, 0, lines.append).run([run])
+    Scheduler(script, 1, 0, lines.append).run([run])
+    assert trained(run) == '01'
+    assert lines[-1] == '1 of 1 runs are finished already.'
+
+
+def test_a_failure_is_named_and_the_others_go_on(tmp_path, script):
+    bad, good, depends, lines = make(tmp_path, 'bad', 'fail'), make(tmp_path, 'good'), make(tmp_path, 'c'), []
+    bad.only_first_step = True
+    depends.first_step = bad
+    assert Scheduler(script, 1, 0, lines.append).run([bad, depends, good]) == [bad, depends]
+    assert any('bad' in line and 'FAILED: error: told to fail' in line for line in lines)
+    assert any('left out: its step 0 failed' in line for line in lines)
+    assert good.is_done()
+
+
+def test_an_interrupt_stops_the_runs_and_the_next_call_continues(tmp_path, script):
+    make(tmp_path, 'a')
+    make(tmp_path, 'slow', '60')
+    code = ('import sys; from mmseg_hrhf.comparison.runs import *; from mmseg_hrhf.comparison.cell import Cell\n'
+            'runs = [Run(Cell(sys.argv[1], name, None, "overlapped", 0)) for name in ("a", "slow")]\n'
+            'Scheduler(sys.argv[2], 1, 0, lambda line: print(line, flush=True)).run(runs)')
+    process = subprocess.Popen([sys.executable, '-c', code, str(tmp_path), str(script)], stdout=subprocess.PIPE,
+                               stderr=subprocess.DEVNULL, text=True)
+    assert process.stdout.readline().startswith('[1/2] a')
+    time.sleep(0.5)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(20) != 0
+    children = subprocess.run(['pgrep', '-f', f'{tmp_path}/overlapped/seed_0/slow'], capture_output=True, text=True)
+    assert children.stdout == ''
+    slow = make(tmp_path, 'slow')
+    assert Scheduler(script, 1, 0, print).run([slow]) == []
+
+
+def test_adopted_folders_leave_training_files_behind(tmp_path):
+    source = tmp_path / 'source'
+    (source / 'train').mkdir(parents=True)
+    (source / 'train/iter_1.pth').write_text('x')
+    (source / 'checkpoint.pth').write_text('weights')
+    adopt(str(source), str(tmp_path / 'there/target'))
+    assert [path.name for path in (tmp_path / 'there/target').iterdir()] == ['checkpoint.pth']
+    (source / 'checkpoint.pth').unlink()
+    assert (tmp_path / 'there/target/checkpoint.pth').read_text() == 'weights'
+
+
+def test_jobs_must_divide_the_gpus(tmp_path):
+    with pytest.raises(ValueError, match='does not divide the 8 GPUs'):
+        Scheduler(tmp_path, 3, 8, print)
+
+
+@pytest.mark.parametrize('text, wanted', [('15-1/disjoint', ('15-1', 'disjoint')), ('overlapped', (None, 'overlapped'))])
+def test_settings_are_task_and_setting(text, wanted):
+    assert parse_setting(text) == wanted
+
+
+def test_an_unknown_setting_is_named():
+    with pytest.raises(ValueError, match="'15-1/overlaped' is not of the form"):
+        parse_setting('15-1/overlaped')
+
+
+def test_the_plan_shares_step_0_and_equal_fakes(tiny_config, tmp_path):
+    systems = ['FT', 'HRHF', 'HRHF without KD', 'HRHF 1:2', 'HRHF AVG', 'Joint']
+    cells = plan_cells(tmp_path, systems, [(None, 'overlapped')], [0])
+    runs = {run.cell.system: run for run in plan_runs(cells, tiny_config)}
+    first = runs['_first_step']
+    assert first.only_first_step
+    assert all((runs[name].first_step is first) == (name != 'Joint') for name in systems)
+    assert [cell.system for cell in runs['HRHF 1:2'].fakes_from] == ['HRHF', 'HRHF without KD']
+    assert runs['HRHF AVG'].fakes_from == ()
+    assert len(runs) == len(systems) + 1
+
+
+def test_a_cell_s_task_replaces_the_config_s(tiny_config, tmp_path):
+    tiny_config.comparison = dict(tasks={'named': dict(steps=[['red'], ['blue', 'green']])})
+    cell = Cell(str(tmp_path), 'FT', 'named', 'disjoint', 0)
+    cfg = cell_config(cell, tiny_config)
+    assert cfg.scenario == dict(steps=[['red'], ['blue', 'green']], setting='disjoint')
+    assert cell_config(Cell(str(tmp_path), 'FT', '1-2', 'disjoint', 0), tiny_config).scenario.task == '1-2'
+    assert cfg.method.type == 'FineTuning' and 'comparison' not in cfg
+
+
+def test_the_command_ends_in_the_table(repo, tiny_config_file, tmp_path):
+    out = tmp_path / 'compared'
+    options = ['train_cfg.max_epochs=1', 'param_scheduler.0.end=1']
+    command = [sys.executable, str(repo / 'tools/compare.py'), str(tiny_config_file), '--systems', 'FT', 'HRHF',
+               '--work-dir', str(out), '--jobs', '2', '--cfg-options', *options]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = json.loads((out / 'table.json').read_text())
+    assert {row['system'] for row in table['cells']} == {'FT', 'HRHF'}
+    held = json.loads((out / 'overlapped/seed_0/HRHF/results.json').read_text())
+    value = next(run for run in table['runs'] if run['system'] == 'HRHF')['scores']['without background']['all']
+    assert value == pytest.approx(held['steps'][-1]['mIoU_all'])
+    same = [(out / f'overlapped/seed_0/{name}/step_0/checkpoint.pth').read_bytes() for name in ('FT', 'HRHF')]
+    assert same[0] == same[1]

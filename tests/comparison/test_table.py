@@ -1,0 +1,91 @@
+import csv
+import io
+import json
+
+import pytest
+
+from mmseg_hrhf.comparison.cell import Cell
+from mmseg_hrhf.comparison.comparison import plan_cells, write_tables
+from mmseg_hrhf.comparison.table import collect, group_scores, markdown, statistics_of
+
+RESULT = dict(
+    step=1,
+    classes=['cat', 'dog', 'cow'],
+    metrics={'IoU/background': 90.0, 'IoU/cat': 60.0, 'IoU/dog': 40.0, 'IoU/cow': 20.0})
+
+
+def test_groups_are_means_of_class_ious():
+    scores = group_scores(RESULT, base=2)
+    assert scores['without background'] == {'1-2': 50.0, '3': 20.0, 'all': 40.0}
+    # (90+60+40)/3, and (90+60+40+20)/4
+    assert scores['with background'] == {'1-2': pytest.approx(190 / 3), '3': 20.0, 'all': 52.5}
+
+
+def test_the_paper_s_own_numbers():
+    # 15-5 overlapped, HRHF: 15 classes at 76.2 and 5 at 49.2 make 69.45 (Table 1).
+    classes = [str(i) for i in range(20)]
+    metrics = {f'IoU/{name}': 76.2 if i < 15 else 49.2 for i, name in enumerate(classes)}
+    scores = group_scores(dict(classes=classes, metrics={**metrics, 'IoU/background': 0.0}), base=15)
+    assert scores['without background'] == {
+        '1-15': pytest.approx(76.2), '16-20': pytest.approx(49.2), 'all': pytest.approx(69.45)}
+
+
+def test_a_class_without_pixels_is_left_out():
+    result = dict(RESULT, metrics={**RESULT['metrics'], 'IoU/cow': None})
+    scores = group_scores(result, base=2)['without background']
+    assert scores['3'] is None
+    assert scores['all'] == 50.0
+
+
+def finished(cell: Cell, value: float, num_steps: int = 2) -> None:
+    results = []
+    for step in range(num_steps):
+        metrics = {**RESULT['metrics'], 'IoU/cat': value, 'mIoU_all': value, 'mIoU_old': value}
+        results.append(dict(RESULT, step=step, metrics=metrics))
+    path = f'{cell.folder}/results.json'
+    import os
+    os.makedirs(cell.folder)
+    with open(path, 'w') as file:
+        json.dump(dict(results=results, num_steps=2, num_base_classes=2), file)
+
+
+@pytest.fixture
+def cells(tmp_path):
+    cells = plan_cells(tmp_path, ['FT', 'HRHF 1:2'], [('2-1', 'overlapped'), (None, 'disjoint')], [0, 1])
+    for cell, value in zip((c for c in cells if c.system == 'FT' and c.task), (60.0, 66.0)):
+        finished(cell, value)
+    return cells
+
+
+def test_mean_and_sample_deviation_over_seeds(cells):
+    rows = statistics_of(collect(cells))
+    row = next(row for row in rows if (row['background'], row['group']) == ('without background', '1-2'))
+    # (60+40)/2 and (66+40)/2: 50 and 53
+    assert row['mean'] == 51.5
+    assert row['std'] == pytest.approx(2.1213203)
+    assert row['values'] == [50.0, 53.0]
+
+
+def test_what_is_not_finished_is_a_dash(cells):
+    lines = markdown(collect(cells), cells, 'without background').splitlines()
+    assert lines[0] == '| system | 2-1 overlapped: 1-2 | 2-1 overlapped: 3 | 2-1 overlapped: all |'
+    assert lines[2] == '| FT | 51.5 ± 2.1 | 20.0 ± 0.0 | 41.0 ± 1.4 |'
+    assert lines[3] == '| HRHF 1:2 | - | - | - |'
+
+
+def test_a_run_with_missing_steps_is_not_finished(tmp_path):
+    cell = Cell(str(tmp_path), 'FT', None, 'overlapped', 0)
+    assert cell.results() is None
+    finished(cell, 50.0, num_steps=1)
+    assert cell.results() is None
+
+
+def test_the_files_agree(cells, tmp_path):
+    text = write_tables(tmp_path, cells, 'tiny')
+    assert '2 of 8 runs finished' in text
+    assert (tmp_path / 'table.md').read_text() == text
+    held = json.loads((tmp_path / 'table.json').read_text())
+    rows = list(csv.DictReader(io.StringIO((tmp_path / 'table.csv').read_text())))
+    assert [(row['system'], row['group'], float(row['mean'])) for row in rows] == [
+        (row['system'], row['group'], row['mean']) for row in held['cells']]
+    assert (tmp_path / 'curves.png').stat().st_size > 1000
