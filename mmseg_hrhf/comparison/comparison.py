@@ -9,6 +9,7 @@ from typing import Optional, Sequence
 from mmengine.config import Config
 
 from ..files import PathLike, write_json, write_text
+from ..step_config import replay_options
 from .cell import FIRST_STEP, Cell, cell_config, shares_first_step, write_cell_config
 from .curves import plot_curves
 from .runs import Run
@@ -45,8 +46,9 @@ def plan_runs(cells: Sequence[Cell], base: Config) -> list[Run]:
                 first_steps[place] = Run(first, only_first_step=True)
                 runs.append(first_steps[place])
             run.first_step = first_steps[place]
-            if cfg.get('replay'):
-                wish = {key: value for key, value in cfg.replay.to_dict().items() if key != 'ratio'}
+            replay = replay_options(cfg)
+            if replay is not None:
+                wish = {key: value for key, value in replay.items() if key != 'ratio'}
                 same = fakes.setdefault((place, json.dumps(wish, sort_keys=True, default=repr)), [])
                 run.fakes_from = tuple(same)
                 same.append(cell)

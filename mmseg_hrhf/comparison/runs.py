@@ -97,23 +97,25 @@ class Scheduler:
     def run(self, runs: Sequence[Run]) -> list[Run]:
         """Run them all. Returns those that failed, and those whose step 0 failed."""
         waiting, failed = deque(run for run in runs if not run.is_done()), []
-        total, done = len(runs), len(runs) - len(waiting)
-        if done:
-            self.report(f'{done} of {total} runs are finished already.')
+        if len(waiting) < len(runs):
+            self.report(f'{len(runs) - len(waiting)} of {len(runs)} runs are finished already.')
+
+        def ended() -> str:
+            return f'[{len(runs) - len(waiting) - len(self._running)}/{len(runs)}]'
+
         previous = {number: signal.signal(number, _interrupted) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             while waiting or self._running:
                 self._start(waiting, failed)
-                for place, (run, process, began) in list(self._running.items()):
+                for job, (run, process, began) in list(self._running.items()):
                     if process.poll() is None:
                         continue
-                    del self._running[place]
-                    done += 1
+                    del self._running[job]
                     if process.returncode or not run.is_done():
                         failed.append(run)
-                        self.report(f'[{done}/{total}] {run.cell.name} FAILED: {_last_line(run)} (see {_log(run)})')
+                        self.report(f'{ended()} {run.cell.name} FAILED: {_last_line(run)} (see {_log(run)})')
                     else:
-                        self.report(f'[{done}/{total}] {run.cell.name}: {_outcome(run)}, {time.time() - began:.0f} s')
+                        self.report(f'{ended()} {run.cell.name}: {_outcome(run)}, {time.time() - began:.0f} s')
                 time.sleep(0.2)
         finally:
             self._stop()

@@ -1,4 +1,4 @@
-"""The paper's table from finished runs: systems by rows, tasks and settings by columns, mean and deviation over seeds."""
+"""The paper's table: systems by rows, tasks and settings by columns, mean and deviation over seeds."""
 from __future__ import annotations
 
 import csv
@@ -77,7 +77,7 @@ def values_of(records: Sequence[dict], system: str, column: str, background: str
 
 
 def statistics_of(records: Sequence[dict]) -> list[dict]:
-    """Every table cell in long form: system, column, background, group, mean, std (sample; None of one), seeds, values."""
+    """Each table cell as a record: system, column, background, group, mean, sample std (None of one), seeds, values."""
     rows = []
     for system, column in dict.fromkeys((record['system'], record['column']) for record in records):
         for background in BACKGROUND:

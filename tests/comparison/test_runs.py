@@ -88,12 +88,12 @@ def test_an_interrupt_stops_the_runs_and_the_next_call_continues(tmp_path, scrip
     code = ('import sys; from mmseg_hrhf.comparison.runs import *; from mmseg_hrhf.comparison.cell import Cell\n'
             'runs = [Run(Cell(sys.argv[1], name, None, "overlapped", 0)) for name in ("a", "slow")]\n'
             'Scheduler(sys.argv[2], 1, 0, lambda line: print(line, flush=True)).run(runs)')
-    process = subprocess.Popen([sys.executable, '-c', code, str(tmp_path), str(script)], stdout=subprocess.PIPE,
-                               stderr=subprocess.DEVNULL, text=True)
-    assert process.stdout.readline().startswith('[1/2] a')
-    time.sleep(0.5)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(20) != 0
+    command = [sys.executable, '-c', code, str(tmp_path), str(script)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert any(line.startswith('[1/2] a') for line in process.stdout)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) != 0
     children = subprocess.run(['pgrep', '-f', f'{tmp_path}/overlapped/seed_0/slow'], capture_output=True, text=True)
     assert children.stdout == ''
     slow = make(tmp_path, 'slow')
@@ -116,7 +116,8 @@ def test_jobs_must_divide_the_gpus(tmp_path):
         Scheduler(tmp_path, 3, 8, print)
 
 
-@pytest.mark.parametrize('text, wanted', [('15-1/disjoint', ('15-1', 'disjoint')), ('overlapped', (None, 'overlapped'))])
+@pytest.mark.parametrize('text, wanted', [('15-1/disjoint', ('15-1', 'disjoint')),
+                                          ('overlapped', (None, 'overlapped'))])
 def test_settings_are_task_and_setting(text, wanted):
     assert parse_setting(text) == wanted
 
@@ -128,6 +129,7 @@ def test_an_unknown_setting_is_named():
 
 def test_the_plan_shares_step_0_and_equal_fakes(tiny_config, tmp_path):
     systems = ['FT', 'HRHF', 'HRHF without KD', 'HRHF 1:2', 'HRHF AVG', 'Joint']
+    tiny_config.train_dataloader.batch_size = 6
     cells = plan_cells(tmp_path, systems, [(None, 'overlapped')], [0])
     runs = {run.cell.system: run for run in plan_runs(cells, tiny_config)}
     first = runs['_first_step']

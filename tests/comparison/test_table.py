@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import os
 
 import pytest
 
@@ -43,7 +44,6 @@ def finished(cell: Cell, value: float, num_steps: int = 2) -> None:
         metrics = {**RESULT['metrics'], 'IoU/cat': value, 'mIoU_all': value, 'mIoU_old': value}
         results.append(dict(RESULT, step=step, metrics=metrics))
     path = f'{cell.folder}/results.json'
-    import os
     os.makedirs(cell.folder)
     with open(path, 'w') as file:
         json.dump(dict(results=results, num_steps=2, num_base_classes=2), file)
