@@ -16,18 +16,19 @@ from mmengine.logging import MMLogger, print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
-from mmseg.registry import MODELS, RUNNERS
+from mmseg.registry import RUNNERS
 
 from .checkpoint import load_checkpoint, save_checkpoint
-from .datasets.incremental import build_source, palette_of, presence_of, scenario_of, select_images
+from .datasets.incremental import palette_of
 from .distributed import start_distributed, wrap_for_cpu
+from .evaluation.confusion_file import write_confusion
+from .evaluation.incremental_iou import IncrementalIoUMetric
 from .evaluation.summary import number, summarise, summary_markdown
 from .files import read_json, sha256, write_json, write_text
-from .methods.classifier_growth import check_growth
-from .methods.logits import check_head, main_head
 from .plain_step import write_plain_config
-from .run_identity import check_same_run, claim_work_dir
-from .step_config import method_class, num_fake_images, replay_options, step_config, training_scenario
+from .run_identity import check_same_run, claim_work_dir, run_seed
+from .run_plan import RunPlan, check_options
+from .step_config import num_fake_images
 from .step_files import StepFiles, latest_training_checkpoint
 from .version import __version__
 
@@ -52,18 +53,9 @@ class IncrementalRunner:
         self.work_dir = osp.abspath(cfg.work_dir)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
         start_distributed(cfg)
-        self.seed = (cfg.get('randomness') or {}).get('seed')
-        self.seed = 0 if self.seed is None else int(self.seed)
-        for key in ('scenario', 'method'):
-            if not isinstance(cfg.get(key), dict):
-                raise ValueError(f'The config has no {key}=dict(...): take one from configs/_base_/methods or see '
-                                 'docs/get_started.md.')
-        self._method = method_class(cfg)
-        replay_options(cfg)
-        self._train_source = build_source(cfg.train_dataloader.dataset)
-        test_loader = cfg.get('test_dataloader') or cfg.val_dataloader
-        self._test_source = build_source(test_loader.dataset, test_mode=True)
-        self.scenario = scenario_of(self._train_source, cfg.scenario)
+        self.seed = run_seed(cfg)
+        check_options(cfg)
+        check_same_run(self.work_dir, cfg, self.seed)
         os.makedirs(self.work_dir, exist_ok=True)
         self.logger = MMLogger.get_instance(
             f'{self.work_dir} {time.time_ns()}',
@@ -71,21 +63,12 @@ class IncrementalRunner:
             log_file=osp.join(self.work_dir, 'run.log'),
             file_mode='a',
             log_level=cfg.get('log_level', 'INFO'))
-        check_same_run(self.work_dir, cfg, self.seed)
-        index = osp.join(self.work_dir, 'class_index')
-        last = self.scenario.num_steps - 1
-        self._steps = [last] if self._method.joint else list(range(last + 1))
-        presence = presence_of(self._train_source, self.scenario, index)
-        self._num_real = {t: self._count_training_images(t, presence) for t in self._steps}
-        presence = presence_of(self._test_source, self.scenario, index)
-        self._test_positions = {
-            t: select_images(self._test_source, self.scenario, presence, t, True) for t in self._steps
-        }
-        # Every step's config is built now: what cannot be configured must not come to light hours later.
-        self._configs = {t: self._step_config(t) for t in self._steps}
-        self._check_model()
+        self.plan = RunPlan(cfg, self.work_dir, self.seed, osp.join(self.work_dir, 'class_index'))
+        self.scenario = self.plan.scenario
+        if self._result(self.plan.steps[-1]) is None:
+            self.plan.check_model()
         claim_work_dir(self.work_dir, cfg, self.seed)
-        self._log_plan()
+        print_log(self.plan.describe(), logger=self.logger)
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> IncrementalRunner:
@@ -96,14 +79,14 @@ class IncrementalRunner:
         only = self.cfg.get('only_step')
         if only is not None:
             self.scenario.check_step(int(only))
-            if int(only) not in self._steps:
-                raise ValueError(f'{self._method.__name__} trains once, on all classes, in place of step '
-                                 f'{self._steps[-1]}: there is no step {only} to train. Leave --step out.')
-        for step in self._steps if only is None else [int(only)]:
+            if int(only) not in self.plan.steps:
+                raise ValueError(f'{self.plan.method.__name__} trains once, on all classes, in place of step '
+                                 f'{self.plan.steps[-1]}: there is no step {only} to train. Leave --step out.')
+        for step in self.plan.steps if only is None else [int(only)]:
             if self._result(step) is not None:
                 print_log(f'Step {step} is finished: {self._files(step).result}', logger=self.logger)
                 continue
-            if step > 0 and not self._method.joint and self._result(step - 1) is None:
+            if step > 0 and not self.plan.method.joint and self._result(step - 1) is None:
                 raise ValueError(f'Step {step} continues step {step - 1}, which is not finished in {self.work_dir}: '
                                  f'run it first (--step {step - 1}), or all steps (without --step).')
             self._run_step(step)
@@ -112,8 +95,8 @@ class IncrementalRunner:
     # -- one step ----------------------------------------------------------------------------------------------------
 
     def _run_step(self, step: int) -> None:
-        files, cfg, began = self._files(step), self._configs[step], time.time()
-        names = ', '.join(self._learns(step))
+        files, cfg, began = self._files(step), self.plan.configs[step], time.time()
+        names = ', '.join(self.plan.learns(step))
         print_log(f'Step {step} of {self.scenario.num_steps - 1} begins: {names}', logger=self.logger)
         if cfg.model.get('teacher') is not None:
             load_checkpoint(cfg.model.teacher_checkpoint, self.scenario.num_classes(step - 1))
@@ -130,7 +113,8 @@ class IncrementalRunner:
         trained = time.time()
         metrics = runner.test()
         if is_main_process():
-            self._write_step(step, model, metrics, dict(train=trained - began, test=time.time() - trained))
+            seconds = dict(train=trained - began, test=time.time() - trained)
+            self._write_step(step, model, metrics, _confusion(runner), seconds)
         barrier()
         # The next step must not find this one's network, data workers and optimizer still in memory.
         del runner, model
@@ -139,27 +123,30 @@ class IncrementalRunner:
             torch.cuda.empty_cache()
         self._log_result(step)
 
-    def _write_step(self, step: int, model: torch.nn.Module, metrics: dict, seconds: dict) -> None:
+    def _write_step(self, step: int, model: torch.nn.Module, metrics: dict,
+                    confusion: np.ndarray, seconds: dict) -> None:
         files = self._files(step)
         meta = dict(
             dataset_meta=dict(
-                classes=self.scenario.class_names(step), palette=palette_of(self._test_source, self.scenario, step)),
+                classes=self.scenario.class_names(step),
+                palette=palette_of(self.plan.test_source, self.scenario, step)),
             step=step,
             steps=[list(names) for names in self.scenario.steps],
             setting=self.scenario.setting,
             label_protocol=self.scenario.label_protocol,
             mmseg_hrhf=__version__)
         save_checkpoint(files.checkpoint, model.state_dict(), meta)
-        write_plain_config(self.cfg, self.scenario, step, self._test_source, self._test_positions[step], files)
+        write_plain_config(self.cfg, self.scenario, step, self.plan.test_source, self.plan.test_positions[step], files)
+        write_confusion(files.confusion, self.scenario.class_names(step), confusion)
         write_json(
             files.result,
             dict(
                 step=step,
                 classes=list(self.scenario.seen_classes(step)),
-                new_classes=list(self._learns(step)),
-                num_train_images=self._num_real[step],
-                num_fake_images=num_fake_images(self.cfg, step, self._num_real[step]),
-                num_test_images=len(self._test_positions[step]),
+                new_classes=list(self.plan.learns(step)),
+                num_train_images=self.plan.num_real[step],
+                num_fake_images=num_fake_images(self.cfg, step, self.plan.num_real[step]),
+                num_test_images=len(self.plan.test_positions[step]),
                 metrics={key: _finite(value) for key, value in metrics.items()},
                 seconds={key: round(value, 1) for key, value in seconds.items()},
                 seed=self.seed,
@@ -177,42 +164,10 @@ class IncrementalRunner:
                              f'folder step_{step} to train the step anew.')
         return result
 
-    def _learns(self, step: int) -> tuple[str, ...]:
-        """Names of the classes whose labels the step trains on."""
-        return self.scenario.seen_classes(step) if self._method.joint else self.scenario.steps[step]
-
-    def _count_training_images(self, step: int, presence: np.ndarray) -> int:
-        options, learnt = training_scenario(self.cfg, self.scenario, step)
-        scenario = scenario_of(self._train_source, options)
-        return len(select_images(self._train_source, scenario, presence, learnt, False))
-
     def _files(self, step: int) -> StepFiles:
         return StepFiles(self.work_dir, step)
 
-    def _step_config(self, step: int) -> Config:
-        return step_config(self.cfg, self.scenario, step, self.work_dir, self._num_real[step], self.seed)
-
     # -- the whole run -----------------------------------------------------------------------------------------------
-
-    def _check_model(self) -> None:
-        """Build the networks of the first two steps: what cannot be distilled or grown must come to light now."""
-        if len(self._steps) > 1 and self._result(self._steps[-1]) is None:
-            first, second = (MODELS.build(self._configs[t].model.student) for t in (0, 1))
-            check_growth(first, second)
-            if self._method.needs_teacher:
-                check_head(main_head(second))
-
-    def _log_plan(self) -> None:
-        lines = [f'{"step":>4} {"classes":>7} {"images":>7} {"fakes":>6} {"test":>6}  learns']
-        for t in self._steps:
-            learns = ', '.join(self._learns(t))
-            fakes = num_fake_images(self.cfg, t, self._num_real[t])
-            lines.append(f'{t:>4} {self.scenario.num_classes(t):>7} {self._num_real[t]:>7} {fakes:>6} '
-                         f'{len(self._test_positions[t]):>6}  {learns if len(learns) < 70 else learns[:66] + " ..."}')
-        print_log(
-            f'{self.cfg.method["type"]}, {self.scenario.setting}, {self.scenario.label_protocol} labels, work dir '
-            f'{self.work_dir}\n' + '\n'.join(lines),
-            logger=self.logger)
 
     def _log_result(self, step: int) -> None:
         result = self._result(step)
@@ -225,7 +180,7 @@ class IncrementalRunner:
 
     def _summarise(self) -> list[dict]:
         results = []
-        for step in self._steps:
+        for step in self.plan.steps:
             result = self._result(step)
             if result is None:
                 break
@@ -244,6 +199,12 @@ class IncrementalRunner:
             print_log(f'{osp.join(self.work_dir, "results.md")}:\n{markdown}', logger=self.logger)
         barrier()
         return results
+
+
+def _confusion(runner: Runner) -> np.ndarray:
+    """(C, C) pixel counts of the test that ``runner`` has just run."""
+    return next(metric.confusion for metric in runner.test_loop.evaluator.metrics
+                if isinstance(metric, IncrementalIoUMetric))
 
 
 def _finite(value: float) -> Optional[float]:

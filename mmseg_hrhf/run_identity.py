@@ -14,6 +14,12 @@ _IDENTITY = ('model', 'data_preprocessor', 'scenario', 'method', 'replay', 'incr
 _NOT_IDENTITY = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 
 
+def run_seed(cfg: Config) -> int:
+    """``randomness.seed`` of a run; 0 where the config gives none."""
+    seed = (cfg.get('randomness') or {}).get('seed')
+    return 0 if seed is None else int(seed)
+
+
 def check_same_run(work_dir: str, cfg: Config, seed: int) -> None:
     """Raise ``ValueError`` naming the options that differ from those of the run that ``work_dir`` holds."""
     path = osp.join(work_dir, 'run.json')

@@ -156,6 +156,7 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
     if num_fake or not first or num_real < out.train_dataloader.batch_size * get_world_size():
         _fill_batches(out, own['replay'].get('ratio', '1:1') if num_fake else None)
     _set_evaluation(out, own, scenario, files)
+    out.custom_hooks = [*(out.get('custom_hooks') or []), dict(type='PredictionGridHook')]
     out.work_dir = files.train
     out.experiment_name = f'{osp.basename(osp.normpath(work_dir))}_step_{step}'
     if out.get('visualizer'):

@@ -16,8 +16,9 @@ from .checkpoint import is_whole
 class StepFiles:
     """Where a learning step keeps its files.
 
-    ``step_<t>/`` holds the plain ``config.py`` and ``checkpoint.pth`` and, once the step is finished, ``result.json``;
-    ``train/`` is the work dir of its mmengine Runner, ``fakes/`` its buffer.
+    ``step_<t>/`` holds the plain ``config.py`` and ``checkpoint.pth`` and, once the step is finished,
+    ``confusion.csv`` (test pixels by class and predicted class) and ``result.json``; ``train/`` is the work dir of its
+    mmengine Runner, ``fakes/`` its buffer.
     """
     work_dir: str
     step: int
@@ -37,6 +38,10 @@ class StepFiles:
     @property
     def result(self) -> str:
         return osp.join(self.folder, 'result.json')
+
+    @property
+    def confusion(self) -> str:
+        return osp.join(self.folder, 'confusion.csv')
 
     @property
     def train(self) -> str:

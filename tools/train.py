@@ -11,6 +11,10 @@ def parse_args():
     parser.add_argument('--work-dir', help='where logs, checkpoints and results go (default: work_dirs/CONFIG)')
     parser.add_argument('--step', type=int, help='run this learning step only; the step before it must be finished')
     parser.add_argument('--resume', action='store_true', help='accepted for habit: a run always continues by itself')
+    parser.add_argument(
+        '--dry-run',
+        action='store_true',
+        help='print the plan and check every path, class and checkpoint; trains nothing, makes no work dir')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (needs an accelerator)')
     parser.add_argument('--seed', type=int, help='random seed of the run (default: 0)')
     parser.add_argument(
@@ -42,7 +46,11 @@ def main():
         cfg.only_step = args.step
     if args.amp:
         enable_amp(cfg)
-    RUNNERS.build(cfg).train()
+    if args.dry_run:
+        from mmseg_hrhf.dry_run import dry_run
+        print(dry_run(cfg))
+    else:
+        RUNNERS.build(cfg).train()
 
 
 if __name__ == '__main__':

@@ -1,12 +1,29 @@
 """IoU by groups of classes: old, new and all, without and with background."""
 from __future__ import annotations
 
-from typing import Mapping, Sequence
+from typing import Mapping, Optional, Sequence
 
 import numpy as np
+import torch
 from mmengine.logging import MMLogger, print_log
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
+from torch import Tensor
+
+
+def confusion_counts(prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
+    """Pixels by class and predicted class.
+
+    Args:
+        prediction, label: class indices, of one shape.
+        num_classes: C.
+        ignore_index: label of pixels that do not count.
+    Returns:
+        (C, C) int64; row: class in the label, column: predicted class.
+    """
+    counted = label != ignore_index
+    pairs = label[counted].long() * num_classes + prediction[counted].long()
+    return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def group_means(iou: np.ndarray, groups: Mapping[str, Sequence[int]]) -> dict[str, float]:
@@ -37,6 +54,7 @@ class IncrementalIoUMetric(IoUMetric):
 
     IoUs come from one confusion count over the whole set. Besides what ``IoUMetric`` reports (its ``mIoU`` has
     background in, like ``mIoU_all_with_background``) there are :func:`group_means` and ``IoU/<class>`` for every class.
+    After an evaluation, ``confusion`` holds the (C, C) pixel counts (see :func:`confusion_counts`).
 
     Args:
         groups: class indices of ``old``, ``new`` and ``all``, without background.
@@ -46,11 +64,31 @@ class IncrementalIoUMetric(IoUMetric):
     def __init__(self, groups: Mapping[str, Sequence[int]], **kwargs) -> None:
         super().__init__(**kwargs)
         self.groups = {name: tuple(classes) for name, classes in groups.items()}
+        self.confusion: Optional[np.ndarray] = None
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        super().process(data_batch, data_samples)
+        if self.format_only:
+            return
+        num_classes = len(self.dataset_meta['classes'])
+        # Behind each image's areas goes its own confusion, so that ranks and repeated images are counted as IoU's are;
+        # its non-zero entries only: an image shows few of the classes.
+        for i, sample in enumerate(data_samples, start=len(self.results) - len(data_samples)):
+            prediction = sample['pred_sem_seg']['data'].squeeze()
+            label = sample['gt_sem_seg']['data'].squeeze().to(prediction)
+            counts = confusion_counts(prediction, label, num_classes, self.ignore_index).flatten().cpu()
+            pairs = counts.nonzero()[:, 0]
+            self.results[i] = (*self.results[i], (pairs, counts[pairs]))
 
     def compute_metrics(self, results: list) -> dict[str, float]:
-        metrics = super().compute_metrics(results)
+        metrics = super().compute_metrics([result[:4] for result in results])
         if self.format_only:
             return metrics
+        num_classes = len(self.dataset_meta['classes'])
+        confusion = torch.zeros(num_classes**2, dtype=torch.int64)
+        for *_, (pairs, counts) in results:
+            confusion[pairs] += counts
+        self.confusion = confusion.reshape(num_classes, num_classes).numpy()
         intersect, union = (sum(result[i] for result in results).double().numpy() for i in (0, 1))
         iou = np.full(len(union), np.nan)
         np.divide(intersect, union, out=iou, where=union > 0)

@@ -16,7 +16,8 @@ class FakeImageBuffer:
     """A folder of PNG images, one record per image, and the fingerprint of what made them.
 
     ``images/000000.png`` and so on; ``blank.png``, their common empty mask; ``fingerprint.json``; while being filled
-    ``batches/*.json``, each written after the images it records; once full ``manifest.jsonl``.
+    ``batches/*.json``, each written after the images it records; once full ``manifest.jsonl``. ``curves/*.json`` has
+    the losses of each batch over its iterations.
 
     Args:
         folder: the buffer's own folder.
@@ -38,6 +39,9 @@ class FakeImageBuffer:
 
     def image_path(self, index: int) -> Path:
         return self.folder / 'images' / f'{index:06d}.png'
+
+    def _curve_path(self, start: int) -> Path:
+        return self.folder / 'curves' / f'{start:06d}.json'
 
     def _batch_path(self, start: int) -> Path:
         return self.folder / 'batches' / f'{start:06d}.json'
@@ -86,13 +90,14 @@ class FakeImageBuffer:
         path = self.folder / record['image']
         return path.exists() and path.stat().st_size == record['bytes']
 
-    def add_batch(self, start: int, images: np.ndarray, records: Sequence[dict]) -> None:
+    def add_batch(self, start: int, images: np.ndarray, records: Sequence[dict], curve: Optional[dict] = None) -> None:
         """Store images ``start``, ``start + 1``, ...
 
         Args:
             start: position of the first.
             images: (N, H, W, 3) uint8 RGB.
             records: JSON data about each image.
+            curve: losses of the batch by term, and their ``iteration``: lists of one length.
         """
         if len(images) != len(records):
             raise ValueError(f'{len(images)} images, but {len(records)} records.')
@@ -101,6 +106,8 @@ class FakeImageBuffer:
             path = self.image_path(start + offset)
             self._write_png(path, image)
             entries.append(dict(record, image=str(path.relative_to(self.folder)), bytes=path.stat().st_size))
+        if curve:
+            write_json(self._curve_path(start), curve)
         write_json(self._batch_path(start), entries)
 
     def close(self) -> None:
@@ -127,6 +134,10 @@ class FakeImageBuffer:
             raise ValueError(f'{self.manifest} lists {len(records)} images, but {self.num_images} are declared: '
                              f'delete {self.folder} to have them made again.')
         return records
+
+    def curves(self) -> list[dict]:
+        """The losses of each batch over its iterations, in order; empty if none were recorded."""
+        return [read_json(path) for path in sorted(self.folder.glob('curves/*.json'))]
 
     def load(self, index: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB of an image."""

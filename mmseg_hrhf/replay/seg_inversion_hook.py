@@ -18,26 +18,11 @@ from tqdm import tqdm
 
 from ..checkpoint import weights_fingerprint
 from ..files import PathLike
-from ..inversion.pixels import PixelSpace
 from ..inversion.request import FakeRequest, plan_requests
-from ..methods.logits import predicted_logits
 from .buffer import FakeImageBuffer
-
-
-@torch.no_grad()
-def recognised(model: nn.Module, images: torch.Tensor) -> torch.Tensor:
-    """Share of pixels that ``model`` gives each class.
-
-    Args:
-        model: segmentor.
-        images: (N, H, W, 3) uint8 RGB, as stored.
-    Returns:
-        (N, K) shares on the CPU; rows sum to 1.
-    """
-    device = next(model.parameters()).device
-    space = PixelSpace(model.data_preprocessor, device)
-    labels = predicted_logits(model, space.to_network(space.from_pixels(images))).argmax(1).flatten(1)
-    return torch.stack([(labels == c).float().mean(1) for c in range(model.num_classes)], dim=1).cpu()
+from .loss_curve import thin_curve
+from .recognition import recognised
+from .show_buffer import show_buffer
 
 
 def fill_buffer(buffer: FakeImageBuffer, teacher: nn.Module, inversion: dict, seed: int) -> None:
@@ -90,7 +75,10 @@ def fill_buffer(buffer: FakeImageBuffer, teacher: nn.Module, inversion: dict, se
 
 def _synthesise(buffer: FakeImageBuffer, teacher: nn.Module, generator, request: FakeRequest, start: int,
                 bar: tqdm) -> str:
+    curve = []
+
     def on_iteration(losses: dict) -> None:
+        curve.append(losses)
         bar.update()
         bar.set_postfix({name: f'{value:.3g}' for name, value in losses.items()}, refresh=False)
 
@@ -101,7 +89,7 @@ def _synthesise(buffer: FakeImageBuffer, teacher: nn.Module, generator, request:
         held = [round(float(shares[i, c]), 5) for c in classes]
         records.append(
             dict(classes=list(classes), r=batch.r[i], seed=request.seed, losses=batch.losses, teacher_share=held))
-    buffer.add_batch(start, batch.images.numpy(), records)
+    buffer.add_batch(start, batch.images.numpy(), records, thin_curve(curve))
     asked = [share > 0 for record in records for share in record['teacher_share']]
     losses = ', '.join(f'{name} {value:.3g}' for name, value in batch.losses.items())
     return f'{losses}; the teacher finds {sum(asked)} of {len(asked)} classes'
@@ -138,6 +126,8 @@ class SegInversionHook(Hook):
         if model.teacher is None:
             raise ValueError('SegInversionHook needs a model with a teacher: the first step has none to invert.')
         fill_buffer(self.buffer, model.teacher, self.inversion, self.seed)
+        palette = runner.train_dataloader.dataset.metainfo['palette']
+        show_buffer(self.buffer, model.teacher, palette, runner.visualizer)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # inversion's batches are larger than training's
         loop = runner.train_loop

@@ -84,3 +84,24 @@ def test_class_that_neither_occurs_nor_is_predicted_has_no_iou():
 
 def test_class_predicted_where_it_is_not_counts_as_zero():
     assert evaluate(sample([[3, 1, 2]], [[0, 1, 2]]))['IoU/c'] == 0
+
+
+def test_confusion_by_hand_has_truth_in_rows_and_leaves_ignored_pixels_out():
+    metric = IncrementalIoUMetric(groups=GROUPS)
+    metric.dataset_meta = dict(classes=('background', 'a', 'b', 'c'))
+    metric.process({}, [sample([[0, 1, 2, 2, 3]], [[0, 1, 1, 2, 255]])])
+    metric.process({}, [sample([[3, 3]], [[0, 1]])])
+    metrics = metric.evaluate(2)
+    assert metric.confusion.tolist() == [[1, 0, 0, 1], [0, 1, 1, 1], [0, 0, 1, 0], [0, 0, 0, 0]]
+    # Its diagonal over its unions is the IoU.
+    union = metric.confusion.sum(0) + metric.confusion.sum(1) - metric.confusion.diagonal()
+    assert metrics['IoU/a'] == pytest.approx(100 * metric.confusion[1, 1] / union[1])
+
+
+def test_confusion_counts_an_image_once_that_a_sampler_repeats():
+    metric = IncrementalIoUMetric(groups=GROUPS)
+    metric.dataset_meta = dict(classes=('background', 'a', 'b', 'c'))
+    for _ in range(2):
+        metric.process({}, [sample([[1, 2]], [[1, 1]])])
+    metric.evaluate(1)
+    assert metric.confusion.sum() == 2

@@ -1,0 +1,125 @@
+"""What a run is going to do: found, and refused where it cannot be done, before anything is trained."""
+from __future__ import annotations
+
+from typing import Optional
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.dist import get_world_size
+from mmseg.registry import MODELS, TASK_UTILS
+
+from .datasets.incremental import build_source, presence_of, scenario_of, select_images
+from .methods.classifier_growth import check_growth
+from .methods.logits import check_head, main_head
+from .replay.sampler import split_batch
+from .step_config import is_epoch_based, method_class, num_fake_images, replay_options, step_config, training_scenario
+
+
+def check_options(cfg: Config) -> None:
+    """Check what can be said of ``scenario``, ``method`` and ``replay`` without looking at any data.
+
+    Raises:
+        ValueError: names the option and the remedy.
+    """
+    for key in ('scenario', 'method'):
+        if not isinstance(cfg.get(key), dict):
+            raise ValueError(f'The config has no {key}=dict(...): take one from configs/_base_/methods or see '
+                             'docs/get_started.md.')
+    method_class(cfg)
+    replay = replay_options(cfg)
+    if replay is not None:
+        _check_inversion(replay['inversion'])
+
+
+def _check_inversion(options: dict) -> None:
+    """Build what synthesises: its options must not come to light after step 0."""
+    try:
+        TASK_UTILS.build(options)
+    except (TypeError, KeyError) as error:
+        raise ValueError(f'replay.inversion={dict(options)} cannot be built: {str(error).splitlines()[0]}') from error
+
+
+def iterations(cfg: Config, num_real: int) -> int:
+    """Iterations that a step's config trains for.
+
+    Args:
+        cfg: of the step, from :func:`~.step_config.step_config`.
+        num_real: its training images.
+    """
+    if not is_epoch_based(cfg):
+        return int(cfg.train_cfg.max_iters)
+    loader, ranks = cfg.train_dataloader, get_world_size()
+    sampler = loader.get('sampler') or {}
+    if sampler.get('type') == 'RealFakeSampler':
+        ratio = sampler.get('ratio')
+        real = loader.batch_size if ratio is None else split_batch(loader.batch_size, ratio)[0]
+        per_epoch = -(-num_real // (real * ranks))
+    else:
+        on_rank = -(-num_real // ranks)
+        per_epoch = on_rank // loader.batch_size if loader.get('drop_last') else -(-on_rank // loader.batch_size)
+    return int(cfg.train_cfg.max_epochs) * per_epoch
+
+
+class RunPlan:
+    """Scenario, data and config of every step of a run.
+
+    Args:
+        cfg: of the run, see :class:`~.incremental_runner.IncrementalRunner`.
+        work_dir: absolute path; nothing is written into it but the class index.
+        seed: of the run.
+        cache_dir: folder of the class index; None: the masks are read and nothing is written.
+    Raises:
+        ValueError: what is wrong with config or data.
+    """
+
+    def __init__(self, cfg: Config, work_dir: str, seed: int, cache_dir: Optional[str]) -> None:
+        self.cfg = cfg
+        self.work_dir = work_dir
+        self.train_source = build_source(cfg.train_dataloader.dataset)
+        test_loader = cfg.get('test_dataloader') or cfg.val_dataloader
+        self.test_source = build_source(test_loader.dataset, test_mode=True)
+        self.scenario = scenario_of(self.train_source, cfg.scenario)
+        self.method = method_class(cfg)
+        last = self.scenario.num_steps - 1
+        self.steps = [last] if self.method.joint else list(range(last + 1))
+        presence = presence_of(self.train_source, self.scenario, cache_dir)
+        self.train_positions = {t: self._training_images(t, presence) for t in self.steps}
+        self.num_real = {t: len(positions) for t, positions in self.train_positions.items()}
+        presence = presence_of(self.test_source, self.scenario, cache_dir)
+        self.test_positions = {
+            t: select_images(self.test_source, self.scenario, presence, t, True) for t in self.steps
+        }
+        # Every step's config is built now: what cannot be configured must not come to light hours later.
+        self.configs = {t: step_config(cfg, self.scenario, t, work_dir, self.num_real[t], seed) for t in self.steps}
+
+    def learns(self, step: int) -> tuple[str, ...]:
+        """Names of the classes whose labels the step trains on."""
+        return self.scenario.seen_classes(step) if self.method.joint else self.scenario.steps[step]
+
+    def _training_images(self, step: int, presence: np.ndarray) -> np.ndarray:
+        options, learnt = training_scenario(self.cfg, self.scenario, step)
+        scenario = scenario_of(self.train_source, options)
+        return select_images(self.train_source, scenario, presence, learnt, False)
+
+    def check_model(self) -> None:
+        """Build the networks of the first two steps: what cannot be distilled or grown must come to light now."""
+        if len(self.steps) > 1:
+            first, second = (MODELS.build(self.configs[t].model.student) for t in (0, 1))
+            check_growth(first, second)
+            if self.method.needs_teacher:
+                check_head(main_head(second))
+
+    def describe(self) -> str:
+        """One table of the plan."""
+        lines = [
+            f'{self.cfg.method["type"]}, {self.scenario.setting}, {self.scenario.label_protocol} labels, work dir '
+            f'{self.work_dir}',
+            f'{"step":>4} {"classes":>7} {"images":>7} {"fakes":>6} {"iterations":>10} {"test":>6}  learns',
+        ]
+        for t in self.steps:
+            learns = ', '.join(self.learns(t))
+            fakes = num_fake_images(self.cfg, t, self.num_real[t])
+            lines.append(f'{t:>4} {self.scenario.num_classes(t):>7} {self.num_real[t]:>7} {fakes:>6} '
+                         f'{iterations(self.configs[t], self.num_real[t]):>10} {len(self.test_positions[t]):>6}  '
+                         f'{learns if len(learns) < 70 else learns[:66] + " ..."}')
+        return '\n'.join(lines)

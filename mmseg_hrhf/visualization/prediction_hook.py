@@ -1,0 +1,62 @@
+"""Segmentations of a step's first test images, to whatever backends mmengine's Visualizer writes to."""
+from __future__ import annotations
+
+import io
+from typing import Optional, Sequence
+
+import numpy as np
+from mmengine.dist import is_main_process
+from mmengine.fileio import get as read_bytes
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from PIL import Image
+
+from .grid import colour_mask, image_grid, overlay
+
+_CELL = (192, 256)
+
+
+@HOOKS.register_module()
+class PredictionGridHook(Hook):
+    """Send one picture after each test: a row for an image, with input, prediction over it, and ground truth.
+
+    Args:
+        num_images: rows.
+        tag: name of the picture in the backends.
+    """
+    priority = 'LOW'
+
+    def __init__(self, num_images: int = 6, tag: str = 'segmentations') -> None:
+        self.num_images = num_images
+        self.tag = tag
+        self._cells: list[np.ndarray] = []
+
+    def before_test_epoch(self, runner) -> None:
+        self._cells = []
+
+    def after_test_iter(self, runner, batch_idx: int, data_batch: Optional[dict] = None,
+                        outputs: Optional[Sequence] = None) -> None:
+        if not is_main_process():
+            return
+        palette = runner.test_loop.dataloader.dataset.metainfo['palette']
+        for sample in list(outputs or ())[:self.num_images - len(self._cells) // 3]:
+            image = _read_rgb(sample.img_path)
+            prediction = _mask(sample.pred_sem_seg)
+            truth = _mask(sample.gt_sem_seg) if 'gt_sem_seg' in sample else np.zeros_like(prediction)
+            # A pipeline may resize the labels with the image: pictures are shown at the prediction's size.
+            image = np.asarray(Image.fromarray(image).resize(prediction.shape[::-1]))
+            self._cells += [image, overlay(image, prediction, palette), colour_mask(truth, palette)]
+
+    def after_test_epoch(self, runner, metrics: Optional[dict] = None) -> None:
+        if self._cells:
+            runner.visualizer.add_image(self.tag, image_grid(self._cells, 3, _CELL), step=runner.iter)
+            self._cells = []
+
+
+def _mask(data) -> np.ndarray:
+    return data.data.squeeze().cpu().numpy().astype(np.uint8)
+
+
+def _read_rgb(path: str) -> np.ndarray:
+    with Image.open(io.BytesIO(read_bytes(path))) as image:
+        return np.asarray(image.convert('RGB'))
