@@ -4,8 +4,8 @@ import ast
 # imports only what stands before it, or beside it in its own package.
 ORDER = [
     'version', 'files', 'visualization', 'scenario', 'image_list', 'checkpoint', 'step_files', 'datasets', 'losses',
-    'methods', 'inversion', 'replay', 'head_classes', 'step_config', 'plain_step', 'evaluation', 'distributed', 'config_file',
-    'testing', 'run_identity', 'run_plan', 'dry_run', 'incremental_runner', 'comparison'
+    'methods', 'inversion', 'replay', 'head_classes', 'step_config', 'plain_step', 'evaluation', 'distributed',
+    'config_file', 'testing', 'run_identity', 'run_plan', 'dry_run', 'incremental_runner', 'comparison', 'report'
 ]
 
 

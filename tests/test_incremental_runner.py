@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS, RUNNERS
 
 from mmseg_hrhf.checkpoint import load_checkpoint
+from mmseg_hrhf.evaluation.confusion_file import read_confusion
 from mmseg_hrhf.files import sha256
 from mmseg_hrhf.replay import FakeImageBuffer
 from mmseg_hrhf.step_files import latest_training_checkpoint
@@ -57,6 +58,17 @@ def test_two_steps_leave_a_table_and_plain_checkpoints(tiny_config):
     assert '| 1 | blue | 8 | 4 |' in (work / 'results.md').read_text()
     buffer = FakeImageBuffer(work / 'step_1' / 'fakes', 4)
     assert buffer.is_full() and buffer.load(3).shape == (48, 48, 3)
+    assert [curve['iteration'] for curve in buffer.curves()] == [[1, 2, 3, 4]] * 2
+    # The confusion's diagonal over its unions is the IoU.
+    classes, counts = read_confusion(work / 'step_1' / 'confusion.csv')
+    union = counts.sum(0) + counts.sum(1) - counts.diagonal()
+    assert classes[3] == 'blue'
+    assert 100 * counts[3, 3] / union[3] == pytest.approx(results[1]['metrics']['IoU/blue'])
+    # mmengine's Visualizer had fakes, segmentations and the inversion's losses.
+    pictures = {path.name for path in (work / 'step_1' / 'train').glob('*/vis_data/vis_image/*')}
+    assert pictures == {'fakes_0.png', 'fakes_as_the_teacher_sees_them_0.png', 'segmentations_32.png'}
+    scalars = next((work / 'step_1' / 'train').glob('*/vis_data/scalars.json')).read_text()
+    assert scalars.count('"inversion/classification"') == 4
 
 
 def test_iteration_based_loop_with_workers_and_no_fakes_at_step_0(tiny_iter_config):

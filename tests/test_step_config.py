@@ -26,7 +26,7 @@ def test_step_1_has_a_teacher_of_the_classes_before_and_mixed_batches(tiny_confi
     assert out.model.teacher_checkpoint == '/run/step_0/checkpoint.pth'
     assert out.train_dataloader.sampler == dict(type='RealFakeSampler', batch_size=4, ratio='1:1', infinite=False)
     assert out.train_dataloader.dataset.num_fake == 4
-    assert [hook.type for hook in out.custom_hooks] == ['SegInversionHook']
+    assert [hook.type for hook in out.custom_hooks] == ['SegInversionHook', 'PredictionGridHook']
     assert out.randomness.seed == 6
 
 
