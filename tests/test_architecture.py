@@ -3,9 +3,32 @@ import ast
 # scenario -> datasets -> losses -> methods and inversion -> replay -> step config -> evaluation -> runner: a module
 # imports only what stands before it, or beside it in its own package.
 ORDER = [
-    'version', 'files', 'visualization', 'scenario', 'image_list', 'checkpoint', 'step_files', 'datasets', 'losses',
-    'methods', 'inversion', 'replay', 'head_classes', 'step_config', 'plain_step', 'evaluation', 'distributed',
-    'config_file', 'testing', 'run_identity', 'run_plan', 'dry_run', 'incremental_runner', 'comparison', 'report'
+    'version',
+    'files',
+    'visualization',
+    'scenario',
+    'image_list',
+    'checkpoint',
+    'step_files',
+    'datasets',
+    'losses',
+    'methods',
+    'inversion',
+    'replay',
+    'head_classes',
+    'step_config',
+    'plain_step',
+    'evaluation',
+    'distributed',
+    'config_file',
+    'testing',
+    'run_identity',
+    'run_plan',
+    'dry_run',
+    'incremental_runner',
+    'comparison',
+    'figures',
+    'report',
 ]
 
 

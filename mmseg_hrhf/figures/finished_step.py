@@ -1,0 +1,78 @@
+"""A finished step as a frozen network and its test images."""
+from __future__ import annotations
+
+import os.path as osp
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmseg.registry import DATASETS, MODELS
+from PIL import Image
+
+from ..checkpoint import load_checkpoint
+from ..files import PathLike
+from ..scenario import IGNORE
+
+_UNLABELLED = (224, 224, 224)
+
+
+class FinishedStep:
+    """The plain config and checkpoint that a step leaves.
+
+    Args:
+        folder: ``WORK_DIR/step_<t>``.
+        device: that the network runs on.
+    Raises:
+        ValueError: the folder holds no finished step.
+    """
+
+    def __init__(self, folder: PathLike, device: str = 'cpu') -> None:
+        config, checkpoint = (osp.join(folder, name) for name in ('config.py', 'checkpoint.pth'))
+        for path in (config, checkpoint):
+            if not osp.exists(path):
+                raise ValueError(f'{folder} is no finished step: {osp.basename(path)} is missing. Name a folder '
+                                 'WORK_DIR/step_<t> of a run.')
+        self.cfg = Config.fromfile(config)
+        init_default_scope(self.cfg.get('default_scope', 'mmseg'))
+        model = revert_sync_batchnorm(MODELS.build(self.cfg.model))
+        model.load_state_dict(load_checkpoint(checkpoint)['state_dict'])
+        self.model = model.eval().requires_grad_(False).to(device)
+        metainfo = self.cfg.test_dataloader.dataset.metainfo
+        self.classes, self.palette = tuple(metainfo['classes']), np.array(metainfo['palette'], dtype=np.uint8)
+        self._dataset = None
+
+    @property
+    def dataset(self):
+        """The step's test images, as mmseg evaluates them."""
+        if self._dataset is None:
+            self._dataset = DATASETS.build(self.cfg.test_dataloader.dataset)
+        return self._dataset
+
+    def names(self) -> list[str]:
+        """File name of each test image, without its suffix."""
+        infos = (self.dataset.get_data_info(i) for i in range(len(self.dataset)))
+        return [osp.splitext(osp.basename(info['img_path']))[0] for info in infos]
+
+    def image(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        with Image.open(self.dataset.get_data_info(index)['img_path']) as image:
+            return np.asarray(image.convert('RGB'))
+
+    def labels(self, index: int) -> np.ndarray:
+        """(H, W) class indices of the ground truth, 255 where there is none."""
+        return self.dataset[index]['data_samples'].gt_sem_seg.data[0].numpy()
+
+    @torch.no_grad()
+    def predict(self, index: int) -> np.ndarray:
+        """(H, W) class indices that the network predicts."""
+        sample, = self.model.test_step(pseudo_collate([self.dataset[index]]))
+        return sample.pred_sem_seg.data[0].cpu().numpy()
+
+    def coloured(self, labels: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 picture of (H, W) class indices in the dataset's palette; unlabelled pixels are grey."""
+        table = np.full((IGNORE + 1, 3), _UNLABELLED, dtype=np.uint8)
+        table[:len(self.palette)] = self.palette
+        return table[labels]

@@ -1,0 +1,77 @@
+"""Input, what each system predicts, ground truth (Fig. 4)."""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Mapping, Sequence
+
+import numpy as np
+
+from ..files import PathLike, atomic_write
+from .finished_step import FinishedStep
+
+
+def choose_images(step: FinishedStep, number: int, new_classes: Sequence[str]) -> list[int]:
+    """Test images that show old and new classes, spread evenly over the list.
+
+    Args:
+        step: whose test images are looked through.
+        number: at most this many.
+        new_classes: learnt after step 0. Images with an old class beside a new one come first, then images with
+            several classes, then the others.
+    """
+    new = {step.classes.index(name) for name in new_classes}
+
+    def interest(index: int) -> int:
+        held = set(np.unique(step.labels(index)).tolist()) & set(range(1, len(step.classes)))
+        return bool(held & new) + bool(held - new) if held else -1
+
+    ranks = [interest(i) for i in range(len(step.dataset))]
+    chosen: list[int] = []
+    for rank in (2, 1, 0):
+        held = [i for i, value in enumerate(ranks) if value == rank]
+        wanted = min(number - len(chosen), len(held))
+        chosen += [held[i * len(held) // wanted] for i in range(wanted)]
+    return chosen
+
+
+def draw_predictions(systems: Mapping[str, FinishedStep], indices: Sequence[int], path: PathLike) -> None:
+    """Write a picture: a row per image; columns input, each system, ground truth; the classes' colours below.
+
+    Args:
+        systems: the same step of each system, by name; all must know the same classes.
+        indices: test images.
+        path: of the picture; its suffix names the format.
+    Raises:
+        ValueError: systems with other classes.
+    """
+    first = next(iter(systems.values()))
+    for name, step in systems.items():
+        if step.classes != first.classes:
+            raise ValueError(f'{name} knows other classes ({", ".join(step.classes)}) than the first system '
+                             f'({", ".join(first.classes)}): compare the same step of the same task.')
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    from matplotlib.patches import Patch
+    heads = ['input', *systems, 'ground truth']
+    figure, axes = plt.subplots(len(indices), len(heads), squeeze=False,
+                                figsize=(1.9 * len(heads), 1.6 * len(indices) + 0.6))
+    for row, index in zip(axes, indices):
+        labels = first.labels(index)
+        pictures = [first.image(index)]
+        for step in systems.values():
+            pictures.append(step.coloured(step.predict(index)))
+        pictures.append(first.coloured(labels))
+        for axis, picture in zip(row, pictures):
+            axis.imshow(picture, interpolation='nearest')
+            axis.set_axis_off()
+    for axis, head in zip(axes[0], heads):
+        axis.set_title(head, fontsize=9)
+    patches = [Patch(facecolor=colour / 255, edgecolor='0.5', label=name)
+               for name, colour in zip(first.classes, first.palette)]
+    figure.tight_layout(pad=0.3)
+    figure.legend(handles=patches, loc='upper center', bbox_to_anchor=(0.5, 0.0), ncols=min(8, len(patches)),
+                  fontsize=8, frameon=False)
+    with atomic_write(path) as file:
+        figure.savefig(file, format=Path(path).suffix.lstrip('.'), dpi=130, bbox_inches='tight')
+    plt.close(figure)

@@ -1,0 +1,56 @@
+"""Draw fakes from the same noise with different r, for one and for several classes (Fig. 3).
+
+    python tools/plot_scales.py CONFIG WORK_DIR/step_0 --classes cat dog cat+dog --out scales.png
+"""
+import argparse
+import os
+import sys
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of the run, for its replay.inversion')
+    parser.add_argument('step', help='folder of a finished step')
+    parser.add_argument('--classes', nargs='+', required=True, metavar='NAME[+NAME...]', help='an image for each')
+    parser.add_argument('--r', nargs='+', type=float, default=[0.5, 1, 5, 10, 20])
+    parser.add_argument('--seed', type=int, default=0, help='of the noise')
+    parser.add_argument('--out', default='scales.png', help='picture to write (.png, .svg, .pdf)')
+    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    import torch
+
+    from mmseg_hrhf.config_file import load_config
+    from mmseg_hrhf.figures.finished_step import FinishedStep
+    from mmseg_hrhf.figures.scales import draw_scales, invert_scales
+    from mmseg_hrhf.replay.recognition import recognised
+    inversion = (load_config(args.config, args.cfg_options).get('replay') or {}).get('inversion')
+    if inversion is None:
+        raise ValueError(f'{args.config} has no replay.inversion: name the config of a run with fake images.')
+    step = FinishedStep(args.step, args.device)
+    names = [text.split('+') for text in args.classes]
+    for name in (name for image in names for name in image):
+        if name not in step.classes[1:]:
+            raise ValueError(f'{args.step} knows no class {name!r}; it knows {", ".join(step.classes[1:])}.')
+    indices = [[step.classes.index(name) for name in image] for image in names]
+    images = invert_scales(step, inversion, indices, args.r, args.seed)
+    shares = {}
+    for r, batch in images.items():
+        area = recognised(step.model, batch)
+        shares[r] = torch.stack([area[i, held].sum() for i, held in enumerate(indices)])
+        print(f'r = {r:g}: mean area {100 * float(shares[r].mean()):.1f} %')
+    draw_scales(images, shares, names, args.out)
+    print(args.out)
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except ValueError as error:
+        if os.environ.get('HRHF_TRACEBACK'):
+            raise
+        sys.exit(f'error: {error}')
