@@ -28,7 +28,6 @@ ORDER = [
     'incremental_runner',
     'comparison',
     'figures',
-    'report',
 ]
 
 
