@@ -1,0 +1,72 @@
+"""The page docs/model_zoo_compat.md from the results of the families."""
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+
+from zoo_families import FAMILIES
+
+BEGIN, END = '<!-- zoo table begins -->', '<!-- zoo table ends -->'
+CHECKS = ('step_0', 'step_1', 'inversion', 'distilled', 'teacher_unchanged', 'plain_checkpoint')
+
+
+def passed(result: dict) -> bool:
+    return result['plain'] and 'error' not in result and all(result[name] for name in CHECKS)
+
+
+def group_of(result: dict) -> str:
+    return result['needs'] or 'bare stack'
+
+
+def mark(result: dict, name: str) -> str:
+    return 'yes' if result.get(name) else 'no' if 'error' not in result else '-'
+
+
+def kept(result: dict) -> str:
+    """Whether growth left the old classes' probabilities alone."""
+    growth = result.get('growth')
+    if growth is None:
+        return '-'
+    return 'yes' if growth['probability'] < 1e-4 else f'shifts by {growth["probability"]:.2g}'
+
+
+def row(result: dict) -> str:
+    notes = list(result.get('notes', []))
+    if 'error' in result:
+        notes.append(('trains without us, but: ' if result['plain'] else 'does not train without us here: ')
+                     + result['error'].replace('|', '/').replace('\n', ' '))
+    elif not all(result[name] for name in CHECKS):
+        notes.append('failed: ' + ', '.join(name for name in CHECKS if not result[name]))
+    cells = [result['family'], f'`{result["config"]}`', 'yes' if result['plain'] else 'no', mark(result, 'step_0'),
+             mark(result, 'step_1'), mark(result, 'inversion'), kept(result), '; '.join(notes)]
+    return '| ' + ' | '.join(cells) + ' |'
+
+
+def write_page(folder: Path, page: Path) -> str:
+    """Replace the part of ``page`` between the marks by the table of all results. Returns the counts."""
+    results = [json.loads((folder / f'{name}.json').read_text()) for name in FAMILIES
+               if (folder / f'{name}.json').exists()]
+    counts = []
+    groups = list(dict.fromkeys(group_of(result) for result in results))
+    for group in sorted(groups, key=lambda name: name != 'bare stack'):
+        members = [result for result in results if group_of(result) == group]
+        counts.append(f'| {group} | {len(members)} | {sum(result["plain"] for result in members)} | '
+                      f'{sum(map(passed, members))} |')
+    counts.append(f'| **all** | {len(results)} | {sum(result["plain"] for result in results)} | '
+                  f'**{sum(map(passed, results))}** |')
+    stacks = sorted({', '.join(f'{name} {number}' for name, number in result['versions'].items())
+                     for result in results if result['versions']})
+    text = '\n'.join([
+        BEGIN,
+        f'Machine: {os.cpu_count()} cores of an {platform.machine()} CPU, no GPU; one thread a process. Stacks: '
+        + '; '.join(stacks) + '.', '',
+        '| needs | families | trainable without us | pass with us |', '|---|---|---|---|', *counts, '',
+        '| family | config | trains without us | step 0 | step 1 | inversion | old probabilities kept at growth | note |',
+        '|---|---|---|---|---|---|---|---|', *map(row, results), END
+    ])
+    before, _, rest = page.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    page.write_text(before + text + after)
+    return '\n'.join(counts)
