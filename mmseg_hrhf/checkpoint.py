@@ -13,11 +13,17 @@ from torch import Tensor
 from .files import PathLike, atomic_write
 
 
-def save_checkpoint(path: PathLike, state_dict: Mapping[str, Tensor], meta: dict) -> None:
-    """Write ``{'state_dict', 'meta'}`` whole or not at all."""
+def save_checkpoint(path: PathLike,
+                    state_dict: Mapping[str, Tensor],
+                    meta: dict,
+                    method_state: Optional[dict] = None) -> None:
+    """Write ``{'state_dict', 'meta'}`` whole or not at all; a method's state, if any, as ``'method_state'`` beside."""
     state_dict = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
+    checkpoint = dict(state_dict=state_dict, meta=meta)
+    if method_state:
+        checkpoint['method_state'] = method_state
     with atomic_write(path) as file:
-        torch.save(dict(state_dict=state_dict, meta=meta), file)
+        torch.save(checkpoint, file)
 
 
 def is_whole(path: PathLike) -> bool:

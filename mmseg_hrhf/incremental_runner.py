@@ -135,7 +135,7 @@ class IncrementalRunner:
             setting=self.scenario.setting,
             label_protocol=self.scenario.label_protocol,
             mmseg_hrhf=__version__)
-        save_checkpoint(files.checkpoint, model.state_dict(), meta)
+        save_checkpoint(files.checkpoint, model.state_dict(), meta, model.method_state())
         write_plain_config(self.cfg, self.scenario, step, self.plan.test_source, self.plan.test_positions[step], files)
         write_confusion(files.confusion, self.scenario.class_names(step), confusion)
         write_json(

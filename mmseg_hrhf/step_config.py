@@ -150,6 +150,9 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
         scenario=options,
         step=learnt,
         cache_dir=osp.join(work_dir, 'class_index'))
+    hooks = [dict(type=name) for name in method_class(cfg).hooks]
+    if hooks:
+        out.custom_hooks = list(out.get('custom_hooks') or []) + hooks
     num_fake = num_fake_images(cfg, step, num_real)
     if num_fake:
         _add_fake_images(out, own, files, num_fake, seed + step)

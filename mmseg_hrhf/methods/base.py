@@ -34,6 +34,8 @@ class IncrementalSegmentor(BaseModel):
     shares_first_step = True
     # Whether there is a single step, on all classes at once, in place of the last one.
     joint = False
+    # Registered names of the hooks it needs in training.
+    hooks: tuple[str, ...] = ()
 
     def __init__(self,
                  student: dict,
@@ -46,10 +48,12 @@ class IncrementalSegmentor(BaseModel):
         self.data_preprocessor = student.data_preprocessor
         self.classifier_start = classifier_start
         self._hidden_teacher: list[nn.Module] = []
+        self._previous_state: Optional[dict] = None
         if teacher is not None:
             teacher = revert_sync_batchnorm(MODELS.build(teacher))
-            state = load_checkpoint(teacher_checkpoint, teacher.num_classes)['state_dict']
-            _load_strictly(teacher, state, teacher_checkpoint)
+            checkpoint = load_checkpoint(teacher_checkpoint, teacher.num_classes)
+            _load_strictly(teacher, checkpoint['state_dict'], teacher_checkpoint)
+            self._previous_state = checkpoint.get('method_state')
             self._hidden_teacher = [teacher.eval().requires_grad_(False)]
         self.first_step = teacher is None
         self._register_state_dict_hook(_drop_student_prefix)
@@ -98,6 +102,10 @@ class IncrementalSegmentor(BaseModel):
         size = data_samples[0].gt_sem_seg.shape
         logits = resize(captured[0], size=size, mode='bilinear', align_corners=self.student.align_corners)
         return losses, logits
+
+    def method_state(self) -> dict:
+        """What the next step needs beside the weights, as plain data and tensors; the checkpoint keeps it."""
+        return {}
 
     @torch.no_grad()
     def teacher_logits(self, inputs: Tensor) -> Tensor:

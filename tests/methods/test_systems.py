@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
 from mmseg.registry import MODELS, RUNNERS
 
 from mmseg_hrhf.checkpoint import load_checkpoint
@@ -53,6 +56,7 @@ def with_first_step(cfg, shared_first_step):
     ('LwF', {'decode.loss_ce', 'loss_kd'}),
     ('ILT', {'decode.loss_ce', 'loss_kd', 'loss_features'}),
     ('MiB', {'decode.loss_ce', 'loss_kd'}),
+    ('PLOP', {'decode.loss_ce', 'loss_pod'}),
 ])
 def test_a_system_continues_a_shared_first_step(tiny_iter_config, tmp_path, shared_first_step, system, terms):
     cfg = with_first_step(of_system(tiny_iter_config, system, tmp_path / 'work'), shared_first_step)
@@ -72,6 +76,46 @@ def test_lwf_mc_trains_its_own_first_step(tiny_iter_config, tmp_path):
     terms = [{key for key in curves(cfg.work_dir, step)[0] if 'loss' in key} for step in (0, 1)]
     assert terms == [{'loss', 'decode.loss_bce'}, {'loss', 'decode.loss_bce', 'loss_kd'}]
     assert set(weights(cfg.work_dir, 1)) == set(MODELS.build(cfg.model).state_dict())
+
+
+@HOOKS.register_module()
+class StopAfter(Hook):
+    """Ends a run in its middle, as a killed job does."""
+
+    def __init__(self, iteration):
+        self.iteration = iteration
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if not runner.model.first_step and runner.iter + 1 == self.iteration:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize('system', ['EWC', 'RW'])
+def test_importance_goes_from_step_to_step(tiny_iter_config, tmp_path, system):
+    cfg = of_system(tiny_iter_config, system, tmp_path / 'work')
+    assert len(RUNNERS.build(cfg).train()) == 2
+    assert finite(record[key] for record in curves(cfg.work_dir, 1) for key in ('loss', 'penalty'))
+    for step in (0, 1):
+        state = load_checkpoint(Path(cfg.work_dir) / f'step_{step}' / 'checkpoint.pth')['method_state']
+        assert state['method'] == system
+        assert state['fisher']['decode_head.conv_seg.bias'].shape == (3 + step, )
+        assert set(state['fisher']) == set(dict(MODELS.build(cfg.model).named_parameters()))
+
+
+def test_a_stopped_step_goes_on_to_the_same_importance(tiny_iter_config, tmp_path):
+    whole = of_system(tiny_iter_config, 'PI', tmp_path / 'whole', iterations=4)
+    RUNNERS.build(whole).train()
+    stopped = of_system(tiny_iter_config, 'PI', tmp_path / 'stopped', iterations=4)
+    shutil.copytree(tmp_path / 'whole' / 'step_0', tmp_path / 'stopped' / 'step_0')
+    stopping = Config(dict(stopped._cfg_dict.to_dict(), custom_hooks=[dict(type='StopAfter', iteration=3)]))
+    with pytest.raises(KeyboardInterrupt):
+        RUNNERS.build(stopping).train()
+    RUNNERS.build(stopped).train()
+    one, other = (load_checkpoint(cfg.work_dir + '/step_1/checkpoint.pth')['method_state']['score']
+                  for cfg in (whole, stopped))
+    assert one.keys() == other.keys()
+    for name, score in one.items():
+        torch.testing.assert_close(score, other[name])
 
 
 def test_joint_trains_the_last_step_alone_on_all_classes(tiny_iter_config, tmp_path):

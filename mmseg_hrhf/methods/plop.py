@@ -1,0 +1,101 @@
+"""PLOP: pooled outputs and pseudo-labels."""
+from __future__ import annotations
+
+import functools
+import math
+from typing import Callable, Optional
+
+import torch
+import torch.nn.functional as F
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from ..losses.pod import fold_new_logits, pod_distance
+from ..losses.pseudo_labels import entropy_histogram, median_thresholds, pseudo_labels
+from .base import IncrementalSegmentor
+from .head_losses import HeadLoss, replace_losses
+from .loss_weight import check_weight
+from .relabelling import with_labels
+from .stages import captured_stages
+
+
+@MODELS.register_module()
+class PLOP(IncrementalSegmentor):
+    """Local POD on features and logits, and the teacher's labels where it is sure (Douillard et al., CVPR 2021).
+
+    POD compares the backbone's stages and the logits at the resolution of the last one, and is the stronger the more
+    classes there are per new one. An image's segmentation loss weighs as much as the share of its background on which
+    the teacher is sure; both hold for auxiliary heads too. Thresholds are medians over the step's images, found before
+    its first iteration (``PseudoLabelHook``).
+
+    Args:
+        pod_weight: of the distance of a stage.
+        logits_weight: of the distance of the logits.
+        min_threshold: normalised entropy below which the teacher is sure whatever the median.
+        **kwargs: see :class:`IncrementalSegmentor`.
+    """
+    hooks = ('PseudoLabelHook', 'TrainingStateHook')
+
+    def __init__(self,
+                 *,
+                 pod_weight: float = 0.01,
+                 logits_weight: float = 0.0005,
+                 min_threshold: float = 0.001,
+                 **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.pod_weight = check_weight('pod_weight', pod_weight)
+        self.logits_weight = check_weight('logits_weight', logits_weight)
+        self.min_threshold = check_weight('min_threshold', min_threshold)
+        self.thresholds: Optional[Tensor] = None
+        self._image_weight: Optional[Tensor] = None
+        if not self.first_step:
+            replace_losses(self.student, functools.partial(ImageWeightedLoss, image_weight=lambda: self._image_weight))
+
+    def entropy_histogram(self, inputs: Tensor, data_samples: list) -> Tensor:
+        """(K, bins) counts of the teacher's entropies on a batch's background."""
+        return entropy_histogram(self.teacher_logits(inputs), _labels(data_samples))
+
+    def set_thresholds(self, histogram: Tensor) -> None:
+        """Take the medians of what :meth:`entropy_histogram` counted over all images."""
+        self.thresholds = median_thresholds(histogram, self.min_threshold)
+
+    def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
+        with captured_stages(self.teacher) as old_stages:
+            teacher_logits = self.teacher_logits(inputs)
+        labels, self._image_weight = pseudo_labels(_labels(data_samples), teacher_logits, self.thresholds)
+        with captured_stages(self.student) as new_stages:
+            losses, student_logits = self.student_loss(inputs, with_labels(data_samples, labels))
+        num_old, num_classes = self.teacher.num_classes, self.student.num_classes
+        distances = [self.pod_weight * pod_distance(new, old) for new, old in zip(new_stages, old_stages)]
+        new, old = (F.adaptive_avg_pool2d(logits, old_stages[-1].shape[2:])
+                    for logits in (fold_new_logits(student_logits, num_old), teacher_logits))
+        distances.append(self.logits_weight * pod_distance(new, old))
+        losses['loss_pod'] = math.sqrt(num_classes / (num_classes - num_old)) * torch.stack(distances).mean()
+        return losses
+
+    def training_state(self) -> dict:
+        return {} if self.thresholds is None else dict(thresholds=self.thresholds.cpu())
+
+    def load_training_state(self, state: dict) -> None:
+        self.thresholds = state.get('thresholds')
+
+
+class ImageWeightedLoss(HeadLoss):
+    """A head's own loss with a weight for each image.
+
+    Args:
+        inner, num_classes: see :class:`HeadLoss`.
+        image_weight: gives the (N,) weights of the batch.
+    """
+
+    def __init__(self, inner: nn.Module, num_classes: int, image_weight: Callable[[], Tensor]) -> None:
+        super().__init__(inner, num_classes)
+        self.image_weight = image_weight
+
+    def class_loss(self, logits: Tensor, labels: Tensor, weight: Optional[Tensor] = None, **kwargs) -> Tensor:
+        weights = self.image_weight().view(-1, 1, 1).expand(labels.shape)
+        return self.inner(logits, labels, weight=weights if weight is None else weight * weights, **kwargs)
+
+
+def _labels(data_samples: list) -> Tensor:
+    return torch.stack([sample.gt_sem_seg.data[0] for sample in data_samples])
