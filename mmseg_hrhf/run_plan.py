@@ -10,6 +10,7 @@ from mmseg.registry import MODELS, TASK_UTILS
 
 from .datasets.incremental import build_source, presence_of, scenario_of, select_images
 from .methods.classifier_growth import check_growth
+from .methods.head_losses import check_losses
 from .methods.logits import check_head, main_head
 from .replay.sampler import split_batch
 from .step_config import is_epoch_based, method_class, num_fake_images, replay_options, step_config, training_scenario
@@ -108,6 +109,8 @@ class RunPlan:
             check_growth(first, second)
             if self.method.needs_teacher:
                 check_head(main_head(second))
+            if self.method.replaces_losses:
+                check_losses(second)
 
     def describe(self) -> str:
         """One table of the plan."""

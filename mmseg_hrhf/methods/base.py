@@ -34,6 +34,8 @@ class IncrementalSegmentor(BaseModel):
     shares_first_step = True
     # Whether there is a single step, on all classes at once, in place of the last one.
     joint = False
+    # Whether it puts its own loss in the place of the heads' per-pixel losses.
+    replaces_losses = False
     # Registered names of the hooks it needs in training.
     hooks: tuple[str, ...] = ()
 

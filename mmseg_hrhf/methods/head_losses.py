@@ -5,7 +5,7 @@ from typing import Callable, Iterator
 
 from torch import Tensor, nn
 
-from .logits import main_head
+from .logits import main_head, predicts_scores
 
 
 class HeadLoss(nn.Module):
@@ -43,12 +43,21 @@ def replace_losses(segmentor: nn.Module, make: Callable[[nn.Module, int], HeadLo
         segmentor: student.
         make: from a loss and the number of classes to what stands in for it.
     """
+    check_losses(segmentor)
     for head in class_heads(segmentor):
         losses = head.loss_decode
         if isinstance(losses, nn.ModuleList):
             head.loss_decode = nn.ModuleList(make(loss, head.num_classes) for loss in losses)
         else:
             head.loss_decode = make(losses, head.num_classes)
+
+
+def check_losses(segmentor: nn.Module) -> None:
+    """Raise ``ValueError`` for a head whose loss is not one on per-pixel logits, and so cannot be replaced."""
+    for head in class_heads(segmentor):
+        if predicts_scores(head) or not hasattr(head, 'loss_decode'):
+            raise ValueError(f'{type(head).__name__} has no per-pixel loss that this method could replace by its own: '
+                             'choose a method that leaves losses as they are, such as HRHF or LwF.')
 
 
 def class_heads(segmentor: nn.Module) -> Iterator[nn.Module]:

@@ -135,11 +135,9 @@ class ImportanceSegmentor(IncrementalSegmentor):
 
 
 def with_first_rows(tensor: Tensor, rows: Tensor) -> Tensor:
-    """``tensor`` with its first rows, or all of it, replaced: a parameter may have grown since ``rows`` were made."""
-    if rows.shape == tensor.shape:
-        return rows.to(tensor).clone()
+    """``tensor`` with its first rows replaced: a parameter may have grown, in any dimension, since they were made."""
     out = tensor.clone()
-    out[:len(rows)] = rows.to(out)
+    out[tuple(slice(size) for size in rows.shape)] = rows.to(out)
     return out
 
 

@@ -82,7 +82,12 @@ def predicted_logits(segmentor: nn.Module, inputs: Tensor) -> Tensor:
     shape = inputs.shape[2:]
     metas = [dict(ori_shape=shape, img_shape=shape, pad_shape=shape, padding_size=[0] * 4) for _ in range(len(inputs))]
     output = segmentor.encode_decode(inputs, metas)
-    return log_probability(output) if _is_any(main_head(segmentor), _PREDICT_SCORES) else output
+    return log_probability(output) if predicts_scores(main_head(segmentor)) else output
+
+
+def predicts_scores(head: nn.Module) -> bool:
+    """Whether a head's prediction is non-negative scores over queries instead of per-pixel logits."""
+    return _is_any(head, _PREDICT_SCORES)
 
 
 def _is_any(head: nn.Module, names) -> bool:

@@ -25,6 +25,7 @@ class LwFMC(IncrementalSegmentor):
             background, and here is no softmax.
         **kwargs: see :class:`IncrementalSegmentor`.
     """
+    replaces_losses = True
     shares_first_step = False
 
     def __init__(self, *, kd_weight: float = 10.0, classifier_start: str = 'random', **kwargs) -> None:

@@ -25,6 +25,8 @@ class MiB(IncrementalSegmentor):
         **kwargs: see :class:`IncrementalSegmentor`.
     """
 
+    replaces_losses = True
+
     def __init__(self, *, kd_weight: float = 10.0, **kwargs) -> None:
         super().__init__(**kwargs)
         self.kd_weight = check_weight('kd_weight', kd_weight)

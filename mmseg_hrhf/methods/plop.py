@@ -34,6 +34,7 @@ class PLOP(IncrementalSegmentor):
         min_threshold: normalised entropy below which the teacher is sure whatever the median.
         **kwargs: see :class:`IncrementalSegmentor`.
     """
+    replaces_losses = True
     hooks = ('PseudoLabelHook', 'TrainingStateHook')
 
     def __init__(self,

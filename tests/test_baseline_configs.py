@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmseg_hrhf.run_plan import check_options
+from mmseg_hrhf.scenario import Scenario
+from mmseg_hrhf.step_config import method_class, num_fake_images, step_config
+
+CONFIGS = sorted((Path(__file__).parents[1] / 'configs' / 'baselines').glob('*.py'))
+
+
+def test_there_is_one_for_every_system_of_the_comparison():
+    assert len(CONFIGS) == 10
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_a_baseline_differs_from_hrhf_in_its_method_alone(path, repo):
+    cfg, hrhf = Config.fromfile(path), Config.fromfile(repo / 'configs/hrhf/voc_15-1.py')
+    check_options(cfg)
+    scenario = Scenario.build({f'class {i}': i for i in range(1, 21)}, **cfg.scenario)
+    assert num_fake_images(cfg, 5, 500) == 0
+    last = step_config(cfg, scenario, 5, '/w', 500, 0)
+    assert last.model.type == cfg.method.type and last.model.student.decode_head.num_classes == 21
+    joint = method_class(cfg).joint
+    assert last.optim_wrapper.optimizer.lr == (0.01 if joint else 0.001)
+    assert ('teacher' in last.model) != joint
+    changed = {key for key in hrhf if cfg.get(key) != hrhf[key]}
+    assert changed == ({'method', 'scenario'} if path.stem.startswith('plop') else {'method'})
+    weights = dict(mib=100.0, ewc=500.0, pi=500.0, rw=100.0, lwf=100.0, ilt=100.0)
+    name = path.stem.split('_')[0]
+    if name in weights:
+        assert cfg.method.get('kd_weight', cfg.method.get('weight')) == weights[name]
+
+
+def test_joint_learns_all_classes_from_every_image_that_shows_one(repo):
+    cfg = Config.fromfile(repo / 'configs/baselines/joint_voc_15-1.py')
+    cfg.scenario.setting = 'disjoint'
+    scenario = Scenario.build({f'class {i}': i for i in range(1, 21)}, **cfg.scenario)
+    data = step_config(cfg, scenario, 5, '/w', 500, 0).train_dataloader.dataset
+    assert data.step == 0 and data.scenario.steps == [[f'class {i}' for i in range(1, 21)]]
+    assert 'task' not in data.scenario and 'setting' not in data.scenario
