@@ -58,7 +58,7 @@ class PLOP(IncrementalSegmentor):
 
     def set_thresholds(self, histogram: Tensor) -> None:
         """Take the medians of what :meth:`entropy_histogram` counted over all images."""
-        self.thresholds = median_thresholds(histogram, self.min_threshold)
+        self.thresholds = median_thresholds(histogram.cpu(), self.min_threshold)
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
         with captured_stages(self.teacher) as old_stages:
