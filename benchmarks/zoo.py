@@ -2,9 +2,9 @@
 
     python benchmarks/zoo.py --out work_dirs/zoo [--families segformer ocrnet ...] [--jobs 2]
 
-One process a family; tiny generated images, no download. Results are one JSON file a family in ``--out``: the same command
-goes on where it stopped, and other interpreters (with mmcv's compiled ops, with mmdetection) add their families to the
-same folder. ``--again`` runs families that have a result; ``--table`` only writes the page.
+One process a family; tiny generated images, no download. Results are one JSON file a family in ``--out``: the same
+command goes on where it stopped, and other interpreters (with mmcv's compiled ops, with mmdetection) add their families
+to the same folder. ``--again`` runs families that have a result; ``--table`` only writes the page.
 """
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def run(name: str, out: Path, timeout: int) -> dict:
     path = out / f'{name}.json'
     with tempfile.TemporaryDirectory() as work:
         # Forked, so that the toolbox is imported once.
-        process = multiprocessing.get_context('fork').Process(target=_run, args=(name, Path(work), path.with_suffix('')))
+        fork = multiprocessing.get_context('fork')
+        process = fork.Process(target=_run, args=(name, Path(work), path.with_suffix('')))
         process.start()
         process.join(timeout)
         error = f'the process ended with code {process.exitcode}'

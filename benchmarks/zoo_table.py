@@ -8,7 +8,7 @@ from pathlib import Path
 
 from zoo_families import FAMILIES
 
-BEGIN, END = '<!-- zoo table begins -->', '<!-- zoo table ends -->'
+MARKS = '<!-- zoo table begins -->', '<!-- zoo table ends -->'
 CHECKS = ('step_0', 'step_1', 'inversion', 'distilled', 'teacher_unchanged', 'plain_checkpoint')
 
 
@@ -59,14 +59,18 @@ def write_page(folder: Path, page: Path) -> str:
     stacks = sorted({', '.join(f'{name} {number}' for name, number in result['versions'].items())
                      for result in results if result['versions']})
     text = '\n'.join([
-        BEGIN,
         f'Machine: {os.cpu_count()} cores of an {platform.machine()} CPU, no GPU; one thread a process. Stacks: '
         + '; '.join(stacks) + '.', '',
         '| needs | families | trainable without us | pass with us |', '|---|---|---|---|', *counts, '',
-        '| family | config | trains without us | step 0 | step 1 | inversion | old probabilities kept at growth | note |',
-        '|---|---|---|---|---|---|---|---|', *map(row, results), END
+        '| family | config | trains without us | step 0 | step 1 | inversion | old probabilities kept at growth | note '
+        '|', '|---|---|---|---|---|---|---|---|', *map(row, results)
     ])
-    before, _, rest = page.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
-    page.write_text(before + text + after)
+    replace_between(page, MARKS, text)
     return '\n'.join(counts)
+
+
+def replace_between(page: Path, marks: tuple[str, str], text: str) -> None:
+    """Replace what stands between two marks."""
+    before, _, rest = page.read_text().partition(marks[0])
+    after = rest.partition(marks[1])[2]
+    page.write_text(f'{before}{marks[0]}\n{text}\n{marks[1]}{after}')
