@@ -1,8 +1,6 @@
 """Other ground truth for a batch."""
 from __future__ import annotations
 
-import copy
-
 from mmengine.structures import PixelData
 from torch import Tensor
 
@@ -11,7 +9,7 @@ def with_labels(data_samples: list, labels: Tensor) -> list:
     """The samples with other ground truth (N, H, W); the given samples stay as they are."""
     relabelled = []
     for sample, label in zip(data_samples, labels):
-        sample = copy.copy(sample)
+        sample = sample.new()  # a shallow copy would share the list of its fields with the original
         sample.gt_sem_seg = PixelData(data=label[None])
         relabelled.append(sample)
     return relabelled
