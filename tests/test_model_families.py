@@ -12,6 +12,7 @@ from mmseg.structures import SegDataSample
 from mmseg_hrhf.checkpoint import save_checkpoint, weights_fingerprint
 from mmseg_hrhf.head_classes import set_classes
 from mmseg_hrhf.inversion.request import FakeRequest
+from mmseg_hrhf.methods.head_losses import check_losses, class_heads
 from mmseg_hrhf.methods.logits import predicted_logits
 
 SIDE, OLD, NEW = 64, 3, 4
@@ -22,7 +23,8 @@ PLAIN = dict(num_classes=19, norm_cfg=NORM, dropout_ratio=0., align_corners=Fals
 
 def resnet(stages=2):
     return dict(type='ResNet', depth=18, base_channels=4, stem_channels=4, num_stages=stages,
-                out_indices=tuple(range(stages)), strides=(1, 2, 2, 2)[:stages], dilations=(1, ) * stages, norm_cfg=NORM)
+                out_indices=tuple(range(stages)), strides=(1, 2, 2, 2)[:stages], dilations=(1, ) * stages,
+                norm_cfg=NORM)
 
 
 def vit(**options):
@@ -91,7 +93,8 @@ FAMILIES = {
                      dict(type='OhemCrossEntropy', thres=0.9, min_kept=100, loss_weight=1.0)])), True),
     'cascade (OCRNet)': (
         encoder_decoder(
-            resnet(), [fcn(in_channels=8, in_index=1), dict(fcn(type='OCRHead', in_channels=8, in_index=1, ocr_channels=4), num_convs=None)],
+            resnet(), [fcn(in_channels=8, in_index=1),
+                       dict(fcn(type='OCRHead', in_channels=8, in_index=1, ocr_channels=4), num_convs=None)],
             type='CascadeEncoderDecoder', num_stages=2), False),
     'iterative head (K-Net)': (
         encoder_decoder(resnet(), dict(type='IterativeDecodeHead', num_stages=2, kernel_generate_head=fcn(),
@@ -180,3 +183,12 @@ def test_a_step_of_each_family(model, family):
     assert weights_fingerprint(model.teacher.state_dict()) == before and not model.teacher.training
     # The state is that of the bare segmentor.
     MODELS.build(set_classes(config(family), NAMES)).load_state_dict(model.state_dict(), strict=True)
+
+
+def test_losses_of_each_family_can_be_replaced_or_are_refused(model, family):
+    if 'query' in family:
+        with pytest.raises(ValueError, match='MaskFormerHead has no per-pixel loss'):
+            check_losses(model.student)
+        return
+    check_losses(model.student)
+    assert all(head.loss_decode is not None for head in class_heads(model.student))

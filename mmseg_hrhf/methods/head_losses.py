@@ -69,4 +69,5 @@ def class_heads(segmentor: nn.Module) -> Iterator[nn.Module]:
             continue
         for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
             if head.num_classes == num_classes:
-                yield head
+                # K-Net's stages share the loss of its first part.
+                yield getattr(head, 'kernel_generate_head', head)
