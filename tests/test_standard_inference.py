@@ -1,0 +1,38 @@
+"""mmseg's ways to predict load what a step leaves: here of a cascade, trained through two steps."""
+import copy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mmengine.config import Config
+from mmengine.runner import Runner
+from mmseg.apis import MMSegInferencer, inference_model, init_model
+from mmseg.registry import RUNNERS
+
+
+@pytest.fixture
+def cascade(tiny_iter_config):
+    cfg = tiny_iter_config
+    head = dict(copy.deepcopy(cfg.model.decode_head), type='FCNHead', num_convs=1)
+    regions = dict(type='OCRHead', in_channels=8, in_index=1, channels=8, ocr_channels=4, num_classes=4,
+                   dropout_ratio=0., norm_cfg=dict(type='BN', requires_grad=True), align_corners=False)
+    head.update(in_channels=8, in_index=1, input_transform=None)
+    cfg.model.update(type='CascadeEncoderDecoder', num_stages=2, decode_head=[head, regions])
+    cfg.model.pop('auxiliary_head', None)
+    return cfg
+
+
+def test_a_cascade_evaluates_and_predicts_without_us(cascade, tiny_root):
+    result = RUNNERS.build(cascade).train()[1]
+    step = Path(cascade.work_dir) / 'step_1'
+    config, checkpoint = str(step / 'config.py'), str(step / 'checkpoint.pth')
+    cfg = Config.fromfile(config)
+    assert [head.num_classes for head in cfg.model.decode_head] == [4, 4]
+    cfg.load_from, cfg.work_dir = checkpoint, str(step / 'plain')
+    assert Runner.from_cfg(cfg).test()['mIoU'] == pytest.approx(result['metrics']['mIoU'], abs=1e-4)
+    image = str(tiny_root / 'images' / 'val' / '004.png')
+    model = init_model(config, checkpoint, device='cpu')
+    predicted = inference_model(model, image).pred_sem_seg.data[0].numpy()
+    assert model.dataset_meta['classes'] == ('background', 'red', 'green', 'blue')
+    inferred = MMSegInferencer(model=config, weights=checkpoint, device='cpu')(image)['predictions']
+    assert np.array_equal(predicted, inferred)
