@@ -29,7 +29,8 @@ from .plain_step import write_plain_config
 from .run_identity import check_same_run, claim_work_dir, run_seed
 from .run_plan import RunPlan, check_options
 from .step_config import num_fake_images
-from .step_files import StepFiles, latest_training_checkpoint
+from .step_files import StepFiles
+from .training import resume_point
 from .version import __version__
 
 
@@ -100,9 +101,9 @@ class IncrementalRunner:
         print_log(f'Step {step} of {self.scenario.num_steps - 1} begins: {names}', logger=self.logger)
         if cfg.model.get('teacher') is not None:
             load_checkpoint(cfg.model.teacher_checkpoint, self.scenario.num_classes(step - 1))
-        latest = latest_training_checkpoint(files.train)
-        if latest is not None:
-            cfg.load_from, cfg.resume = latest, True
+        point = resume_point(files.train)
+        if point is not None:
+            cfg.load_from, cfg.resume = point, True
         wrap_for_cpu(cfg)
         runner = Runner.from_cfg(cfg)
         model = runner.train()

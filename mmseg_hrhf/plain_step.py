@@ -44,6 +44,8 @@ def write_plain_config(cfg: Config, scenario: Scenario, step: int, source: BaseS
     evaluator = copy.deepcopy(out.get('test_evaluator') or out.val_evaluator)
     for key in _TRAINING_KEYS:
         out.pop(key, None)
+    if out.get('default_hooks'):
+        out.default_hooks.pop('checkpoint', None)  # may be ours
     preprocessor = out.pop('data_preprocessor', None)
     if preprocessor is not None:
         out.model.setdefault('data_preprocessor', preprocessor)

@@ -8,7 +8,6 @@ import os.path as osp
 from typing import Optional
 
 from mmengine.config import Config
-from mmengine.dist import get_world_size
 from mmseg.registry import MODELS
 
 from .head_classes import set_classes
@@ -21,6 +20,9 @@ from .step_files import StepFiles
 OWN_KEYS = ('scenario', 'method', 'replay', 'incremental_overrides', 'runner_type', 'only_step', 'comparison')
 _REPLAY_OPTIONS = ('ratio', 'num_images', 'inversion')
 PACKAGE = 'mmseg_hrhf'
+_LOOPS = dict(EpochBasedTrainLoop='ResumableEpochLoop', IterBasedTrainLoop='ResumableIterLoop')
+# What mmseg's schedules name; RealFakeSampler does either one's work.
+_SAMPLERS = ('DefaultSampler', 'InfiniteSampler')
 
 
 def method_class(cfg: Config) -> type[IncrementalSegmentor]:
@@ -94,7 +96,21 @@ def num_fake_images(cfg: Config, step: int, num_real: int) -> int:
 
 def is_epoch_based(cfg: Config) -> bool:
     """Whether the schedule counts epochs."""
-    return bool(cfg.train_cfg.get('by_epoch', cfg.train_cfg.get('type') == 'EpochBasedTrainLoop'))
+    return bool(cfg.train_cfg.get('by_epoch', _loop_type(cfg) == 'ResumableEpochLoop'))
+
+
+def _loop_type(cfg: Config) -> str:
+    """Name of the resumable loop for the config's.
+
+    Raises:
+        ValueError: a loop of another kind.
+    """
+    if 'type' not in cfg.train_cfg:
+        return 'ResumableEpochLoop' if cfg.train_cfg.get('by_epoch') else 'ResumableIterLoop'
+    kind = getattr(cfg.train_cfg.type, '__name__', cfg.train_cfg.type)
+    if kind not in _LOOPS:
+        raise ValueError(f'train_cfg.type={kind!r} cannot be resumed exactly: use one of {sorted(_LOOPS)}.')
+    return _LOOPS[kind]
 
 
 def plain_config(cfg: Config) -> Config:
@@ -156,10 +172,10 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
     num_fake = num_fake_images(cfg, step, num_real)
     if num_fake:
         _add_fake_images(out, own, files, num_fake, seed + step)
-    if num_fake or not first or num_real < out.train_dataloader.batch_size * get_world_size():
-        _fill_batches(out, own['replay'].get('ratio', '1:1') if num_fake else None)
+    _fill_batches(out, own['replay'].get('ratio', '1:1') if num_fake else None)
     _set_evaluation(out, own, scenario, files)
     out.custom_hooks = [*(out.get('custom_hooks') or []), dict(type='PredictionGridHook')]
+    _set_training(out, seed + step)
     out.work_dir = files.train
     out.experiment_name = f'{osp.basename(osp.normpath(work_dir))}_step_{step}'
     if out.get('visualizer'):
@@ -213,11 +229,32 @@ def _add_fake_images(out: Config, own: dict, files: StepFiles, num_fake: int, se
 
 
 def _fill_batches(out: Config, ratio: Optional[str]) -> None:
-    """A small step must still fill whole batches: batch norm over a single image of pooled features is undefined."""
+    """Whole batches, resumable at any. Half a batch will not do: batch norm of one pooled image is undefined."""
     loader = out.train_dataloader
+    sampler = loader.get('sampler') or {}
+    if sampler.get('type', 'DefaultSampler') not in _SAMPLERS:
+        raise ValueError(f'train_dataloader.sampler.type={sampler["type"]!r} would be replaced by RealFakeSampler, '
+                         f'which mixes real and fake images and can be resumed: name one of {list(_SAMPLERS)}.')
     loader.pop('batch_sampler', None)
     loader.sampler = dict(
-        type='RealFakeSampler', batch_size=loader.batch_size, ratio=ratio, infinite=not is_epoch_based(out))
+        type='RealFakeSampler',
+        batch_size=loader.batch_size,
+        ratio=ratio,
+        shuffle=sampler.get('shuffle', True),
+        infinite=not is_epoch_based(out))
+
+
+def _set_training(out: Config, seed: int) -> None:
+    """Resumption at any iteration: loop, seeds and, unless the config has one of its own, a ResumeHook."""
+    loop = _loop_type(out)
+    out.train_cfg.pop('by_epoch', None)
+    out.train_cfg.type = loop
+    hooks = list(out.get('custom_hooks') or [])
+    hooks.append(dict(type='IterationSeedHook', seed=seed))
+    chosen = [hook for hook in [*(out.get('default_hooks') or {}).values(), *hooks] if hook]
+    if not any(hook.get('type') == 'ResumeHook' for hook in chosen):
+        hooks.append(dict(type='ResumeHook'))
+    out.custom_hooks = hooks
 
 
 def _set_evaluation(out: Config, own: dict, scenario: Scenario, files: StepFiles) -> None:

@@ -87,7 +87,7 @@ train_cfg = dict(by_epoch=True, max_epochs=8, val_interval=8)
 default_hooks = dict(
     timer=dict(type='IterTimerHook'), logger=dict(type='LoggerHook', interval=1),
     param_scheduler=dict(type='ParamSchedulerHook'),
-    checkpoint=dict(type='CheckpointHook', by_epoch=True, interval=8),
+    checkpoint=dict(type='ResumeHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'), visualization=dict(type='SegVisualizationHook'))
 log_processor = dict(by_epoch=True)
 replay = dict(num_images=4, inversion=dict(size={SIDE}, batch_size=2, stages=[(0.5, 2), (1.0, 2)]))
@@ -115,7 +115,7 @@ def tiny_iter_config(tiny_config) -> Config:
     cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=6, val_interval=6)
     cfg.param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=6)]
     cfg.train_dataloader.sampler = dict(type='InfiniteSampler', shuffle=True)
-    cfg.default_hooks.checkpoint = dict(type='CheckpointHook', by_epoch=False, interval=2)
+    cfg.default_hooks.checkpoint = dict(type='ResumeHook', interval=2)
     cfg.default_hooks.logger.log_metric_by_epoch = False
     cfg.log_processor = dict(by_epoch=False)
     return cfg

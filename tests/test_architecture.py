@@ -5,6 +5,7 @@ import ast
 ORDER = [
     'version',
     'files',
+    'randomness',
     'visualization',
     'scenario',
     'image_list',
@@ -15,6 +16,7 @@ ORDER = [
     'methods',
     'inversion',
     'replay',
+    'training',
     'head_classes',
     'step_config',
     'plain_step',

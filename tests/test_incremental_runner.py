@@ -17,7 +17,6 @@ from mmseg_hrhf.checkpoint import load_checkpoint
 from mmseg_hrhf.evaluation.confusion_file import read_confusion
 from mmseg_hrhf.files import sha256
 from mmseg_hrhf.replay import FakeImageBuffer
-from mmseg_hrhf.step_files import latest_training_checkpoint
 
 
 def train(cfg):
@@ -139,17 +138,6 @@ def test_a_refused_config_does_not_claim_the_work_dir(tiny_config):
     tiny_config.train_dataloader.batch_size = 4
     RUNNERS.build(tiny_config)
     assert (Path(tiny_config.work_dir) / 'run.json').exists()
-
-
-def test_resume_goes_back_to_the_last_whole_checkpoint(tmp_path):
-    for iteration in (2, 4):
-        torch.save(dict(iteration=iteration), tmp_path / f'iter_{iteration}.pth')
-        os.utime(tmp_path / f'iter_{iteration}.pth', (iteration, iteration))
-    assert latest_training_checkpoint(tmp_path) is None
-    (tmp_path / 'last_checkpoint').write_text('/elsewhere/iter_4.pth')
-    assert latest_training_checkpoint(tmp_path) == str(tmp_path / 'iter_4.pth')
-    (tmp_path / 'iter_4.pth').write_bytes(b'PK')
-    assert latest_training_checkpoint(tmp_path) == str(tmp_path / 'iter_2.pth')
 
 
 def test_a_step_needs_its_predecessor(tiny_config):

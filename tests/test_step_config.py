@@ -4,17 +4,19 @@ from mmengine.config import Config
 from mmseg_hrhf.scenario import Scenario
 from mmseg_hrhf.step_config import num_fake_images, plain_config, step_config
 
+SAMPLER = dict(type='RealFakeSampler', batch_size=4, ratio=None, shuffle=True, infinite=False)
+
 
 @pytest.fixture
 def scenario():
     return Scenario.build(dict(red=1, green=2, blue=3), task='2-1')
 
 
-def test_step_0_has_no_teacher_no_fakes_and_the_user_s_sampler(tiny_config, scenario):
+def test_step_0_has_no_teacher_and_no_fakes(tiny_config, scenario):
     out = step_config(tiny_config, scenario, 0, '/run', 13, seed=5)
     assert out.model.type == 'HRHF' and 'teacher' not in out.model
     assert out.model.student.decode_head.num_classes == 3
-    assert out.train_dataloader.sampler.type == 'DefaultSampler'
+    assert out.train_dataloader.sampler == SAMPLER
     assert out.train_dataloader.dataset.type == 'IncrementalDataset'
     assert out.randomness.seed == 5 and out.work_dir == '/run/step_0/train'
 
@@ -24,9 +26,12 @@ def test_step_1_has_a_teacher_of_the_classes_before_and_mixed_batches(tiny_confi
     assert out.model.student.decode_head.num_classes == 4
     assert out.model.teacher.decode_head.num_classes == 3
     assert out.model.teacher_checkpoint == '/run/step_0/checkpoint.pth'
-    assert out.train_dataloader.sampler == dict(type='RealFakeSampler', batch_size=4, ratio='1:1', infinite=False)
+    assert out.train_dataloader.sampler == dict(SAMPLER, ratio='1:1')
     assert out.train_dataloader.dataset.num_fake == 4
-    assert [hook.type for hook in out.custom_hooks] == ['SegInversionHook', 'PredictionGridHook']
+    assert [hook.type for hook in out.custom_hooks] == [
+        'SegInversionHook', 'PredictionGridHook', 'IterationSeedHook', 'ResumeHook'
+    ]
+    assert out.custom_hooks[0].seed == out.custom_hooks[2].seed == 6
     assert out.randomness.seed == 6
 
 
@@ -43,13 +48,39 @@ def test_overrides_hold_from_step_1_on(tiny_config, scenario):
 
 
 def test_iteration_based_steps_draw_without_end(tiny_iter_config, scenario):
-    assert step_config(tiny_iter_config, scenario, 1, '/w', 8, 0).train_dataloader.sampler.infinite
+    out = step_config(tiny_iter_config, scenario, 1, '/w', 8, 0)
+    assert out.train_dataloader.sampler.infinite and out.train_cfg.type == 'ResumableIterLoop'
 
 
-def test_a_step_smaller_than_a_batch_still_fills_it(tiny_config, scenario):
-    tiny_config.replay = None
-    out = step_config(tiny_config, scenario, 0, '/w', 1, 0)
-    assert out.train_dataloader.sampler == dict(type='RealFakeSampler', batch_size=4, ratio=None, infinite=False)
+@pytest.mark.parametrize('train_cfg, loop', [
+    (dict(by_epoch=True, max_epochs=2), 'ResumableEpochLoop'),
+    (dict(type='EpochBasedTrainLoop', max_epochs=2), 'ResumableEpochLoop'),
+    (dict(by_epoch=False, max_iters=2), 'ResumableIterLoop'),
+])
+def test_training_can_be_resumed_in_either_loop(tiny_config, scenario, train_cfg, loop):
+    tiny_config.pop('train_cfg')
+    tiny_config.train_cfg = train_cfg
+    out = step_config(tiny_config, scenario, 0, '/w', 13, 0)
+    length = {key: value for key, value in train_cfg.items() if key.startswith('max')}
+    assert out.train_cfg == dict(length, type=loop)
+
+
+def test_what_cannot_be_resumed_is_refused(tiny_config, scenario):
+    tiny_config.train_cfg = dict(type='MyLoop', max_epochs=2)
+    with pytest.raises(ValueError, match=r"train_cfg\.type='MyLoop'.*EpochBasedTrainLoop"):
+        step_config(tiny_config, scenario, 0, '/w', 13, 0)
+    tiny_config.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2)
+    tiny_config.train_dataloader.sampler = dict(type='ClassBalanced')
+    with pytest.raises(ValueError, match=r"sampler\.type='ClassBalanced' would be replaced.*DefaultSampler"):
+        step_config(tiny_config, scenario, 0, '/w', 13, 0)
+
+
+def test_the_user_s_order_and_resume_interval_are_kept(tiny_config, scenario):
+    tiny_config.train_dataloader.sampler.shuffle = False
+    tiny_config.default_hooks.checkpoint = dict(type='ResumeHook', interval=7)
+    out = step_config(tiny_config, scenario, 0, '/w', 13, 0)
+    assert out.train_dataloader.sampler.shuffle is False
+    assert [hook.type for hook in out.custom_hooks] == ['PredictionGridHook', 'IterationSeedHook']
 
 
 @pytest.mark.parametrize('num_real, expected', [(1, 512), (512, 512), (600, 600), (9000, 4096)])

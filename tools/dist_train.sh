@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
 # tools/dist_train.sh CONFIG GPUS [train.py options]
 # Several nodes: set NNODES, NODE_RANK, MASTER_ADDR and PORT, as for mmseg's script of this name.
-# Without a GPU it runs GPUS processes over gloo.
+# Without a GPU it runs GPUS processes over gloo. MAX_RESTARTS=N: when a process dies, all are started again, up to N
+# times, and go on from the last resume point; a dead process otherwise ends the job.
 set -e
 CONFIG=$1
 GPUS=$2
 NNODES=${NNODES:-1}
 NODE_RANK=${NODE_RANK:-0}
 PORT=${PORT:-29500}
+MAX_RESTARTS=${MAX_RESTARTS:-0}
 MASTER_ADDR=${MASTER_ADDR:-"127.0.0.1"}
 HERE=$(cd "$(dirname "$0")" && pwd)
 
@@ -17,4 +19,5 @@ PYTHONPATH="$HERE/..":$PYTHONPATH exec python -m torch.distributed.run \
     --master_addr="$MASTER_ADDR" \
     --nproc_per_node="$GPUS" \
     --master_port="$PORT" \
+    --max_restarts="$MAX_RESTARTS" \
     "$HERE/train.py" "$CONFIG" --launcher pytorch "${@:3}"

@@ -13,6 +13,7 @@ from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
 from ..image_list import load_image_list
+from ..randomness import sample_randomness
 from ..scenario import IGNORE, Scenario
 from .class_index import class_index
 
@@ -215,4 +216,5 @@ class IncrementalDataset(Dataset):
         return info
 
     def __getitem__(self, idx: int) -> Any:
-        return load_sample(self.source.pipeline, self, idx, self.source.max_refetch)
+        with sample_randomness(idx):
+            return load_sample(self.source.pipeline, self, idx, self.source.max_refetch)

@@ -9,6 +9,7 @@ from torch.utils.data import Dataset
 
 from ..datasets.incremental import load_sample
 from ..files import PathLike
+from ..randomness import sample_randomness
 from .buffer import FakeImageBuffer
 
 
@@ -69,4 +70,5 @@ class RealFakeDataset(Dataset):
         return self.num_real + self.num_fake
 
     def __getitem__(self, idx: int) -> Any:
-        return self.real[idx] if idx < self.num_real else self.fake[idx - self.num_real]
+        with sample_randomness(idx):
+            return self.real[int(idx)] if idx < self.num_real else self.fake[idx - self.num_real]

@@ -9,6 +9,8 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
+from ..randomness import FAKE_ORDER, FAKE_SAMPLE, REAL_ORDER, REAL_SAMPLE, SampleIndex
+
 
 def split_batch(batch_size: int, ratio: str) -> tuple[int, int]:
     """Real and fake images in a batch.
@@ -39,12 +41,15 @@ class RealFakeSampler(Sampler):
 
     An epoch is one pass over the real images; where they do not fill the last batch, some come twice, so every batch
     is whole and every rank has as many. Fake images are drawn without replacement until all have come, then anew,
-    across epochs. What comes k-th depends on the seed and k alone, so any position can be resumed.
+    across epochs. What comes k-th, and how it is augmented, depends on the seed and k alone, so any position can be
+    resumed, with any number of data workers. The batches that all ranks draw at once are one batch of a single process
+    of as many images.
 
     Args:
         dataset: has ``num_real`` and ``num_fake`` (real first), or is all real.
         batch_size: images per batch and rank.
         ratio: ``'real:fake'`` in every batch; None for real images alone.
+        shuffle: False keeps the datasets' own order.
         infinite: go on without end (iteration-based loops) instead of stopping after each epoch.
         seed: one for all ranks; drawn and shared if None.
     """
@@ -53,6 +58,7 @@ class RealFakeSampler(Sampler):
                  dataset,
                  batch_size: int,
                  ratio: Optional[str] = None,
+                 shuffle: bool = True,
                  infinite: bool = False,
                  seed: Optional[int] = None) -> None:
         self.rank, self.world_size = get_dist_info()
@@ -63,11 +69,13 @@ class RealFakeSampler(Sampler):
             raise ValueError(f'RealFakeSampler needs images to draw from; got {self.num_real} real and '
                              f'{self.num_fake} fake.')
         self.batch_size = batch_size
+        self.shuffle = shuffle
         self.infinite = infinite
         self.seed = sync_random_seed() if seed is None else seed
         self.batches_per_epoch = -(-self.num_real // (self.real_per_batch * self.world_size))
         self.epoch = 0
         self._first_batch = 0
+        self._orders: dict[int, tuple[int, np.ndarray]] = {}
 
     def __len__(self) -> int:
         """Images per epoch and rank."""
@@ -84,31 +92,31 @@ class RealFakeSampler(Sampler):
         """
         self._first_batch = num_samples // self.batch_size
 
-    def __iter__(self) -> Iterator[int]:
+    def __iter__(self) -> Iterator[SampleIndex]:
         batch = self.epoch * self.batches_per_epoch + self._first_batch
         self._first_batch = 0
         last = None if self.infinite else (self.epoch + 1) * self.batches_per_epoch
         while last is None or batch < last:
             epoch, within = divmod(batch, self.batches_per_epoch)
-            real = self._real_order(epoch)
+            real = self._order(REAL_ORDER, epoch, self.num_real)
+            position = (batch * self.world_size + self.rank) * self.real_per_batch
             start = (within * self.world_size + self.rank) * self.real_per_batch
-            for i in range(start, start + self.real_per_batch):
-                yield int(real[i % self.num_real])
+            for i in range(self.real_per_batch):
+                index = int(real[(start + i) % self.num_real])
+                yield SampleIndex(index, (self.seed, REAL_SAMPLE, position + i))
             start = (batch * self.world_size + self.rank) * self.fake_per_batch
-            for i in range(start, start + self.fake_per_batch):
-                passes, at = divmod(i, self.num_fake)
-                yield self.num_real + int(self._fake_order(passes)[at])
+            for position in range(start, start + self.fake_per_batch):
+                passes, at = divmod(position, self.num_fake)
+                index = self.num_real + int(self._order(FAKE_ORDER, passes, self.num_fake)[at])
+                yield SampleIndex(index, (self.seed, FAKE_SAMPLE, position))
             batch += 1
 
-    def _real_order(self, epoch: int) -> np.ndarray:
-        return self._order('_real_cache', 0, epoch, self.num_real)
-
-    def _fake_order(self, passes: int) -> np.ndarray:
-        return self._order('_fake_cache', 1, passes, self.num_fake)
-
-    def _order(self, cache: str, stream: int, number: int, length: int) -> np.ndarray:
-        held = getattr(self, cache, None)
+    def _order(self, stream: int, number: int, length: int) -> np.ndarray:
+        """Order of the images of pass ``number``; that of the latest pass is kept."""
+        if not self.shuffle:
+            return np.arange(length)
+        held = self._orders.get(stream)
         if held is None or held[0] != number:
             held = number, np.random.default_rng([self.seed, stream, number]).permutation(length)
-            setattr(self, cache, held)
+            self._orders[stream] = held
         return held[1]

@@ -1,7 +1,6 @@
 """Fills the buffer of fake images before a step's first iteration."""
 from __future__ import annotations
 
-import logging
 import time
 
 import torch
@@ -10,8 +9,6 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmengine.runner import IterBasedTrainLoop
-from mmengine.runner.loops import _InfiniteDataloaderIterator
 from mmseg.registry import TASK_UTILS
 from torch import nn
 from tqdm import tqdm
@@ -19,6 +16,7 @@ from tqdm import tqdm
 from ..checkpoint import weights_fingerprint
 from ..files import PathLike
 from ..inversion.request import FakeRequest, plan_requests
+from ..randomness import INVERSION, seeded
 from .buffer import FakeImageBuffer
 from .loss_curve import thin_curve
 from .recognition import recognised
@@ -62,7 +60,9 @@ def fill_buffer(buffer: FakeImageBuffer, teacher: nn.Module, inversion: dict, se
               mininterval=1) as bar:
         for count, i in enumerate(mine):
             bar.set_description(f'SegInversion {count + 1}/{len(mine)}')
-            found = _synthesise(buffer, teacher, generator, requests[i], starts[i], bar)
+            # Some networks draw random numbers even in eval mode (SegNeXt).
+            with seeded(seed, INVERSION, i):
+                found = _synthesise(buffer, teacher, generator, requests[i], starts[i], bar)
             bar.update((count + 1) * generator.iterations() - bar.n)  # an early stop leaves iterations over
             if rank == 0:
                 left = (time.time() - began) / (count + 1) * (len(mine) - count - 1)
@@ -130,8 +130,3 @@ class SegInversionHook(Hook):
         show_buffer(self.buffer, model.teacher, palette, runner.visualizer)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()  # inversion's batches are larger than training's
-        loop = runner.train_loop
-        if isinstance(loop, IterBasedTrainLoop):
-            # This loop may have started data workers, before any hook, on images that were not there yet.
-            loop.dataloader_iterator = _InfiniteDataloaderIterator(loop.dataloader)
-            print_log('Data workers restarted on the filled buffer.', logger='current', level=logging.DEBUG)

@@ -240,3 +240,35 @@ def test_built_by_name_with_a_seed_shared_by_all_ranks(monkeypatch):
     config = dict(type='RealFakeSampler', batch_size=4, ratio='1:1')
     built = DATA_SAMPLERS.build(config, default_args=dict(dataset=Images(20, 20)))
     assert list(built) == list(sampler(20, 20, 4, '1:1', seed=17))
+
+
+# -- the place of a sample -------------------------------------------------------------------------------------------
+
+
+@given(**SETUPS)
+@settings(max_examples=40, deadline=None)
+def test_ranks_together_draw_what_one_process_of_the_whole_batch_does(**setup):
+    batch_size, _, ranks = setup_of(**setup)
+    alone = sampler(setup['num_real'], setup['num_fake'], batch_size * len(ranks), setup['ratio'], seed=setup['seed'])
+    assert len(alone) == len(ranks[0]) * len(ranks)
+    for epoch in range(2):
+        for one in (alone, *ranks):
+            one.set_epoch(epoch)
+        for whole, *parts in zip(batches(alone, batch_size * len(ranks)), *(batches(one, batch_size) for one in ranks)):
+            assert places(whole) == places([index for part in parts for index in part])
+
+
+def places(indices):
+    return sorted((int(index), index.entropy) for index in indices)
+
+
+def test_every_place_has_a_seed_of_its_own():
+    one = sampler(5, 3, 4, '1:1', infinite=True)
+    seeds = [index.entropy for index in islice(one, 400)]
+    assert len(set(seeds)) == 400
+    one.skip(100 * 4 - 8)
+    assert [index.entropy for index in islice(one, 8)] == seeds[-8:]
+
+
+def test_order_of_the_datasets_is_kept_without_shuffle():
+    assert list(sampler(5, 3, 2, '1:1', shuffle=False)) == [0, 5, 1, 6, 2, 7, 3, 5, 4, 6]

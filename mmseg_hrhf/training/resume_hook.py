@@ -1,0 +1,137 @@
+"""The state from which a stopped training goes on as if it had not been stopped."""
+from __future__ import annotations
+
+import logging
+import os
+import os.path as osp
+from typing import Optional
+
+import numpy as np
+import torch
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner.checkpoint import weights_to_cpu
+from mmengine.utils import apply_to
+from torch import nn
+
+from ..checkpoint import is_whole, load_checkpoint
+from ..files import atomic_write
+
+_NAME = 'resume.pth'
+
+
+@HOOKS.register_module()
+class ResumeHook(Hook):
+    """Writes ``resume.pth`` into the step's training folder, whole or not at all.
+
+    It holds what mmengine's checkpoints hold, as plain data (no smoothing of the log), of the moment before an
+    iteration: after the last iteration's schedule, epoch end and validation. Nothing random is in it, since all draws
+    depend on the iteration alone. It is written at the start of every epoch, every ``interval`` iterations and at the
+    end; where gradients accumulate, at the first whole update after.
+
+    Args:
+        interval: most iterations a stop can cost.
+    """
+    priority = 'VERY_HIGH'
+
+    def __init__(self, interval: int = 200) -> None:
+        if not isinstance(interval, int) or interval < 1:
+            raise ValueError(f'ResumeHook.interval={interval!r} must be a positive number of iterations.')
+        self.interval = interval
+        self._last = 0
+
+    def before_train(self, runner) -> None:
+        self._last = runner.iter
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        done = runner.iter - self._last
+        if done and (batch_idx == 0 or done >= self.interval) and not _accumulates(runner):
+            self._write(runner)
+
+    def after_train(self, runner) -> None:
+        if runner.iter > self._last:
+            self._write(runner)
+
+    def _write(self, runner) -> None:
+        self._last = runner.iter
+        if is_main_process():
+            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+            if broken:
+                print_log(f'No resume point at iteration {runner.iter}, since {broken[0]} is not finite; the last one '
+                          'is kept.', logger='current', level=logging.WARNING)
+                return
+            state = _state(runner, model)
+            # Averages of the weights and the like add themselves.
+            runner.call_hook('before_save_checkpoint', checkpoint=state)
+            with atomic_write(osp.join(runner.work_dir, _NAME)) as file:
+                torch.save(state, file)
+
+
+def _state(runner, model: nn.Module) -> dict:
+    """What ``Runner.resume`` reads. ``Runner.save_checkpoint`` would spend a second on the layout of the config."""
+    state = dict(
+        meta=dict(
+            epoch=runner.epoch,
+            iter=runner.iter,
+            seed=runner.seed,
+            dataset_meta=runner.train_dataloader.dataset.metainfo,
+            world_size=get_world_size()),
+        state_dict=weights_to_cpu(model.state_dict()),
+        message_hub=_message_hub(runner.message_hub.state_dict()),
+        optimizer=apply_to(runner.optim_wrapper.state_dict(), lambda x: hasattr(x, 'cpu'), lambda x: x.cpu()))
+    if runner.param_schedulers is not None:
+        state['param_schedulers'] = [scheduler.state_dict() for scheduler in runner.param_schedulers]
+    return state
+
+
+def _message_hub(hub: dict) -> dict:
+    """The hub's state without what is no plain data: the history that smooths the log."""
+    info = {key: _plain(value) for key, value in hub['runtime_info'].items()}
+    info = {key: value for key, value in info.items() if _is_plain(value)}
+    kept = {key: value for key, value in hub['resumed_keys'].items() if key in info}
+    return dict(log_scalars={}, runtime_info=info, resumed_keys=kept)
+
+
+def resume_point(folder: str) -> Optional[str]:
+    """The file from which the training in ``folder`` resumes; None where it must begin anew.
+
+    It begins anew where none is written, where it is truncated, and where it is of another number of processes: with
+    another global batch, epochs and schedules have another length.
+
+    Raises:
+        ValueError: the file holds more than data.
+    """
+    path = osp.join(folder, _NAME)
+    if not os.path.exists(path):
+        return None
+    if not is_whole(path):
+        print_log(f'{path} ({os.path.getsize(path)} bytes) is truncated: the step is trained from its start.',
+                  logger='current', level=logging.WARNING)
+        return None
+    meta = load_checkpoint(path)['meta']
+    if meta['world_size'] != get_world_size():
+        print_log(f'{path} was written by {meta["world_size"]} processes; by {get_world_size()} the step is trained '
+                  'from its start, with the fake images that are there.', logger='current', level=logging.WARNING)
+        return None
+    return path
+
+
+def _accumulates(runner) -> bool:
+    """Whether gradients have been gathered that no update has used yet."""
+    return runner.iter % getattr(runner.optim_wrapper, '_accumulative_counts', 1) != 0
+
+
+def _plain(value: object) -> object:
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _is_plain(value: object) -> bool:
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.keys())) and all(map(_is_plain, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (str, int, float, bool, torch.Tensor))

@@ -1,0 +1,67 @@
+"""A process of several that dies ends or restarts the job; what is lost is trained again, to the same weights."""
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+from conftest import free_port
+
+from mmseg_hrhf.checkpoint import load_checkpoint
+
+# In the first attempt rank 1 is killed in step 0; in the second it fails in step 1.
+HOOK = '''
+import os
+import signal
+import time
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class DyingRank(Hook):
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT')
+        step = 0 if 'step_0' in runner.work_dir else 1
+        if get_rank() == 1 and runner.iter == 2 and attempt == str(step):
+            open(f'died_{step}', 'w').close()
+            if step == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError('the sky fell on rank 1')
+'''
+CONFIG = '''
+custom_imports = dict(imports=['mmseg_hrhf', 'dying_rank'], allow_failed_imports=False)
+custom_hooks = [dict(type='DyingRank')]
+train_cfg = dict(by_epoch=True, max_epochs=2, val_interval=2)
+default_hooks['checkpoint'] = dict(type='ResumeHook', interval=1)
+'''
+
+
+def test_dead_ranks(tiny_config_file, train_in_process, tmp_path, repo):
+    whole, work_dir = tmp_path / 'whole', tmp_path / 'work'
+    text = tiny_config_file.read_text() + "train_cfg = dict(by_epoch=True, max_epochs=2, val_interval=2)\n"
+    tiny_config_file.write_text(text)
+    train_in_process(tiny_config_file, whole, ranks=2)
+
+    (tmp_path / 'dying_rank.py').write_text(HOOK)
+    dying = tmp_path / 'dying.py'
+    dying.write_text(text + CONFIG)
+    paths = os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])
+    env = dict(os.environ, OMP_NUM_THREADS='1', MAX_RESTARTS='1', PORT=str(free_port()), PYTHONPATH=paths,
+               PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
+    done = subprocess.run(['bash', str(repo / 'tools/dist_train.sh'), str(dying), '2', '--work-dir', str(work_dir)],
+                          cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
+    said = done.stdout + done.stderr
+    assert done.returncode != 0 and 'the sky fell on rank 1' in said
+    assert 'resumed epoch: 0, iter: 2' in said  # after the first death
+    # Both deaths happened, and the job did not outlive the second for long.
+    assert (tmp_path / 'died_0').exists() and time.time() - (tmp_path / 'died_1').stat().st_mtime < 60
+
+    train_in_process(tiny_config_file, work_dir, ranks=2)
+    for step in (0, 1):
+        ours, theirs = (load_checkpoint(folder / f'step_{step}' / 'checkpoint.pth')['state_dict']
+                        for folder in (work_dir, whole))
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
