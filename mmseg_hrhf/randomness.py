@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 # What a random number is drawn for. Together with a run's seed and a position it is all that a draw depends on.
-REAL_ORDER, FAKE_ORDER, REAL_SAMPLE, FAKE_SAMPLE, ITERATION, EVALUATION, INVERSION = range(7)
+REAL_ORDER, FAKE_ORDER, REAL_SAMPLE, FAKE_SAMPLE, ITERATION, EVALUATION, INVERSION, PSEUDO_LABEL = range(8)
 
 
 class SampleIndex(int):

@@ -28,9 +28,7 @@ def test_step_1_has_a_teacher_of_the_classes_before_and_mixed_batches(tiny_confi
     assert out.model.teacher_checkpoint == '/run/step_0/checkpoint.pth'
     assert out.train_dataloader.sampler == dict(SAMPLER, ratio='1:1')
     assert out.train_dataloader.dataset.num_fake == 4
-    assert [hook.type for hook in out.custom_hooks] == [
-        'SegInversionHook', 'PredictionGridHook', 'IterationSeedHook', 'ResumeHook'
-    ]
+    assert [hook.type for hook in out.custom_hooks] == ['SegInversionHook', 'PredictionGridHook', 'IterationSeedHook']
     assert out.custom_hooks[0].seed == out.custom_hooks[2].seed == 6
     assert out.randomness.seed == 6
 
@@ -75,12 +73,19 @@ def test_what_cannot_be_resumed_is_refused(tiny_config, scenario):
         step_config(tiny_config, scenario, 0, '/w', 13, 0)
 
 
-def test_the_user_s_order_and_resume_interval_are_kept(tiny_config, scenario):
+def test_the_user_s_order_is_kept(tiny_config, scenario):
     tiny_config.train_dataloader.sampler.shuffle = False
-    tiny_config.default_hooks.checkpoint = dict(type='ResumeHook', interval=7)
-    out = step_config(tiny_config, scenario, 0, '/w', 13, 0)
-    assert out.train_dataloader.sampler.shuffle is False
-    assert [hook.type for hook in out.custom_hooks] == ['PredictionGridHook', 'IterationSeedHook']
+    assert step_config(tiny_config, scenario, 1, '/w', 8, 0).train_dataloader.sampler.shuffle is False
+
+
+def test_a_config_without_resume_hook_gets_one(tiny_config, scenario):
+    def resume_hooks():
+        return [hook for hook in step_config(tiny_config, scenario, 0, '/w', 13, 0).custom_hooks
+                if hook.type == 'ResumeHook']
+
+    assert not resume_hooks()
+    tiny_config.default_hooks.checkpoint = dict(type='CheckpointHook', interval=5)
+    assert resume_hooks() == [dict(type='ResumeHook')]
 
 
 @pytest.mark.parametrize('num_real, expected', [(1, 512), (512, 512), (600, 600), (9000, 4096)])

@@ -10,6 +10,7 @@ from mmengine.registry import HOOKS
 from torch.utils.data import DataLoader
 
 from ..losses.pseudo_labels import NUM_BINS
+from ..randomness import PSEUDO_LABEL, SampleIndex
 
 
 @HOOKS.register_module()
@@ -25,7 +26,10 @@ class PseudoLabelHook(Hook):
         loader = DataLoader(
             train.dataset,
             batch_size=train.batch_size,
-            sampler=range(rank, len(train.dataset), world_size),
+            sampler=[
+                SampleIndex(i, (train.sampler.seed, PSEUDO_LABEL, i))
+                for i in range(rank, len(train.dataset), world_size)
+            ],
             num_workers=train.num_workers,
             collate_fn=train.collate_fn,
             worker_init_fn=train.worker_init_fn)
