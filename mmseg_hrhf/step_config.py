@@ -108,6 +108,8 @@ def _loop_type(cfg: Config) -> str:
     if 'type' not in cfg.train_cfg:
         return 'ResumableEpochLoop' if cfg.train_cfg.get('by_epoch') else 'ResumableIterLoop'
     kind = getattr(cfg.train_cfg.type, '__name__', cfg.train_cfg.type)
+    if kind in _LOOPS.values():
+        return kind
     if kind not in _LOOPS:
         raise ValueError(f'train_cfg.type={kind!r} cannot be resumed exactly: use one of {sorted(_LOOPS)}.')
     return _LOOPS[kind]
