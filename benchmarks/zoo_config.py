@@ -39,6 +39,7 @@ def zoo_config(name: str, family: Family, work: Path, iterations: int = 2) -> tu
     cfg, notes = Config.fromfile(path), []
     cfg.merge_from_dict(family.overrides)
     cfg.merge_from_dict(Config.fromfile(HRHF)._cfg_dict.to_dict())
+    _narrow(cfg.model)
     write_images(work / 'data', family.size)
     cfg.model.pop('pretrained', None)
     if cfg.model.type == 'MultimodalEncoderDecoder':
@@ -80,6 +81,21 @@ def zoo_config(name: str, family: Family, work: Path, iterations: int = 2) -> tu
         inversion=dict(type='SegInversion', size=family.size, batch_size=2, stages=[(1.0, 2)]))
     cfg.work_dir, cfg.log_level, cfg.visualizer = str(work / 'run'), 'WARNING', None
     return cfg, notes
+
+
+def _narrow(model: dict) -> None:
+    """A quarter of the channels in ResNet-50 and in heads that stand right on it."""
+    backbone, head = model.get('backbone', {}), model.decode_head
+    if backbone.get('type') not in ('ResNet', 'ResNetV1c') or backbone.get('depth') != 50 or model.get('neck'):
+        return
+    if not isinstance(head, dict) or 'num_classes' not in head:
+        return
+    backbone.update(base_channels=16, stem_channels=16)
+    for head in (head, model.get('auxiliary_head')):
+        if isinstance(head, dict):
+            channels = head['in_channels']
+            head['in_channels'] = [n // 4 for n in channels] if isinstance(channels, (list, tuple)) else channels // 4
+            head['channels'] //= 4
 
 
 def _strip(part) -> list[str]:
