@@ -91,11 +91,11 @@ def _narrow(model: dict) -> None:
     if not isinstance(head, dict) or 'num_classes' not in head:
         return
     backbone.update(base_channels=16, stem_channels=16)
-    for head in (head, model.get('auxiliary_head')):
-        if isinstance(head, dict):
-            channels = head['in_channels']
-            head['in_channels'] = [n // 4 for n in channels] if isinstance(channels, (list, tuple)) else channels // 4
-            head['channels'] //= 4
+    for part in (head, model.get('auxiliary_head')):
+        if isinstance(part, dict):
+            channels = part['in_channels']
+            part['in_channels'] = [n // 4 for n in channels] if isinstance(channels, (list, tuple)) else channels // 4
+            part['channels'] //= 4
 
 
 def _strip(part) -> list[str]:
