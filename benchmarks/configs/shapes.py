@@ -14,3 +14,12 @@ train_dataloader = dict(batch_size=12, dataset=dict(pipeline=train_pipeline))
 model = dict(data_preprocessor=dict(size=crop_size))
 default_hooks = dict(checkpoint=dict(interval=300, max_keep_ckpts=1))
 replay = dict(num_images=96, inversion=dict(size=crop_size, batch_size=48))
+comparison = dict(
+    systems={
+        # As MiB does where classes come one by one (VOC 15-1).
+        'MiB, KD 100': dict(method=dict(_delete_=True, type='MiB', kd_weight=100.0)),
+        # Joint trains as long as all steps of 3-1 together.
+        'Joint': dict(
+            train_cfg=dict(max_iters=1200, val_interval=1200),
+            param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=1200)]),
+    })

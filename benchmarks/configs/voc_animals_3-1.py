@@ -10,7 +10,16 @@ weights = '{{$WEIGHTS:data/weights/mobilenet_v2_imagenet.pth}}'
 crop_size = 112
 
 scenario = dict(steps=[['cat', 'cow', 'dog'], ['horse'], ['person'], ['sheep']], setting='overlapped')
-comparison = dict(tasks={'4-2': dict(steps=[['cat', 'cow', 'dog', 'horse'], ['person', 'sheep']])})
+comparison = dict(
+    tasks={'4-2': dict(steps=[['cat', 'cow', 'dog', 'horse'], ['person', 'sheep']])},
+    systems={
+        # As MiB does where classes come one by one (VOC 15-1).
+        'MiB, KD 100': dict(method=dict(_delete_=True, type='MiB', kd_weight=100.0)),
+        # Joint trains as long as all steps together.
+        'Joint': dict(
+            train_cfg=dict(max_iters=1400, val_interval=1400),
+            param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=1400)]),
+    })
 model = dict(
     data_preprocessor=dict(size=(crop_size, crop_size)),
     backbone=dict(init_cfg=dict(type='Pretrained', checkpoint=weights)),
