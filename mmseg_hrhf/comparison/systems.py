@@ -1,6 +1,7 @@
 """The systems and ablations of the paper's tables, as what they change in a config."""
 from __future__ import annotations
 
+import copy
 import difflib
 from typing import Callable, Sequence
 
@@ -34,7 +35,8 @@ def _method(name: str) -> Callable[[Config], dict]:
 def _hrhf(**replay) -> Callable[[Config], dict]:
     def options(cfg: Config) -> dict:
         _check_replay(cfg)
-        return dict(_method('HRHF')(cfg), replay=replay)
+        # A copy: merging takes `_delete_` out of what it is given.
+        return dict(_method('HRHF')(cfg), replay=copy.deepcopy(replay))
 
     return options
 

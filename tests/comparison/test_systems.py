@@ -74,3 +74,12 @@ def test_the_config_adds_to_a_system_or_defines_one():
 def test_fakes_cannot_be_compared_where_there_are_none(system):
     with pytest.raises(ValueError, match='the config makes none'):
         system_options(system, Config(dict(method=dict(type='HRHF'), replay=None)))
+
+
+def test_a_second_seed_gets_the_same_options(repo):
+    merged = []
+    for _ in range(2):
+        base = load_config(str(repo / 'configs/hrhf/voc_19-1.py'))
+        base.merge_from_dict(system_options('HRHF AVG', base))
+        merged.append(base.replay.inversion.aggregation)
+    assert merged[0] == merged[1] == dict(type='AverageAggregation')
