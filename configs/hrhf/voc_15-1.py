@@ -4,5 +4,3 @@ _base_ = [
     '../_base_/default_runtime.py', '../_base_/methods/hrhf.py'
 ]
 scenario = dict(task='15-1', setting='overlapped')
-# Its authors weigh MiB's distillation by 100 on this task, by 10 on others.
-comparison = dict(systems=dict(MiB=dict(method=dict(kd_weight=100.0))))

@@ -83,7 +83,7 @@ def cell_config(cell: Cell, base: Config) -> Config:
         scenario.pop('task', None)
         scenario.update((comparison.get('tasks') or {}).get(cell.task) or dict(task=cell.task))
     scenario['setting'] = cell.setting
-    cfg.merge_from_dict(dict(system_options(cell.system, base), scenario=dict(scenario, _delete_=True)))
+    cfg.merge_from_dict(dict(system_options(cell.system, base, scenario.get('task')), scenario=dict(scenario, _delete_=True)))
     return cfg
 
 
@@ -104,9 +104,10 @@ def load_base(path: PathLike, options: Optional[list]) -> Config:
     """The base config of a comparison, checked for what every run of it needs."""
     cfg = load_config(path, options)
     comparison = cfg.get('comparison') or {}
-    unknown = sorted(set(comparison) - {'systems', 'tasks'})
+    known = ('systems', 'systems_by_task', 'tasks')
+    unknown = sorted(set(comparison) - set(known))
     if unknown:
-        raise ValueError(f"comparison has no option {unknown[0]!r}: its options are 'systems' and 'tasks'.")
+        raise ValueError(f'comparison has no option {unknown[0]!r}: its options are {", ".join(known)}.')
     for key in ('scenario', 'method'):
         if not isinstance(cfg.get(key), dict):
             raise ValueError(f'{path} has no {key}=dict(...): compare from a config of configs/hrhf.')

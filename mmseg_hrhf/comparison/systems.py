@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import copy
 import difflib
-from typing import Callable, Sequence
+from typing import Callable, Optional, Sequence
 
 from mmengine.config import Config
 
@@ -117,15 +117,16 @@ def choose_systems(names: Sequence[str], own: Sequence[str] = ()) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-def system_options(name: str, cfg: Config) -> dict:
+def system_options(name: str, cfg: Config, task: Optional[str] = None) -> dict:
     """What ``cfg`` must be merged with to become the named system.
 
-    ``cfg.comparison['systems'][name]`` adds to a known system's options (published weights that differ by task, such as
-    MiB's) or defines a new system.
+    ``cfg.comparison['systems'][name]`` adds to a known system's options or defines a new system;
+    ``cfg.comparison['systems_by_task'][task][name]`` adds what is published for one task alone, such as MiB's weight.
     """
     options = SYSTEMS[name](cfg) if name in SYSTEMS else {}
-    own = (cfg.get('comparison') or {}).get('systems') or {}
-    return _merged(options, own.get(name) or {})
+    comparison = cfg.get('comparison') or {}
+    by_task = (comparison.get('systems_by_task') or {}).get(task) or {}
+    return _merged(_merged(options, (comparison.get('systems') or {}).get(name) or {}), by_task.get(name) or {})
 
 
 def _merged(base: dict, more: dict) -> dict:

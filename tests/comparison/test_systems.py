@@ -76,6 +76,12 @@ def test_fakes_cannot_be_compared_where_there_are_none(system):
         system_options(system, Config(dict(method=dict(type='HRHF'), replay=None)))
 
 
+def test_published_weights_of_one_task_hold_on_that_task_alone(repo):
+    base = load_config(str(repo / 'configs/hrhf/voc_19-1.py'))
+    assert system_options('MiB', base, '15-1')['method']['kd_weight'] == 100.0
+    assert 'kd_weight' not in system_options('MiB', base, '19-1')['method']
+
+
 def test_a_second_seed_gets_the_same_options(repo):
     merged = []
     for _ in range(2):
