@@ -83,7 +83,8 @@ def cell_config(cell: Cell, base: Config) -> Config:
         scenario.pop('task', None)
         scenario.update((comparison.get('tasks') or {}).get(cell.task) or dict(task=cell.task))
     scenario['setting'] = cell.setting
-    cfg.merge_from_dict(dict(system_options(cell.system, base, scenario.get('task')), scenario=dict(scenario, _delete_=True)))
+    options = system_options(cell.system, base, scenario.get('task'))
+    cfg.merge_from_dict(dict(options, scenario=dict(scenario, _delete_=True)))
     return cfg
 
 
