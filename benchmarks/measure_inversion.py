@@ -1,6 +1,7 @@
 """What SegInversion makes of a trained network: found by the teacher, by a second network, smoothness, area by r.
 
-The second network (same classes, another training seed) tells images of objects from adversarial noise.
+The second network (same classes, another training seed) tells images of objects from adversarial noise: whether it
+finds the classes too, and how far the images' features are from those of its own training images.
 
     python benchmarks/measure_inversion.py RUN_CONFIG WORK_DIR/step_0 --second OTHER_WORK_DIR/step_0 --out DIR \
         [--cfg-options replay.inversion.lr=0.05 ...] [--images 32] [--areas [R ...]]
@@ -23,20 +24,24 @@ from PIL import Image
 
 from mmseg_hrhf.checkpoint import load_checkpoint
 from mmseg_hrhf.config_file import load_config
+from mmseg_hrhf.inversion.feature_statistics import FeatureStatistics, feature_targets
 from mmseg_hrhf.inversion.objective import total_variation
+from mmseg_hrhf.inversion.pixels import PixelSpace
 from mmseg_hrhf.inversion.request import FakeRequest, plan_requests
+from mmseg_hrhf.methods.logits import predicted_logits
 from mmseg_hrhf.replay.seg_inversion_hook import recognised
 
 R_VALUES = (0.5, 1, 5, 10, 20)
 
 
 def load_step(folder):
-    """A step's network, frozen, and its plain config."""
+    """A step's network, frozen, its plain config, and its recorded feature statistics (None without)."""
     cfg = Config.fromfile(Path(folder) / 'config.py')
     model = MODELS.build(cfg.model)
     model = revert_sync_batchnorm(model)
-    model.load_state_dict(load_checkpoint(Path(folder) / 'checkpoint.pth')['state_dict'])
-    return model.eval().requires_grad_(False), cfg
+    checkpoint = load_checkpoint(Path(folder) / 'checkpoint.pth')
+    model.load_state_dict(checkpoint['state_dict'])
+    return model.eval().requires_grad_(False), cfg, checkpoint.get('feature_statistics')
 
 
 def found(model, images, requests):
@@ -45,6 +50,17 @@ def found(model, images, requests):
     classes = [classes for request in requests for classes in request.classes]
     asked = torch.tensor([float(shares[i, c]) for i, held in enumerate(classes) for c in held])
     return (asked > 0).float().mean().item(), asked.mean().item()
+
+
+@torch.no_grad()
+def feature_distance(model, recorded, images):
+    """Mean distance of batches from the feature statistics of ``model``'s training; None where it has none."""
+    space, distances = PixelSpace(model.data_preprocessor, torch.device('cpu')), []
+    with FeatureStatistics(feature_targets(model, recorded)) as statistics:
+        for batch in images:
+            predicted_logits(model, space.to_network(space.from_pixels(batch)))
+            distances.append(statistics.loss())
+    return None if None in distances else float(torch.stack(distances).mean())
 
 
 def variation(images):
@@ -73,11 +89,11 @@ def grid(images, path, columns=8):
     Image.fromarray(np.concatenate(rows)).save(path)
 
 
-def synthesise(inversion, model, requests):
+def synthesise(inversion, model, requests, recorded):
     generator, images, losses = TASK_UTILS.build(inversion), [], []
     began = time.time()
     for request in requests:
-        batch = generator(model, request)
+        batch = generator(model, request, recorded=recorded)
         images.append(batch.images)
         losses.append(batch.losses)
     seconds = (time.time() - began) / sum(map(len, requests))
@@ -118,7 +134,7 @@ def main():
     init_default_scope('mmseg')
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    model, cfg = load_step(args.step)
+    model, cfg, recorded = load_step(args.step)
     generator = TASK_UTILS.build(inversion)
     requests = plan_requests(args.images, model.num_classes, min(generator.batch_size, args.images),
                              generator.classes_per_image, args.seed)
@@ -126,14 +142,15 @@ def main():
         images, requests = stored(Path(args.buffer), generator.batch_size)
         report = dict(images=sum(map(len, requests)))
     else:
-        images, losses, seconds = synthesise(inversion, model, requests)
+        images, losses, seconds = synthesise(inversion, model, requests, recorded)
         report = dict(images=args.images, losses=losses, seconds_per_image=round(seconds, 2))
     report['teacher_finds'], report['mean_area'] = found(model, images, requests)
     report['variation_fake'] = variation(torch.cat(images))
     report['variation_real'] = real_variation(cfg, generator.size)
     if args.second:
-        second, _ = load_step(args.second)
+        second, _, second_recorded = load_step(args.second)
         report['second_net_finds'], report['second_net_area'] = found(second, images, requests)
+        report['second_net_feature_distance'] = feature_distance(second, second_recorded, images)
     grid(torch.cat(images).numpy(), out / 'fakes.png')
     if args.areas is not None:
         report['area_by_r'] = {}
@@ -143,7 +160,7 @@ def main():
             fixed = copy.deepcopy(inversion)
             fixed.aggregation = dict(type='ScaleAwareAggregation', r=r)
             request = FakeRequest(classes, args.seed)
-            batch, _, _ = synthesise(fixed, model, [request])
+            batch, _, _ = synthesise(fixed, model, [request], recorded)
             report['area_by_r'][r] = found(model, batch, [request])[1]
             rows.append(batch[0].numpy())
         grid(np.concatenate(rows), out / 'fakes_by_r.png')

@@ -2,7 +2,7 @@
 
 Importing the package registers all of its modules with mmseg: name it in a config's ``custom_imports``.
 """
-from . import datasets, evaluation, inversion, methods, replay, training, visualization  # noqa: F401
+from . import backbones, datasets, evaluation, inversion, methods, replay, training, visualization  # noqa: F401
 from .incremental_runner import IncrementalRunner
 from .scenario import Scenario
 from .version import __version__

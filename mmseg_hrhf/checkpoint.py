@@ -13,15 +13,14 @@ from torch import Tensor
 from .files import PathLike, atomic_write
 
 
-def save_checkpoint(path: PathLike,
-                    state_dict: Mapping[str, Tensor],
-                    meta: dict,
-                    method_state: Optional[dict] = None) -> None:
-    """Write ``{'state_dict', 'meta'}`` whole or not at all; a method's state, if any, as ``'method_state'`` beside."""
+def save_checkpoint(path: PathLike, state_dict: Mapping[str, Tensor], meta: dict, **extra) -> None:
+    """Write ``{'state_dict', 'meta'}`` whole or not at all, with what is in ``extra`` and not empty beside.
+
+    mmengine ignores what is beside: a method's state (``method_state``), statistics for the next step's inversion
+    (``feature_statistics``).
+    """
     state_dict = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
-    checkpoint = dict(state_dict=state_dict, meta=meta)
-    if method_state:
-        checkpoint['method_state'] = method_state
+    checkpoint = dict({key: value for key, value in extra.items() if value}, state_dict=state_dict, meta=meta)
     with atomic_write(path) as file:
         torch.save(checkpoint, file)
 

@@ -26,9 +26,10 @@ from .evaluation.incremental_iou import IncrementalIoUMetric
 from .evaluation.summary import number, summarise, summary_markdown
 from .files import read_json, sha256, write_json, write_text
 from .plain_step import write_plain_config
+from .replay.step_statistics import statistics_options, step_statistics
 from .run_identity import check_same_run, claim_work_dir, run_seed
 from .run_plan import RunPlan, check_options
-from .step_config import num_fake_images
+from .step_config import num_fake_images, replay_options
 from .step_files import StepFiles
 from .training import resume_point
 from .version import __version__
@@ -115,7 +116,8 @@ class IncrementalRunner:
         metrics = runner.test()
         if is_main_process():
             seconds = dict(train=trained - began, test=time.time() - trained)
-            self._write_step(step, model, metrics, _confusion(runner), seconds)
+            extra = self._feature_statistics(step, model, runner.train_dataloader.dataset)
+            self._write_step(step, model, metrics, _confusion(runner), seconds, extra)
         barrier()
         # The next step must not find this one's network, data workers and optimizer still in memory.
         del runner, model
@@ -124,8 +126,22 @@ class IncrementalRunner:
             torch.cuda.empty_cache()
         self._log_result(step)
 
+    def _feature_statistics(self, step: int, model: torch.nn.Module, dataset) -> dict:
+        """What the next step's inversion needs beside the weights, as extra entries of the checkpoint."""
+        replay = replay_options(self.cfg)
+        options = statistics_options(replay)
+        if options is None or step == self.scenario.num_steps - 1:
+            return {}
+        ratio = replay.get('ratio', '1:1') if hasattr(dataset, 'num_fake') else None
+        batch_size = self.cfg.train_dataloader.batch_size
+        statistics = step_statistics(model.student, dataset, batch_size, ratio, self.seed + step, **options)
+        if statistics is None:
+            return {}
+        print_log(f'Feature statistics of {len(statistics)} layers are recorded for the next step.', logger=self.logger)
+        return dict(feature_statistics=statistics)
+
     def _write_step(self, step: int, model: torch.nn.Module, metrics: dict,
-                    confusion: np.ndarray, seconds: dict) -> None:
+                    confusion: np.ndarray, seconds: dict, extra: dict) -> None:
         files = self._files(step)
         meta = dict(
             dataset_meta=dict(
@@ -136,7 +152,7 @@ class IncrementalRunner:
             setting=self.scenario.setting,
             label_protocol=self.scenario.label_protocol,
             mmseg_hrhf=__version__)
-        save_checkpoint(files.checkpoint, model.state_dict(), meta, model.method_state())
+        save_checkpoint(files.checkpoint, model.state_dict(), meta, method_state=model.method_state(), **extra)
         write_plain_config(self.cfg, self.scenario, step, self.plan.test_source, self.plan.test_positions[step], files)
         write_confusion(files.confusion, self.scenario.class_names(step), confusion)
         write_json(

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset
+from mmseg.registry import MODELS, TRANSFORMS
 from PIL import Image
 
 from .datasets.incremental import palette_of
 from .files import atomic_write, write_text
 from .head_classes import set_classes
 from .scenario import IGNORE, Scenario
-from .step_config import plain_config
+from .step_config import PACKAGE, plain_config
 from .step_files import StepFiles
 
 # mmengine replaces this by the folder of the config file, so a step's folder can be moved.
@@ -27,6 +28,8 @@ _TRAINING_KEYS = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'optimizer',
 def write_plain_config(cfg: Config, scenario: Scenario, step: int, source: BaseSegDataset, positions: np.ndarray,
                        files: StepFiles) -> None:
     """Write ``step_<t>/config.py`` and the list of its test images beside it.
+
+    It names this package in ``custom_imports`` only where the network or the test pipeline uses something of it.
 
     Where mmseg's own ``metainfo.classes`` maps labels as the scenario does, the dataset's masks are used as they are.
     Where it cannot (a class order, future classes that count as background, a void of its own), mapped copies of the
@@ -56,7 +59,22 @@ def write_plain_config(cfg: Config, scenario: Scenario, step: int, source: BaseS
         out[f'{name}_evaluator'] = evaluator
     out.test_cfg, out.val_cfg = dict(type='TestLoop'), dict(type='ValLoop')
     out.test_pipeline = loader.dataset['pipeline']
+    if _names_ours(out.model) or _names_ours(out.test_pipeline):
+        # What mmseg cannot build by itself, such as LeakyResNet, makes the step's evaluation depend on this package.
+        others = out.get('custom_imports', dict(imports=[]))['imports']
+        out.custom_imports = dict(imports=[*others, PACKAGE], allow_failed_imports=False)
     write_text(files.config, out.pretty_text)
+
+
+def _names_ours(cfg) -> bool:
+    """Whether some ``type`` in a config is a network or transform of this package."""
+    if isinstance(cfg, (list, tuple)):
+        return any(_names_ours(item) for item in cfg)
+    if not isinstance(cfg, dict):
+        return False
+    name = cfg.get('type')
+    found = (MODELS.get(name) or TRANSFORMS.get(name)) if isinstance(name, str) else name
+    return getattr(found, '__module__', '').split('.')[0] == PACKAGE or any(map(_names_ours, cfg.values()))
 
 
 def _plain_dataset(dataset: dict, scenario: Scenario, step: int, source: BaseSegDataset, positions: np.ndarray,

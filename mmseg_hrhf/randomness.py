@@ -10,6 +10,7 @@ import torch
 
 # What a random number is drawn for. Together with a run's seed and a position it is all that a draw depends on.
 REAL_ORDER, FAKE_ORDER, REAL_SAMPLE, FAKE_SAMPLE, ITERATION, EVALUATION, INVERSION, PSEUDO_LABEL = range(8)
+FEATURE_STATISTICS = 8
 
 
 class SampleIndex(int):

@@ -9,10 +9,12 @@ from mmengine.dist import get_world_size
 from mmseg.registry import MODELS, TASK_UTILS
 
 from .datasets.incremental import build_source, presence_of, scenario_of, select_images
+from .inversion.recording import layers_to_record
 from .methods.classifier_growth import check_growth
 from .methods.head_losses import check_losses
 from .methods.logits import check_head, main_head
 from .replay.sampler import split_batch
+from .replay.step_statistics import statistics_options
 from .step_config import is_epoch_based, method_class, num_fake_images, replay_options, step_config, training_scenario
 
 
@@ -30,6 +32,7 @@ def check_options(cfg: Config) -> None:
     replay = replay_options(cfg)
     if replay is not None:
         _check_inversion(replay['inversion'])
+        statistics_options(replay)
 
 
 def _check_inversion(options: dict) -> None:
@@ -111,6 +114,9 @@ class RunPlan:
                 check_head(main_head(second))
             if self.method.replaces_losses:
                 check_losses(second)
+            options = statistics_options(replay_options(self.cfg))
+            if options is not None:
+                layers_to_record(first, options.get('layers'))
 
     def describe(self) -> str:
         """One table of the plan."""

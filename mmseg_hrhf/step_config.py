@@ -18,7 +18,7 @@ from .step_files import StepFiles
 
 # Top-level keys that are ours; what is left is a plain mmseg config.
 OWN_KEYS = ('scenario', 'method', 'replay', 'incremental_overrides', 'runner_type', 'only_step', 'comparison')
-_REPLAY_OPTIONS = ('ratio', 'num_images', 'inversion')
+_REPLAY_OPTIONS = ('ratio', 'num_images', 'inversion', 'feature_statistics')
 PACKAGE = 'mmseg_hrhf'
 _LOOPS = dict(EpochBasedTrainLoop='ResumableEpochLoop', IterBasedTrainLoop='ResumableIterLoop')
 # What mmseg's schedules name; RealFakeSampler does either one's work.

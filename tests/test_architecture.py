@@ -12,6 +12,7 @@ ORDER = [
     'checkpoint',
     'step_files',
     'datasets',
+    'backbones',
     'losses',
     'methods',
     'inversion',

@@ -38,7 +38,10 @@ class FinishedStep:
         self.cfg = Config.fromfile(config)
         init_default_scope(self.cfg.get('default_scope', 'mmseg'))
         model = revert_sync_batchnorm(MODELS.build(self.cfg.model))
-        model.load_state_dict(load_checkpoint(checkpoint)['state_dict'])
+        held = load_checkpoint(checkpoint)
+        model.load_state_dict(held['state_dict'])
+        # Of layers other than batch norm, for the network's inversion; None where none are recorded.
+        self.feature_statistics = held.get('feature_statistics')
         self.model = model.eval().requires_grad_(False).to(device)
         metainfo = self.cfg.test_dataloader.dataset.metainfo
         self.classes, self.palette = tuple(metainfo['classes']), np.array(metainfo['palette'], dtype=np.uint8)

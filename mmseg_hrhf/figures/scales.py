@@ -30,7 +30,7 @@ def invert_scales(step: FinishedStep, inversion: dict, classes: Sequence[Sequenc
     for r in r_values:
         fixed = copy.deepcopy(inversion)
         fixed['aggregation'] = dict(type='ScaleAwareAggregation', r=r)
-        images[r] = TASK_UTILS.build(fixed)(step.model, request).images
+        images[r] = TASK_UTILS.build(fixed)(step.model, request, recorded=step.feature_statistics).images
     return images
 
 

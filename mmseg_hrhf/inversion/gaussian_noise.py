@@ -7,6 +7,7 @@ import torch
 from mmseg.registry import TASK_UTILS
 from torch import nn
 
+from .feature_statistics import RecordedStatistics
 from .pixels import PixelSpace
 from .request import FakeRequest
 from .seg_inversion import FakeBatch, image_size
@@ -29,8 +30,11 @@ class GaussianNoise:
     def iterations(self) -> int:
         return 1
 
-    def __call__(self, model: nn.Module, request: FakeRequest,
-                 on_iteration: Optional[Callable[[dict], None]] = None) -> FakeBatch:
+    def __call__(self,
+                 model: nn.Module,
+                 request: FakeRequest,
+                 on_iteration: Optional[Callable[[dict], None]] = None,
+                 recorded: Optional[RecordedStatistics] = None) -> FakeBatch:
         device = next(model.parameters()).device
         space = PixelSpace(model.data_preprocessor, device)
         noise = torch.randn((len(request), 3) + self.size, generator=torch.Generator().manual_seed(request.seed))

@@ -12,7 +12,8 @@ from mmseg.registry import TASK_UTILS
 from torch import Tensor, nn
 
 from ..methods.logits import predicted_logits
-from .objective import BatchNormStatistics, classification_loss, smoothness
+from .feature_statistics import FeatureStatistics, RecordedStatistics, feature_targets
+from .objective import classification_loss, smoothness
 from .pixels import PixelSpace
 from .request import FakeRequest
 
@@ -46,7 +47,7 @@ class SegInversion:
     """Synthesise images by gradient descent on their pixels (eq. 2).
 
     The loss is the cross-entropy of aggregated class scores (eq. 1) plus ``tv_weight`` x smoothness + ``l2_weight`` x
-    squared norm (image prior) + ``feature_weight`` x distance of batch norm statistics. Images live in the normalised
+    squared norm (image prior) + ``feature_weight`` x distance of feature statistics. Images live in the normalised
     space of the network's input and are clamped to real pixels after every step.
 
     Args:
@@ -60,7 +61,7 @@ class SegInversion:
         classes_per_image: numbers of classes to draw from, uniformly, for each image.
         with_background: background is asked for beside the classes (Fig. 3), with its share of the target.
         tv_weight, l2_weight, feature_weight: coefficients of R(x).
-        relative_features, first_layer_weight: see :class:`BatchNormStatistics`.
+        relative_features, first_layer_weight: see :class:`FeatureStatistics`.
         jitter: largest roll, as a share of the side, drawn anew each iteration.
         flip: mirror with probability one half each iteration.
         loss_threshold: stop a stage once the classification loss is less than this above its lowest value, which is 0
@@ -124,14 +125,18 @@ class SegInversion:
         """Most iterations a batch takes."""
         return sum(iterations for _, iterations in self.stages)
 
-    def __call__(self, model: nn.Module, request: FakeRequest,
-                 on_iteration: Optional[Callable[[dict], None]] = None) -> FakeBatch:
+    def __call__(self,
+                 model: nn.Module,
+                 request: FakeRequest,
+                 on_iteration: Optional[Callable[[dict], None]] = None,
+                 recorded: Optional[RecordedStatistics] = None) -> FakeBatch:
         """Synthesise one batch.
 
         Args:
             model: the teacher, a segmentor in eval mode whose parameters need no gradient.
             request: classes and seed.
             on_iteration: called with the running losses.
+            recorded: feature statistics of layers other than batch norm, from the checkpoint of ``model``.
         Raises:
             FloatingPointError: a loss is not finite; names batch, classes and iteration.
         """
@@ -149,7 +154,8 @@ class SegInversion:
         generator = torch.Generator().manual_seed(request.seed)
         images = space.clamp_(torch.randn((len(request), 3) + self._stage_size(0), generator=generator).to(device))
         taken, losses = 0, {}
-        with BatchNormStatistics(model, self.relative_features, self.first_layer_weight) as statistics:
+        targets = feature_targets(model, recorded) if self.feature_weight > 0 else []
+        with FeatureStatistics(targets, self.relative_features, self.first_layer_weight) as statistics:
             for stage, (_, iterations) in enumerate(self.stages):
                 images = F.interpolate(images, self._stage_size(stage), mode='bilinear', align_corners=False)
                 images, losses, used = self._optimise(model, images, r, target, space, statistics, iterations, rng,
@@ -229,7 +235,7 @@ class SegInversion:
         scores = self.aggregation(logits.float(), r)
         terms = dict(classification=(1.0, classification_loss(scores, target).mean()))
         features = statistics.loss()
-        if features is not None and self.feature_weight > 0:
+        if features is not None:
             terms['feature'] = (self.feature_weight, features)
         if self.tv_weight > 0:
             terms['tv'] = (self.tv_weight, smoothness(images).mean())

@@ -51,11 +51,14 @@ class IncrementalSegmentor(BaseModel):
         self.classifier_start = classifier_start
         self._hidden_teacher: list[nn.Module] = []
         self._previous_state: Optional[dict] = None
+        # What the teacher's layers saw in training, for its inversion; see inversion/recording.py.
+        self.teacher_statistics: Optional[dict] = None
         if teacher is not None:
             teacher = revert_sync_batchnorm(MODELS.build(teacher))
             checkpoint = load_checkpoint(teacher_checkpoint, teacher.num_classes)
             _load_strictly(teacher, checkpoint['state_dict'], teacher_checkpoint)
             self._previous_state = checkpoint.get('method_state')
+            self.teacher_statistics = checkpoint.get('feature_statistics')
             self._hidden_teacher = [teacher.eval().requires_grad_(False)]
         self.first_step = teacher is None
         self._register_state_dict_hook(_drop_student_prefix)

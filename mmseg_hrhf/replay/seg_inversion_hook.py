@@ -1,7 +1,9 @@
 """Fills the buffer of fake images before a step's first iteration."""
 from __future__ import annotations
 
+import logging
 import time
+from typing import Optional
 
 import torch
 from mmengine.dist import barrier, get_dist_info
@@ -15,6 +17,7 @@ from tqdm import tqdm
 
 from ..checkpoint import weights_fingerprint
 from ..files import PathLike
+from ..inversion.feature_statistics import RecordedStatistics, feature_targets
 from ..inversion.request import FakeRequest, plan_requests
 from ..randomness import INVERSION, seeded
 from .buffer import FakeImageBuffer
@@ -23,7 +26,11 @@ from .recognition import recognised
 from .show_buffer import show_buffer
 
 
-def fill_buffer(buffer: FakeImageBuffer, teacher: nn.Module, inversion: dict, seed: int) -> None:
+def fill_buffer(buffer: FakeImageBuffer,
+                teacher: nn.Module,
+                inversion: dict,
+                seed: int,
+                recorded: Optional[RecordedStatistics] = None) -> None:
     """Synthesise what the buffer lacks; each rank takes its share of the batches.
 
     Args:
@@ -32,6 +39,7 @@ def fill_buffer(buffer: FakeImageBuffer, teacher: nn.Module, inversion: dict, se
         inversion: config of what synthesises (``SegInversion``, ``GaussianNoise``).
         seed: of the plan; with the same seed the same images come out on a CPU, whatever the number of ranks (GPU
             kernels that add in varying order make them equal to rounding only).
+        recorded: feature statistics from the teacher's checkpoint.
     Raises:
         ValueError: the buffer is stale.
     """
@@ -42,10 +50,15 @@ def fill_buffer(buffer: FakeImageBuffer, teacher: nn.Module, inversion: dict, se
     if rank == 0:
         fingerprint = dict(
             teacher=weights_fingerprint(teacher.state_dict()),
+            statistics=_statistics_fingerprint(recorded),
             inversion=_plain(inversion),
             num_images=buffer.num_images,
             seed=seed)
         buffer.open(fingerprint, generator.size)
+        if getattr(generator, 'feature_weight', 0) > 0 and not feature_targets(teacher, recorded):
+            print_log('SegInversion: the teacher has no batch norm and its checkpoint no feature statistics, so images '
+                      'are synthesised with the image prior alone (replay.feature_statistics records them).',
+                      logger='current', level=logging.WARNING)
     barrier()
     starts = [i * generator.batch_size for i in range(len(requests))]
     missing = [i for i, start in enumerate(starts) if not buffer.has_batch(start)]
@@ -62,7 +75,7 @@ def fill_buffer(buffer: FakeImageBuffer, teacher: nn.Module, inversion: dict, se
             bar.set_description(f'SegInversion {count + 1}/{len(mine)}')
             # Some networks draw random numbers even in eval mode (SegNeXt).
             with seeded(seed, INVERSION, i):
-                found = _synthesise(buffer, teacher, generator, requests[i], starts[i], bar)
+                found = _synthesise(buffer, teacher, generator, requests[i], starts[i], bar, recorded)
             bar.update((count + 1) * generator.iterations() - bar.n)  # an early stop leaves iterations over
             if rank == 0:
                 left = (time.time() - began) / (count + 1) * (len(mine) - count - 1)
@@ -74,7 +87,7 @@ def fill_buffer(buffer: FakeImageBuffer, teacher: nn.Module, inversion: dict, se
 
 
 def _synthesise(buffer: FakeImageBuffer, teacher: nn.Module, generator, request: FakeRequest, start: int,
-                bar: tqdm) -> str:
+                bar: tqdm, recorded: Optional[RecordedStatistics]) -> str:
     curve = []
 
     def on_iteration(losses: dict) -> None:
@@ -82,7 +95,7 @@ def _synthesise(buffer: FakeImageBuffer, teacher: nn.Module, generator, request:
         bar.update()
         bar.set_postfix({name: f'{value:.3g}' for name, value in losses.items()}, refresh=False)
 
-    batch = generator(teacher, request, on_iteration)
+    batch = generator(teacher, request, on_iteration, recorded)
     shares = recognised(teacher, batch.images)
     records = []
     for i, classes in enumerate(request.classes):
@@ -93,6 +106,12 @@ def _synthesise(buffer: FakeImageBuffer, teacher: nn.Module, generator, request:
     asked = [share > 0 for record in records for share in record['teacher_share']]
     losses = ', '.join(f'{name} {value:.3g}' for name, value in batch.losses.items())
     return f'{losses}; the teacher finds {sum(asked)} of {len(asked)} classes'
+
+
+def _statistics_fingerprint(recorded: Optional[RecordedStatistics]) -> Optional[str]:
+    if recorded is None:
+        return None
+    return weights_fingerprint({f'{name}.{key}': held[key] for name, held in recorded.items() for key in held})
 
 
 def _plain(config) -> object:
@@ -125,7 +144,7 @@ class SegInversionHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if model.teacher is None:
             raise ValueError('SegInversionHook needs a model with a teacher: the first step has none to invert.')
-        fill_buffer(self.buffer, model.teacher, self.inversion, self.seed)
+        fill_buffer(self.buffer, model.teacher, self.inversion, self.seed, model.teacher_statistics)
         palette = runner.train_dataloader.dataset.metainfo['palette']
         show_buffer(self.buffer, model.teacher, palette, runner.visualizer)
         if torch.cuda.is_available():

@@ -32,11 +32,11 @@ def test_a_stopped_fill_continues_at_the_first_missing_image_with_the_same_resul
     fill_buffer(whole, teacher, INVERSION, seed=3)
     original, calls = SegInversion.__call__, []
 
-    def stop_at_the_second(self, model, request, on_iteration=None):
+    def stop_at_the_second(self, model, request, *args):
         calls.append(request)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return original(self, model, request, on_iteration)
+        return original(self, model, request, *args)
 
     monkeypatch.setattr(SegInversion, '__call__', stop_at_the_second)
     with pytest.raises(KeyboardInterrupt):
@@ -88,3 +88,31 @@ def test_records_say_what_each_image_shows(teacher, tmp_path):
         assert set(record['r']) <= set(generator.aggregation.r)
         assert len(record['teacher_share']) == len(record['classes'])
         assert {'classification', 'feature', 'tv', 'iterations'} <= set(record['losses'])
+
+
+def recorded_for(layer, channels):
+    return {layer: dict(mean=torch.zeros(channels), var=torch.ones(channels))}
+
+
+def test_recorded_statistics_are_compared_with_and_part_of_the_fingerprint(teacher, tmp_path):
+    recorded = recorded_for('decode_head.conv_seg', 4)
+    without, given = FakeImageBuffer(tmp_path / 'without', 2), FakeImageBuffer(tmp_path / 'given', 2)
+    fill_buffer(without, teacher, INVERSION, seed=0)
+    fill_buffer(given, teacher, INVERSION, seed=0, recorded=recorded)
+    assert hashes(given) != hashes(without)
+    fill_buffer(given, teacher, INVERSION, seed=0, recorded=recorded)
+    recorded['decode_head.conv_seg']['mean'] += 1
+    with pytest.raises(ValueError, match=r'stale.*statistics: .* there, .* now'):
+        fill_buffer(given, teacher, INVERSION, seed=0, recorded=recorded)
+
+
+def test_an_inversion_without_any_statistics_says_so(teacher, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmseg_hrhf.replay.seg_inversion_hook.print_log', lambda text, **options: said.append(text))
+    for module in teacher.modules():
+        if hasattr(module, 'track_running_stats'):
+            module.running_mean = module.running_var = None
+    buffer = FakeImageBuffer(tmp_path, 2)
+    fill_buffer(buffer, teacher, INVERSION, seed=0)
+    assert 'with the image prior alone' in said[0]
+    assert all('feature' not in record['losses'] for record in buffer.records())

@@ -1,5 +1,6 @@
 # DeepLabV3, ResNet-101, output stride 16: the network of MiB and of the paper (section 4.2). Theirs activates by
-# LeakyReLU(0.01) throughout (in-place ABN); mmseg's ResNet has ReLU built in, so here the head alone does.
+# LeakyReLU(0.01) throughout (in-place ABN); mmseg's ResNet has ReLU built in, so here the head alone does and mmseg can
+# evaluate every step by itself. deeplabv3_r101-d16_leaky.py activates as published.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',
@@ -17,11 +18,11 @@ model = dict(
         num_stages=4,
         out_indices=(0, 1, 2, 3),
         strides=(1, 2, 2, 1),
-        dilations=(1, 1, 1, 2),  # only the last stage
+        dilations=(1, 1, 1, 2),  # only the last stage,
+        contract_dilation=False,  # but all three of its blocks
         norm_cfg=norm_cfg,
         norm_eval=False,
         style='pytorch',
-        contract_dilation=True,
         init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet101')),
     decode_head=dict(
         type='ASPPHead',  # with image pooling

@@ -1,0 +1,3 @@
+from .leaky_resnet import LeakyResNet
+
+__all__ = ['LeakyResNet']

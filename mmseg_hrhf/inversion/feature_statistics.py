@@ -1,0 +1,131 @@
+"""Feature statistics as a regulariser: what a layer's input looked like in training, and how far a batch is from it."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Callable, Mapping, Optional
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.nn.modules.instancenorm import _InstanceNorm
+
+from .objective import statistics_distance
+
+# {module name: {'mean': (C,), 'var': (C,)}}, as a checkpoint keeps it.
+RecordedStatistics = Mapping[str, Mapping[str, Tensor]]
+_DEFAULT_EPS = 1e-5
+_CHANNELS_SECOND = (nn.GroupNorm, _BatchNorm, _InstanceNorm, _ConvNd)
+
+
+def channel_dim(layer: nn.Module, ndim: int, data_format: Optional[str] = None) -> int:
+    """The dimension of a layer's input that holds its channels.
+
+    Args:
+        layer: what receives the input. Layer norms and linear layers have channels last (tokens, N x L x C, or
+            N x H x W x C), "2d" layer norms and all other norms and convolutions second (N x C x H x W). For any other
+            layer, three dimensions are taken as tokens.
+        ndim: dimensions of the input.
+        data_format: what mmpretrain's LayerNorm2d is called with; ``'channel_last'`` in ConvNeXt's blocks.
+    """
+    if type(layer).__name__.endswith('2d'):
+        return ndim - 1 if data_format == 'channel_last' else 1
+    if hasattr(layer, 'normalized_shape'):
+        return ndim - len(layer.normalized_shape)
+    if isinstance(layer, nn.Linear):
+        return ndim - 1
+    return 2 if ndim == 3 and not isinstance(layer, _CHANNELS_SECOND) else 1
+
+
+def layer_input(layer: nn.Module, inputs: tuple, options: dict) -> Tensor:
+    """(positions, C) float32 view of what a layer is called with, positions over images and space."""
+    features = inputs[0].float()
+    features = features.movedim(channel_dim(layer, features.ndim, options.get('data_format')), -1)
+    return features.reshape(-1, features.shape[-1])
+
+
+@dataclass(frozen=True)
+class FeatureTarget:
+    """What the input of a layer is to be like: (C,) mean and variance per channel."""
+    layer: nn.Module
+    mean: Tensor
+    var: Tensor
+    eps: float
+
+
+def feature_targets(model: nn.Module, recorded: Optional[RecordedStatistics] = None) -> list[FeatureTarget]:
+    """Targets for all layers of which something is known: running statistics, and recorded ones before these.
+
+    Args:
+        model: network in eval mode.
+        recorded: from the checkpoint of ``model``; None where it has none.
+    Raises:
+        ValueError: ``recorded`` is not of this network.
+    """
+    recorded = dict(recorded or {})
+    targets = []
+    for name, layer in model.named_modules():
+        eps = float(getattr(layer, 'eps', _DEFAULT_EPS))
+        if name in recorded:
+            mean, var = (recorded[name][key] for key in ('mean', 'var'))
+            del recorded[name]
+        elif isinstance(layer, _BatchNorm) and layer.running_mean is not None:
+            mean, var = layer.running_mean, layer.running_var
+        else:
+            continue
+        device = next(model.parameters()).device
+        targets.append(FeatureTarget(layer, mean.float().to(device), var.float().to(device), eps))
+    if recorded:
+        raise ValueError(f'feature_statistics of the checkpoint name {sorted(recorded)[0]!r}, which the network does '
+                         'not have: it is the checkpoint of another network.')
+    return targets
+
+
+class FeatureStatistics:
+    """Measures, while active, how far the inputs of layers are from their targets.
+
+    Use as a context manager around forward passes; :meth:`loss` then combines the layers that ran since its last call.
+
+    Args:
+        targets: see :func:`feature_targets`.
+        relative: see :func:`~.objective.statistics_distance`.
+        first_layer_weight: factor on the first layer that runs (DeepInversion multiplies it by 10 in some runs).
+    """
+
+    def __init__(self, targets: list[FeatureTarget], relative: bool = True, first_layer_weight: float = 1.0) -> None:
+        self.targets = targets
+        self.relative = relative
+        self.first_layer_weight = first_layer_weight
+        self._distances: list[Tensor] = []
+        self._handles: list = []
+
+    def __enter__(self) -> FeatureStatistics:
+        self._distances = []
+        self._handles = [
+            target.layer.register_forward_pre_hook(self._comparison(target), with_kwargs=True)
+            for target in self.targets
+        ]
+        return self
+
+    def __exit__(self, *exc_info) -> None:
+        for handle in self._handles:
+            handle.remove()
+
+    def _comparison(self, target: FeatureTarget) -> Callable:
+
+        def compare(layer: nn.Module, inputs: tuple, options: dict) -> None:
+            # A module that runs twice in one pass (shared norms) counts twice, as it does in training.
+            var, mean = torch.var_mean(layer_input(layer, inputs, options), 0, unbiased=False)
+            self._distances.append(
+                statistics_distance(mean, var, target.mean, target.var, target.eps, self.relative))
+
+        return compare
+
+    def loss(self) -> Optional[Tensor]:
+        """Distance since the last call: mean over layers if relative, else their sum; None where no layer ran."""
+        distances, self._distances = self._distances, []
+        if not distances:
+            return None
+        distances[0] = distances[0] * self.first_layer_weight
+        total = torch.stack(distances)
+        return total.mean() if self.relative else total.sum()

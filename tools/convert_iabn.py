@@ -1,0 +1,31 @@
+"""Turn a published in-place ABN checkpoint into weights of mmseg's networks.
+
+    python tools/convert_iabn.py SRC DST
+
+SRC: an ImageNet ResNet of inplace_abn (its weights go into a LeakyResNet: init_cfg=dict(type='Pretrained',
+checkpoint=DST)), or a DeepLabV3 of MiB (its weights go into configs/_base_/models/deeplabv3_r101-d16_leaky.py).
+"""
+import argparse
+import os.path as osp
+import sys
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('src')
+    parser.add_argument('dst')
+    parser.add_argument('--eps', type=float, default=1e-5, help='of the in-place ABN layers (their default: 1e-5)')
+    args = parser.parse_args()
+    # Imported only now: --help must not wait for the toolbox.
+    from mmseg_hrhf.backbones.iabn_checkpoint import convert_iabn, load_iabn
+    from mmseg_hrhf.checkpoint import save_checkpoint
+    try:
+        converted = convert_iabn(load_iabn(args.src), args.eps)
+    except ValueError as error:
+        sys.exit(f'error: {error}')
+    save_checkpoint(args.dst, converted, meta=dict(converted_from=osp.basename(args.src)))
+    print(f'{len(converted)} tensors written to {args.dst}')
+
+
+if __name__ == '__main__':
+    main()
