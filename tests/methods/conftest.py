@@ -34,7 +34,7 @@ def build_system(tmp_path):
             teacher = MODELS.build(segmentor(num_old, **head))
             torch.nn.init.normal_(teacher.decode_head.conv_seg.weight, std=3.)
             path = tmp_path / 'teacher.pth'
-            save_checkpoint(path, teacher.state_dict(), {}, method_state)
+            save_checkpoint(path, teacher.state_dict(), {}, method_state=method_state)
             options.update(teacher=segmentor(num_old, **head), teacher_checkpoint=str(path))
         model = MODELS.build(dict(type=kind, student=segmentor(num_classes, **head), **options))
         model.init_weights()
