@@ -34,7 +34,9 @@ def kept(result: dict) -> str:
 
 def row(result: dict) -> str:
     notes = list(result.get('notes', []))
-    if 'error' in result:
+    if not result['plain'] and result.get('needs') and 'Import' in result['error']:
+        notes.append(f'needs {result["needs"]}, which is not installed here')
+    elif 'error' in result:
         notes.append(('trains without us, but: ' if result['plain'] else 'does not train without us here: ')
                      + result['error'].replace('|', '/').replace('\n', ' '))
     elif not all(result[name] for name in CHECKS):
@@ -56,11 +58,12 @@ def write_page(folder: Path, page: Path) -> str:
                       f'{sum(map(passed, members))} |')
     counts.append(f'| **all** | {len(results)} | {sum(result["plain"] for result in results)} | '
                   f'**{sum(map(passed, results))}** |')
+    missing = [name for name in FAMILIES if not (folder / f'{name}.json').exists()]
     stacks = sorted({', '.join(f'{name} {number}' for name, number in result['versions'].items())
                      for result in results if result['versions']})
     text = '\n'.join([
         f'Machine: {os.cpu_count()} cores of an {platform.machine()} CPU, no GPU; one thread a process. Stacks: '
-        + '; '.join(stacks) + '.', '',
+        + '; '.join(stacks) + '.' + (f' Not run yet: {", ".join(missing)}.' if missing else ''), '',
         '| needs | families | trainable without us | pass with us |', '|---|---|---|---|', *counts, '',
         '| family | config | trains without us | step 0 | step 1 | inversion | old probabilities kept at growth | note '
         '|', '|---|---|---|---|---|---|---|---|', *map(row, results)
