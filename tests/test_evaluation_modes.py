@@ -99,7 +99,7 @@ def counted(folder, root, evaluate):
     return 100 * np.mean(both / (confusion.sum(0) + confusion.sum(1) - both))
 
 
-def tested_by_mmseg_alone(folder, tmp_path):
+def output_of_mmseg_alone(folder, tmp_path):
     """What mmseg's own tools/test.py prints in a process that cannot import this package."""
     tool = Path(mmseg.__file__).parent / '.mim' / 'tools' / 'test.py'
     code = ("import runpy, sys; sys.modules['mmseg_hrhf'] = None; sys.argv = sys.argv[1:]; "
@@ -123,7 +123,7 @@ def test_runner_stock_mmseg_and_an_independent_count_agree(wide_config, tmp_path
     expected, folder = result['metrics']['mIoU'], Path(cfg.work_dir) / 'step_0'
     assert counted(folder, Path(cfg.test_dataloader.dataset.data_root), evaluate) == pytest.approx(expected, abs=0.006)
     if evaluate is crop:
-        assert f'mIoU: {expected:.4f}' in tested_by_mmseg_alone(folder, tmp_path)
+        assert f'mIoU: {expected:.4f}' in output_of_mmseg_alone(folder, tmp_path)
     else:
         plain = Config.fromfile(folder / 'config.py')
         plain.load_from, plain.work_dir = str(folder / 'checkpoint.pth'), str(tmp_path / 'plain')

@@ -6,7 +6,7 @@ test_pipeline = [
     dict(type='Resize', scale=(100000, 512), keep_ratio=True),
     dict(type='CenterCrop', crop_size=512),
     # mmseg resizes predictions to ori_shape; what they are compared with here is the crop.
-    dict(type='KeyMapper', mapping=dict(ori_shape='img_shape')),
+    dict(type='KeyMapper', mapping=dict(ori_shape='img_shape'), auto_remap=False),
     dict(type='PackSegInputs'),
 ]
 test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
