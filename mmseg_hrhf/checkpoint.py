@@ -1,16 +1,25 @@
 """Plain checkpoints: weights of a bare segmentor and data about them, nothing that can run code."""
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 import pickle
+import re
+import struct
 import zipfile
-from typing import Mapping, Optional
+import zlib
+from typing import Iterator, Mapping, Optional
 
+import numpy as np
 import torch
+from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
 from .files import PathLike, atomic_write
+
+_RESAVE = ("If you trust it, save its 'state_dict' alone with torch.save and name that file.")
 
 
 def save_checkpoint(path: PathLike, state_dict: Mapping[str, Tensor], meta: dict, **extra) -> None:
@@ -26,11 +35,73 @@ def save_checkpoint(path: PathLike, state_dict: Mapping[str, Tensor], meta: dict
 
 
 def is_whole(path: PathLike) -> bool:
-    """Whether a file is a zip archive whose table of contents, at its end, is there: no truncated checkpoint is."""
+    """Whether a file is a zip archive, not truncated, whose contents have the checksums (CRC-32) they were saved with.
+
+    torch itself does not look at them.
+    """
     try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:
+        with zipfile.ZipFile(path) as archive:
+            return archive.testzip() is None
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, ValueError, zlib.error, struct.error):
         return False
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a damaged table of contents points before the file's start
+            raise
+        return False
+
+
+@contextlib.contextmanager
+def only_data() -> Iterator[None]:
+    """Inside, whoever calls ``torch.load`` gets tensors and plain data, never an object whose loading runs code.
+
+    mmengine loads ``load_from`` and pretrained weights by itself, and falls back to unpickling whatever is in them.
+
+    Raises:
+        ValueError: a file held more than data; nothing of it ran.
+    """
+    names = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
+    before = {name: os.environ.pop(name, None) for name in names}
+    os.environ[names[0]] = '1'
+    try:
+        with _mmengine_data():
+            yield
+    except pickle.UnpicklingError as error:
+        raise ValueError(f'A file of weights holds more than tensors and plain data and is not loaded, since loading '
+                         f'it could run code. {_RESAVE} ({_reason(error)})') from error
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _mmengine_data() -> contextlib.AbstractContextManager:
+    """Lets through what mmengine's own checkpoints hold beside tensors: NumPy numbers and smoothed log values."""
+    if not hasattr(torch.serialization, 'safe_globals'):  # torch < 2.5
+        return contextlib.nullcontext()
+    reconstruct, state = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
+    kinds = [type(np.dtype(kind)) for kind in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', '?')]
+    return torch.serialization.safe_globals([HistoryBuffer, np.ndarray, np.dtype, reconstruct, state, *kinds])
+
+
+def check_weights(name: str, path: PathLike) -> None:
+    """Raise ``ValueError`` unless a file of weights, of whatever toolbox, exists and holds data only.
+
+    Args:
+        name: option that names the file.
+        path: local file.
+    """
+    if not os.path.isfile(path):
+        raise ValueError(f'{name}={str(path)!r} does not exist: give the path of a checkpoint, or leave it out.')
+    try:
+        with _mmengine_data():
+            torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f'{name}={str(path)!r} holds more than tensors and plain data and is not loaded, since '
+                         f'loading it could run code. {_RESAVE} ({_reason(error)})') from error
+    except Exception as error:  # damaged bytes make the reader raise almost anything
+        raise ValueError(f'{name}={str(path)!r} is truncated, damaged or no checkpoint ({_reason(error)}): fetch it '
+                         'again.') from error
 
 
 def load_checkpoint(path: PathLike, num_classes: Optional[int] = None) -> dict:
@@ -52,10 +123,9 @@ def load_checkpoint(path: PathLike, num_classes: Optional[int] = None) -> dict:
     except pickle.UnpicklingError as error:
         raise ValueError(f'Checkpoint {path} holds more than tensors and plain data and is not loaded, since loading '
                          'it could run code. Of a run, use step_<t>/checkpoint.pth, not the files in step_<t>/train. '
-                         f'({str(error).splitlines()[0]})') from error
+                         f'({_reason(error)})') from error
     except Exception as error:  # damaged bytes make the reader raise almost anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f'Checkpoint {path} is damaged ({reason}): delete it and run the step that writes it '
+        raise ValueError(f'Checkpoint {path} is damaged ({_reason(error)}): delete it and run the step that writes it '
                          'again.') from error
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
         raise ValueError(f"Checkpoint {path} has no 'state_dict': it is not a checkpoint of a segmentor.")
@@ -65,6 +135,15 @@ def load_checkpoint(path: PathLike, num_classes: Optional[int] = None) -> dict:
         raise ValueError(f'Checkpoint {path} knows {held} classes (background included), but {num_classes} are needed: '
                          'it is the checkpoint of another step or scenario.')
     return checkpoint
+
+
+def _reason(error: Exception) -> str:
+    """What torch's advice of several paragraphs comes down to."""
+    text = ' '.join(str(error).split())
+    named = re.search(r'GLOBAL ([\w.]+)', text)
+    if named is not None:
+        return f'it names {named[1]}'
+    return text[:100].rsplit('. ', 1)[0] or type(error).__name__
 
 
 def weights_fingerprint(state_dict: Mapping[str, Tensor]) -> str:

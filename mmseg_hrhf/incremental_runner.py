@@ -2,8 +2,8 @@
 from __future__ import annotations
 
 import gc
+import logging
 import math
-import os
 import os.path as osp
 import time
 from typing import Optional
@@ -18,21 +18,24 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
-from .checkpoint import load_checkpoint, save_checkpoint
+from .checkpoint import load_checkpoint, only_data, save_checkpoint
+from .config_check import check_config, check_weight_files
 from .datasets.incremental import palette_of
 from .distributed import start_distributed, wrap_for_cpu
 from .evaluation.confusion_file import write_confusion
 from .evaluation.incremental_iou import IncrementalIoUMetric
 from .evaluation.summary import number, summarise, summary_markdown
-from .files import read_json, sha256, write_json, write_text
-from .plain_step import write_plain_config
+from .files import sha256, write_json, write_text
+from .plain_step import is_whole_plain_config, write_plain_config
 from .replay.step_statistics import statistics_options, step_statistics
 from .run_identity import check_same_run, claim_work_dir, run_seed
-from .run_plan import RunPlan, check_options
+from .run_plan import RunPlan
 from .step_config import num_fake_images, replay_options
 from .step_files import StepFiles
+from .step_result import read_result
 from .training import resume_point
 from .version import __version__
+from .work_dir_lock import lock_work_dir
 
 
 @RUNNERS.register_module()
@@ -54,11 +57,12 @@ class IncrementalRunner:
         self.cfg = cfg
         self.work_dir = osp.abspath(cfg.work_dir)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
+        check_config(cfg)
+        check_weight_files(cfg)
         start_distributed(cfg)
         self.seed = run_seed(cfg)
-        check_options(cfg)
+        self._lock = lock_work_dir(self.work_dir)
         check_same_run(self.work_dir, cfg, self.seed)
-        os.makedirs(self.work_dir, exist_ok=True)
         self.logger = MMLogger.get_instance(
             f'{self.work_dir} {time.time_ns()}',
             logger_name='mmseg_hrhf',
@@ -67,6 +71,7 @@ class IncrementalRunner:
             log_level=cfg.get('log_level', 'INFO'))
         self.plan = RunPlan(cfg, self.work_dir, self.seed, osp.join(self.work_dir, 'class_index'))
         self.scenario = self.plan.scenario
+        self._check_only_step()
         if self._result(self.plan.steps[-1]) is None:
             self.plan.check_model()
         claim_work_dir(self.work_dir, cfg, self.seed)
@@ -79,20 +84,22 @@ class IncrementalRunner:
     def train(self) -> list[dict]:
         """Run all steps (or ``only_step``). Returns the results of all finished steps."""
         only = self.cfg.get('only_step')
-        if only is not None:
-            self.scenario.check_step(int(only))
-            if int(only) not in self.plan.steps:
-                raise ValueError(f'{self.plan.method.__name__} trains once, on all classes, in place of step '
-                                 f'{self.plan.steps[-1]}: there is no step {only} to train. Leave --step out.')
-        for step in self.plan.steps if only is None else [int(only)]:
-            if self._result(step) is not None:
-                print_log(f'Step {step} is finished: {self._files(step).result}', logger=self.logger)
-                continue
-            if step > 0 and not self.plan.method.joint and self._result(step - 1) is None:
-                raise ValueError(f'Step {step} continues step {step - 1}, which is not finished in {self.work_dir}: '
-                                 f'run it first (--step {step - 1}), or all steps (without --step).')
-            self._run_step(step)
-        return self._summarise()
+        try:
+            with only_data():
+                for step in self.plan.steps if only is None else [only]:
+                    if self._result(step) is not None:
+                        print_log(f'Step {step} is finished: {self._files(step).result}', logger=self.logger)
+                        self._mend_plain_config(step)
+                        continue
+                    if step > 0 and not self.plan.method.joint and self._result(step - 1) is None:
+                        raise ValueError(
+                            f'Step {step} continues step {step - 1}, which is not finished in {self.work_dir}: '
+                            f'run it first (--step {step - 1}), or all steps (without --step).')
+                    self._run_step(step)
+                return self._summarise()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
 
     # -- one step ----------------------------------------------------------------------------------------------------
 
@@ -101,7 +108,7 @@ class IncrementalRunner:
         names = ', '.join(self.plan.learns(step))
         print_log(f'Step {step} of {self.scenario.num_steps - 1} begins: {names}', logger=self.logger)
         if cfg.model.get('teacher') is not None:
-            load_checkpoint(cfg.model.teacher_checkpoint, self.scenario.num_classes(step - 1))
+            self._check_teacher(step, cfg.model.teacher_checkpoint)
         point = resume_point(files.train)
         if point is not None:
             cfg.load_from, cfg.resume = point, True
@@ -140,6 +147,14 @@ class IncrementalRunner:
         print_log(f'Feature statistics of {len(statistics)} layers are recorded for the next step.', logger=self.logger)
         return dict(feature_statistics=statistics)
 
+    def _check_teacher(self, step: int, path: str) -> None:
+        meta = load_checkpoint(path, self.scenario.num_classes(step - 1)).get('meta') or {}
+        classes = list((meta.get('dataset_meta') or {}).get('classes', ()))
+        if meta.get('step') != step - 1 or classes != list(self.scenario.class_names(step - 1)):
+            raise ValueError(f'Checkpoint {path} is of step {meta.get("step")} with the classes {classes}, but step '
+                             f'{step} continues step {step - 1} with {list(self.scenario.class_names(step - 1))}: it '
+                             'is the checkpoint of another step or scenario.')
+
     def _write_step(self, step: int, model: torch.nn.Module, metrics: dict,
                     confusion: np.ndarray, seconds: dict, extra: dict) -> None:
         files = self._files(step)
@@ -170,21 +185,28 @@ class IncrementalRunner:
                 checkpoint_sha256=sha256(files.checkpoint)))
 
     def _result(self, step: int) -> Optional[dict]:
-        """Result of a finished step, its checkpoint verified; None if it is not finished."""
-        files = self._files(step)
-        if not osp.exists(files.result):
-            return None
-        result = read_json(files.result)
-        if not osp.exists(files.checkpoint) or sha256(files.checkpoint) != result['checkpoint_sha256']:
-            raise ValueError(f'Checkpoint {files.checkpoint} of the finished step {step} is missing, truncated or '
-                             f'changed: delete {files.result} to have it written again from step_{step}/train, or the '
-                             f'folder step_{step} to train the step anew.')
-        return result
+        return read_result(self._files(step))
+
+    def _mend_plain_config(self, step: int) -> None:
+        files, positions = self._files(step), self.plan.test_positions[step]
+        if is_main_process() and not is_whole_plain_config(files, len(positions)):
+            print_log(f'{files.config} or the list beside it is missing or damaged and is made again.',
+                      logger=self.logger, level=logging.WARNING)
+            write_plain_config(self.cfg, self.scenario, step, self.plan.test_source, positions, files)
 
     def _files(self, step: int) -> StepFiles:
         return StepFiles(self.work_dir, step)
 
     # -- the whole run -----------------------------------------------------------------------------------------------
+
+    def _check_only_step(self) -> None:
+        only = self.cfg.get('only_step')
+        if only is None:
+            return
+        self.scenario.check_step(only)
+        if only not in self.plan.steps:
+            raise ValueError(f'{self.plan.method.__name__} trains once, on all classes, in place of step '
+                             f'{self.plan.steps[-1]}: there is no step {only} to train. Leave --step out.')
 
     def _log_result(self, step: int) -> None:
         result = self._result(step)

@@ -1,6 +1,7 @@
 """The plain config of a step, which mmseg evaluates without this package."""
 from __future__ import annotations
 
+import ast
 import copy
 import os.path as osp
 from pathlib import Path
@@ -75,6 +76,18 @@ def _names_ours(cfg) -> bool:
     name = cfg.get('type')
     found = (MODELS.get(name) or TRANSFORMS.get(name)) if isinstance(name, str) else name
     return getattr(found, '__module__', '').split('.')[0] == PACKAGE or any(map(_names_ours, cfg.values()))
+
+
+def is_whole_plain_config(files: StepFiles, num_images: int) -> bool:
+    """Whether a step's plain config is Python that sets what a test needs, and lists ``num_images`` test images."""
+    try:
+        tree = ast.parse(Path(files.config).read_text(encoding='utf-8'))
+        listed = Path(files.folder, 'test_images.txt').read_text(encoding='utf-8').splitlines()
+    except (OSError, SyntaxError, ValueError):
+        return False
+    names = {target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets
+             if isinstance(target, ast.Name)}
+    return names >= {'model', 'test_dataloader', 'test_evaluator', 'test_cfg'} and len(listed) == num_images
 
 
 def _plain_dataset(dataset: dict, scenario: Scenario, step: int, source: BaseSegDataset, positions: np.ndarray,

@@ -6,7 +6,8 @@ from typing import Optional
 import numpy as np
 from mmengine.config import Config
 from mmengine.dist import get_world_size
-from mmseg.registry import MODELS, TASK_UTILS
+from mmseg.registry import MODELS
+from torch import nn
 
 from .datasets.incremental import build_source, presence_of, scenario_of, select_images
 from .inversion.recording import layers_to_record
@@ -16,31 +17,6 @@ from .methods.logits import check_head, main_head
 from .replay.sampler import split_batch
 from .replay.step_statistics import statistics_options
 from .step_config import is_epoch_based, method_class, num_fake_images, replay_options, step_config, training_scenario
-
-
-def check_options(cfg: Config) -> None:
-    """Check what can be said of ``scenario``, ``method`` and ``replay`` without looking at any data.
-
-    Raises:
-        ValueError: names the option and the remedy.
-    """
-    for key in ('scenario', 'method'):
-        if not isinstance(cfg.get(key), dict):
-            raise ValueError(f'The config has no {key}=dict(...): take one from configs/_base_/methods or see '
-                             'docs/get_started.md.')
-    method_class(cfg)
-    replay = replay_options(cfg)
-    if replay is not None:
-        _check_inversion(replay['inversion'])
-        statistics_options(replay)
-
-
-def _check_inversion(options: dict) -> None:
-    """Build what synthesises: its options must not come to light after step 0."""
-    try:
-        TASK_UTILS.build(options)
-    except (TypeError, KeyError) as error:
-        raise ValueError(f'replay.inversion={dict(options)} cannot be built: {str(error).splitlines()[0]}') from error
 
 
 def iterations(cfg: Config, num_real: int) -> int:
@@ -107,8 +83,9 @@ class RunPlan:
 
     def check_model(self) -> None:
         """Build the networks of the first two steps: what cannot be distilled or grown must come to light now."""
+        first = _build(self.configs[self.steps[0]].model).student
         if len(self.steps) > 1:
-            first, second = (MODELS.build(self.configs[t].model.student) for t in (0, 1))
+            second = _build(self.configs[1].model.student)
             check_growth(first, second)
             if self.method.needs_teacher:
                 check_head(main_head(second))
@@ -132,3 +109,11 @@ class RunPlan:
                          f'{iterations(self.configs[t], self.num_real[t]):>10} {len(self.test_positions[t]):>6}  '
                          f'{learns if len(learns) < 70 else learns[:66] + " ..."}')
         return '\n'.join(lines)
+
+
+def _build(model: dict) -> nn.Module:
+    try:
+        return MODELS.build(model)
+    except (KeyError, TypeError, AttributeError, AssertionError, IndexError, NotImplementedError) as error:
+        reason = error.args[0] if error.args else type(error).__name__
+        raise ValueError(f'The model cannot be built from the config: {reason}') from error

@@ -13,16 +13,18 @@ from typing import Mapping, Optional, Sequence, Union
 
 import numpy as np
 
+from .options import check_choice, check_names, check_types
+
 SETTINGS = ('overlapped', 'disjoint', 'sequential')
 LABEL_PROTOCOLS = ('mib', 'plop')
 IGNORE = 255
-
-
-def _choice(name: str, value, choices: Sequence[str]) -> None:
-    if value not in choices:
-        near = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f' Did you mean {near[0]!r}?' if near else ''
-        raise ValueError(f'scenario.{name}={value!r} is not one of {", ".join(map(repr, choices))}.{hint}')
+# What a config may say; `task`, `setting` and `label_protocol` name their choices themselves.
+_OPTION_TYPES = dict(
+    steps=Optional[Sequence[Sequence[str]]],
+    class_order=Optional[Sequence[Union[str, int]]],
+    image_lists=Union[Sequence[Optional[str]], Mapping[int, str], None],
+    background=Optional[int],
+    zero_is_void=bool)
 
 
 def class_counts(task: str, num_classes: int) -> tuple[int, ...]:
@@ -76,8 +78,12 @@ class Scenario:
     task: Optional[str] = None
 
     def __post_init__(self):
-        _choice('setting', self.setting, SETTINGS)
-        _choice('label_protocol', self.label_protocol, LABEL_PROTOCOLS)
+        check_choice('scenario.setting', self.setting, SETTINGS)
+        check_choice('scenario.label_protocol', self.label_protocol, LABEL_PROTOCOLS)
+        if self.background is not None and (not 0 <= self.background < IGNORE
+                                            or self.background in self.labels.values()):
+            raise ValueError(f'scenario.background={self.background!r} must be a raw label of 0 to {IGNORE - 1} that '
+                             'is no class of the dataset, or None if masks have no background.')
         if not self.steps:
             raise ValueError('scenario.steps is empty: give at least one list of class names.')
         seen: set[str] = set()
@@ -115,21 +121,15 @@ class Scenario:
             image_lists: path per step (``.npy`` positions or names, ``.txt`` names), as a list or ``{step: path}``.
             **kwargs: further fields of :class:`Scenario`.
         """
-        known = {'setting', 'label_protocol', 'background', 'zero_is_void'}
-        for key in kwargs:
-            if key not in known:
-                choices = sorted(known | {'task', 'steps', 'class_order', 'image_lists'})
-                near = difflib.get_close_matches(key, choices, n=1)
-                raise ValueError(f'scenario has no option {key!r}' +
-                                 (f': did you mean {near[0]!r}?' if near else f'; its options are {choices}.'))
+        check_names('scenario', kwargs, {'task', 'setting', 'label_protocol', *_OPTION_TYPES})
+        check_types('scenario', dict(kwargs, steps=steps, class_order=class_order, image_lists=image_lists),
+                    _OPTION_TYPES)
         if (task is None) == (steps is None):
             raise ValueError("scenario needs exactly one of task='B-I' and steps=[[class, ...], ...]; "
                              f'got task={task!r}, steps={steps!r}.')
         if steps is not None:
             if class_order is not None:
                 raise ValueError('scenario.class_order goes with task; scenario.steps already states the order.')
-            if isinstance(steps, str) or any(isinstance(names, str) for names in steps):
-                raise ValueError(f'scenario.steps={steps!r} must be a list of lists of class names.')
             steps = tuple(tuple(names) for names in steps)
         else:
             order = list(labels) if class_order is None else _resolve_order(class_order, labels)
@@ -140,9 +140,6 @@ class Scenario:
             steps = tuple(steps)
         if image_lists is None:
             image_lists = {}
-        elif isinstance(image_lists, str):
-            raise ValueError(f'scenario.image_lists={image_lists!r} must be a list of paths, one per step, or a dict '
-                             'of paths by step.')
         elif not isinstance(image_lists, Mapping):
             image_lists = {t: path for t, path in enumerate(image_lists) if path is not None}
         bad = [t for t in image_lists if not str(t).isdigit()]

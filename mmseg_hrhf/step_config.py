@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import copy
 import difflib
-import inspect
 import os.path as osp
 from typing import Optional
 
@@ -11,7 +10,9 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from .head_classes import set_classes
+from .inversion import build_inversion
 from .methods import IncrementalSegmentor
+from .options import check_names, check_types, parameters
 from .replay.sampler import split_batch
 from .scenario import Scenario
 from .step_files import StepFiles
@@ -34,19 +35,11 @@ def method_class(cfg: Config) -> type[IncrementalSegmentor]:
         near = difflib.get_close_matches(str(name), known, n=1)
         raise ValueError(f'method.type={name!r} is no incremental method' +
                          (f': did you mean {near[0]!r}?' if near else f'; there are {sorted(known)}.'))
-    _check_method_options(found, cfg.method)
+    annotations = parameters(found, IncrementalSegmentor)
+    set_here = {'student', 'teacher', 'teacher_checkpoint'}
+    check_names(f'method {found.__name__}', cfg.method, set(annotations) - set_here | {'type'})
+    check_types('method', cfg.method, annotations)
     return found
-
-
-def _check_method_options(found: type[IncrementalSegmentor], options: dict) -> None:
-    set_here = {'self', 'args', 'kwargs', 'student', 'teacher', 'teacher_checkpoint'}
-    parents = found.__mro__[:found.__mro__.index(IncrementalSegmentor) + 1]
-    known = {name for parent in parents for name in inspect.signature(parent.__init__).parameters} - set_here
-    for key in options:
-        if key not in known | {'type'}:
-            near = difflib.get_close_matches(key, known, n=1)
-            raise ValueError(f'method {found.__name__} has no option {key!r}' +
-                             (f': did you mean {near[0]!r}?' if near else f'; its options are {sorted(known)}.'))
 
 
 def _is_method(value) -> bool:
@@ -70,16 +63,13 @@ def replay_options(cfg: Config) -> Optional[dict]:
     replay = cfg.get('replay')
     if replay is None or not method_class(cfg).uses_fake_images:
         return None
-    for key in replay:
-        if key not in _REPLAY_OPTIONS:
-            near = difflib.get_close_matches(key, _REPLAY_OPTIONS, n=1)
-            raise ValueError(f'replay has no option {key!r}' +
-                             (f': did you mean {near[0]!r}?' if near else f'; its options are {_REPLAY_OPTIONS}.'))
+    if not isinstance(replay, dict):
+        raise ValueError(f'replay={replay!r} must be a dict, or None to train without fake images.')
+    check_names('replay', replay, _REPLAY_OPTIONS)
     split_batch(cfg.train_dataloader.batch_size, replay.get('ratio', '1:1'))
-    if 'inversion' not in replay:
-        raise ValueError("replay needs inversion=dict(type='SegInversion', size=...).")
+    build_inversion(replay.get('inversion'))  # hours later, at step 1, is too late for a mistake in its options
     number = replay.get('num_images')
-    if number is not None and (not isinstance(number, int) or number < 1):
+    if number is not None and (type(number) is not int or number < 1):
         raise ValueError(f'replay.num_images={number!r} must be a positive number, or None for the number of real '
                          'images of the step within 512 to 4096.')
     return dict(replay)
@@ -185,7 +175,9 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
         # makes its own.
         out.visualizer.pop('name', None)
     out.randomness = dict(out.get('randomness') or {}, seed=seed + step)
-    out.load_from, out.resume = None, False
+    # mmseg's `load_from` is where a run starts; later steps start from the step before.
+    out.load_from, out.resume = cfg.get('load_from') if step == 0 else None, False
+    out.custom_hooks = list(out.get('custom_hooks') or []) + [dict(type='FiniteLossHook', step=step)]
     return out
 
 

@@ -7,7 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from .checkpoint import load_checkpoint
+from .checkpoint import load_checkpoint, only_data
 from .datasets.incremental import build_source, scenario_of
 from .distributed import start_distributed, wrap_for_cpu
 from .step_config import step_test_config
@@ -52,4 +52,5 @@ def run_test(cfg: Config,
             cfg.setdefault('visualizer', dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')]))
             cfg.visualizer['save_dir'] = show_dir
     wrap_for_cpu(cfg)
-    return Runner.from_cfg(cfg).test()
+    with only_data():
+        return Runner.from_cfg(cfg).test()

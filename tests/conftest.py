@@ -14,6 +14,10 @@ COLOURS = np.array([[120, 120, 120], [220, 60, 60], [60, 200, 60], [60, 60, 220]
 CLASSES = ['background', 'red', 'green', 'blue']
 
 
+def pytest_addoption(parser):
+    parser.addoption('--write-bad-input', metavar='FILE', help='write the table of test_bad_input.py to FILE')
+
+
 @pytest.fixture(autouse=True)
 def mmseg_scope():
     init_default_scope('mmseg')

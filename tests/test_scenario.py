@@ -111,7 +111,7 @@ def test_exactly_one_of_task_and_steps(kwargs):
 
 @pytest.mark.parametrize('steps', ['cat', ['cat', 'cow'], [['cat'], 'cow']])
 def test_steps_must_be_lists_of_lists(steps):
-    with pytest.raises(ValueError, match='must be a list of lists of class names'):
+    with pytest.raises(ValueError, match='must be a list, each item a list, each item a string'):
         Scenario.build(LABELS, steps=steps)
 
 

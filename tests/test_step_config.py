@@ -28,7 +28,9 @@ def test_step_1_has_a_teacher_of_the_classes_before_and_mixed_batches(tiny_confi
     assert out.model.teacher_checkpoint == '/run/step_0/checkpoint.pth'
     assert out.train_dataloader.sampler == dict(SAMPLER, ratio='1:1')
     assert out.train_dataloader.dataset.num_fake == 4
-    assert [hook.type for hook in out.custom_hooks] == ['SegInversionHook', 'PredictionGridHook', 'IterationSeedHook']
+    assert [hook.type for hook in out.custom_hooks] == [
+        'SegInversionHook', 'PredictionGridHook', 'IterationSeedHook', 'FiniteLossHook'
+    ]
     assert out.custom_hooks[0].seed == out.custom_hooks[2].seed == 6
     assert out.randomness.seed == 6
 

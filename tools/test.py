@@ -2,7 +2,6 @@
 import argparse
 import os
 import os.path as osp
-import sys
 
 
 def parse_args():
@@ -34,10 +33,6 @@ def main():
 if __name__ == '__main__':
     try:
         main()
-    except (ValueError, FloatingPointError) as error:
-        # What the user can mend is said in one line; HRHF_TRACEBACK=1 shows where it was noticed.
-        if os.environ.get('HRHF_TRACEBACK'):
-            raise
-        # Data workers wrap an error in their own traceback, of which the last line is the error.
-        text = str(error).strip()
-        sys.exit('error: ' + (text.splitlines()[-1] if text.startswith('Caught ') else text))
+    except Exception as error:
+        from mmseg_hrhf.user_error import report_and_exit
+        report_and_exit(error)

@@ -1,8 +1,8 @@
 """Run all learning steps of a config, or one. Run again to continue."""
 import argparse
+import logging
 import os
 import os.path as osp
-import sys
 
 
 def parse_args():
@@ -29,6 +29,7 @@ def parse_args():
 
 def main():
     args = parse_args()
+    logging.raiseExceptions = False  # a full disk ends the run with its own line, not with a traceback of each log line
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     # Imported only now: --help must not wait for the toolbox.
     from mmseg.registry import RUNNERS
@@ -56,10 +57,6 @@ def main():
 if __name__ == '__main__':
     try:
         main()
-    except (ValueError, FloatingPointError) as error:
-        # What the user can mend is said in one line; HRHF_TRACEBACK=1 shows where it was noticed.
-        if os.environ.get('HRHF_TRACEBACK'):
-            raise
-        # Data workers wrap an error in their own traceback, of which the last line is the error.
-        text = str(error).strip()
-        sys.exit('error: ' + (text.splitlines()[-1] if text.startswith('Caught ') else text))
+    except Exception as error:
+        from mmseg_hrhf.user_error import report_and_exit
+        report_and_exit(error)

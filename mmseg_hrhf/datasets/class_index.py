@@ -13,10 +13,11 @@ from typing import Collection, Optional, Sequence
 import numpy as np
 from mmengine.dist import barrier, is_main_process
 from mmengine.fileio import get as read_bytes
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from ..files import atomic_write
+from .image_check import check_image
 
 # Modes in which a pixel is one 8-bit label: grey, palette, and black and white.
 _MASK_MODES = ('L', 'P', '1')
@@ -25,13 +26,22 @@ _CHUNK = 64
 
 
 def mask_labels(path: str, backend_args: Optional[dict] = None) -> np.ndarray:
-    """Labels that a mask file holds.
+    """Labels that a mask file holds (see :func:`read_mask`).
+
+    Returns:
+        (256,) bool; ``result[c]``: some pixel has label c.
+    """
+    return read_mask(path, backend_args)[0]
+
+
+def read_mask(path: str, backend_args: Optional[dict] = None) -> tuple[np.ndarray, tuple[int, int]]:
+    """Labels and size of a mask file.
 
     Args:
         path: a single-channel 8-bit image (grey or palette).
         backend_args: file backend of mmengine.
     Returns:
-        (256,) bool; ``result[c]``: some pixel has label c.
+        (256,) bool, whose entry c says that some pixel has label c, and (width, height).
     Raises:
         ValueError: the file is missing, unreadable or of another mode; names it.
     """
@@ -39,18 +49,28 @@ def mask_labels(path: str, backend_args: Optional[dict] = None) -> np.ndarray:
         # Most masks lie on a local disk, where a plain read is far cheaper than mmengine's backend look-up.
         data = read_bytes(path, backend_args=backend_args) if backend_args else Path(path).read_bytes()
     except OSError as error:
-        raise ValueError(f'Mask {path!r} cannot be read: {error}.') from error
+        raise ValueError(f'Mask {path!r} cannot be read: {error.strerror or error}.') from error
     try:
         with Image.open(io.BytesIO(data)) as image:
-            mode = image.mode
+            mode, size = image.mode, image.size
             # Pillow counts white as 255, but the annotation loader reads it as 1.
             histogram = np.bincount(np.asarray(image).ravel(), minlength=256) if mode == '1' else image.histogram()
+    except UnidentifiedImageError as error:
+        raise ValueError(f'Mask {path!r} is not a readable image ({len(data)} bytes): replace it.') from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f'Mask {path!r} is not a readable image ({len(data)} bytes): {error}.') from error
+        reason = str(error).rstrip('.')
+        raise ValueError(f'Mask {path!r} is not a readable image ({len(data)} bytes): {reason}.') from error
     if mode not in _MASK_MODES:
         raise ValueError(f'Mask {path!r} has mode {mode!r}; a mask must be one 8-bit channel of labels (grey or '
                          'palette). Convert colour masks to label masks first.')
-    return np.asarray(histogram[:256], dtype=np.int64) > 0
+    return np.asarray(histogram[:256], dtype=np.int64) > 0, size
+
+
+def _read_pair(mask: str, image: Optional[str], backend_args: Optional[dict]) -> np.ndarray:
+    labels, size = read_mask(mask, backend_args)
+    if image is not None:
+        check_image(image, mask, size)
+    return labels
 
 
 def fingerprint(paths: Sequence[str]) -> str:
@@ -69,17 +89,23 @@ def fingerprint(paths: Sequence[str]) -> str:
 def scan(paths: Sequence[str],
          known_labels: Collection[int],
          backend_args: Optional[dict] = None,
-         num_workers: Optional[int] = None) -> np.ndarray:
+         num_workers: Optional[int] = None,
+         images: Optional[Sequence[str]] = None) -> np.ndarray:
     """Labels of all masks, decoded in parallel worker processes, with a progress bar.
 
+    Args:
+        paths, known_labels, backend_args, images: see :func:`class_index`.
+        num_workers: processes; one per core if None.
     Returns:
         (N, 256) bool presence matrix.
     Raises:
-        ValueError: a mask is missing, unreadable, of another mode, or holds a label not in ``known_labels``.
+        ValueError: a mask is missing, unreadable, of another mode, or holds a label not in ``known_labels``; an image
+            is missing, truncated or not of its mask's size.
     """
     presence = np.zeros((len(paths), 256), dtype=bool)
     with _workers(len(paths), num_workers or os.cpu_count()) as pool:
-        rows = pool.map(partial(mask_labels, backend_args=backend_args), paths, chunksize=_CHUNK)
+        read = partial(_read_pair, backend_args=backend_args)
+        rows = pool.map(read, paths, images or [None] * len(paths), chunksize=_CHUNK)
         bar = tqdm(rows, desc='class index', total=len(paths), unit='mask', mininterval=0.5)
         for i, row in enumerate(bar):
             _check_labels(row[None], known_labels, paths[i:i + 1])
@@ -108,7 +134,8 @@ def _ranges(labels: Sequence[int]) -> str:
 def class_index(paths: Sequence[str],
                 known_labels: Collection[int],
                 cache_dir: Optional[str] = None,
-                backend_args: Optional[dict] = None) -> np.ndarray:
+                backend_args: Optional[dict] = None,
+                images: Optional[Sequence[str]] = None) -> np.ndarray:
     """Presence matrix of the masks, from the cache where it is fresh.
 
     Rank 0 scans and writes the cache while the other ranks wait. Without ``cache_dir`` every process scans.
@@ -118,29 +145,33 @@ def class_index(paths: Sequence[str],
         known_labels: raw labels a mask may hold.
         cache_dir: folder of the cache files, shared by all ranks.
         backend_args: file backend of mmengine.
+        images: image file of each mask, where they are local: checked in the same pass.
     Returns:
         (N, 256) bool; ``result[i, c]``: some pixel of mask i has raw label c.
     """
     if cache_dir is None:
-        return scan(paths, known_labels, backend_args)
-    file = Path(cache_dir) / f'{fingerprint(paths)[:32]}.npz'
-    presence = _load(file, len(paths))
+        return scan(paths, known_labels, backend_args, images=images)
+    key = fingerprint([*paths, *(images or [])])
+    file = Path(cache_dir) / f'{key[:32]}.npz'
+    presence = _load(file, key, len(paths))
     if presence is None and is_main_process():
-        presence = scan(paths, known_labels, backend_args)
+        presence = scan(paths, known_labels, backend_args, images=images)
         with atomic_write(file) as stream:
-            np.savez_compressed(stream, presence=np.packbits(presence, axis=1))
+            np.savez_compressed(stream, presence=np.packbits(presence, axis=1), key=np.array(key))
     barrier()
     if presence is None:
-        presence = _load(file, len(paths))
+        presence = _load(file, key, len(paths))
         if presence is None:
             raise RuntimeError(f'Rank 0 wrote the class index to {file}, but this rank cannot read it: '
                                'the work dir must be on a file system that all ranks share.')
     return _check_labels(presence, known_labels, paths)
 
 
-def _load(file: Path, length: int) -> Optional[np.ndarray]:
+def _load(file: Path, key: str, length: int) -> Optional[np.ndarray]:
     try:
         with open(file, 'rb') as stream, np.load(stream, allow_pickle=False) as data:
+            if data['key'].item() != key:
+                return None  # a copy of the index of other data
             presence = np.unpackbits(data['presence'], axis=1).astype(bool)
     except Exception:  # a damaged cache is a missing one: whatever its bytes make numpy or zipfile raise
         return None

@@ -119,11 +119,14 @@ def image_names(dataset: BaseSegDataset) -> list[str]:
 
 
 def presence_of(dataset: BaseSegDataset, scenario: Scenario, cache_dir: Optional[str] = None) -> np.ndarray:
-    """(N, 256) bool matrix of the labels in each mask of ``dataset``."""
-    paths = [dataset.get_data_info(i).get('seg_map_path') for i in range(len(dataset))]
+    """(N, 256) bool matrix of the labels in each mask of ``dataset``, whose local images are checked on the way."""
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    paths = [info.get('seg_map_path') for info in infos]
     if None in paths:
         raise ValueError(f'{type(dataset).__name__} has no masks: set data_prefix.seg_map_path.')
-    return class_index(paths, scenario.known_labels(), cache_dir, dataset.backend_args)
+    # From a file backend every image would be fetched once more.
+    images = None if dataset.backend_args else [info['img_path'] for info in infos]
+    return class_index(paths, scenario.known_labels(), cache_dir, dataset.backend_args, images)
 
 
 def select_images(dataset: BaseSegDataset, scenario: Scenario, presence: np.ndarray, step: int,

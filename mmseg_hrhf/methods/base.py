@@ -10,7 +10,8 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..checkpoint import load_checkpoint
-from .classifier_growth import grow_classifier
+from ..options import check_choice
+from .classifier_growth import CLASSIFIER_STARTS, grow_classifier
 from .logits import captured_logits, predicted_logits
 
 
@@ -44,6 +45,7 @@ class IncrementalSegmentor(BaseModel):
                  teacher: Optional[dict] = None,
                  teacher_checkpoint: Optional[str] = None,
                  classifier_start: str = 'mib') -> None:
+        check_choice('method.classifier_start', classifier_start, CLASSIFIER_STARTS)
         student = MODELS.build(student)
         super().__init__()
         self.student = student

@@ -1,23 +1,26 @@
-"""The fake images of a step on disk: lossless, whole or absent, bound to the teacher that made them."""
+"""The fake images of a step on disk: lossless, verified by hash, bound to the teacher that made them."""
 from __future__ import annotations
 
 import io
 import json
+import logging
 from pathlib import Path
 from typing import Optional, Sequence
 
 import numpy as np
+from mmengine.logging import print_log
 from PIL import Image
 
-from ..files import PathLike, atomic_write, read_json, write_json, write_text
+from ..files import PathLike, atomic_write, read_json, sha256, write_json, write_text
 
 
 class FakeImageBuffer:
     """A folder of PNG images, one record per image, and the fingerprint of what made them.
 
-    ``images/000000.png`` and so on; ``blank.png``, their common empty mask; ``fingerprint.json``; while being filled
-    ``batches/*.json``, each written after the images it records; once full ``manifest.jsonl``. ``curves/*.json`` has
-    the losses of each batch over its iterations.
+    ``images/000000.png`` and so on; ``blank.png``, their common empty mask; ``fingerprint.json``; ``batches/*.json``,
+    each written after the images it records, with their hashes; once full ``manifest.jsonl``, gathered from these.
+    ``curves/*.json`` has the losses of each batch over its iterations. Whatever else of it is missing or damaged is
+    made again when the buffer is filled next.
 
     Args:
         folder: the buffer's own folder.
@@ -55,20 +58,42 @@ class FakeImageBuffer:
         Raises:
             ValueError: the folder was made by another teacher or with other options; names which.
         """
-        path = self.folder / 'fingerprint.json'
         for leftover in self.folder.glob('images/.*'):
             leftover.unlink()  # what a killed process was writing
-        if path.exists():
-            held = read_json(path)
+        held = self._fingerprint()
+        if held is None:
+            for orphan in [self.manifest, *self.folder.glob('batches/*')]:
+                orphan.unlink(missing_ok=True)  # who knows what made these
+        else:
             differing = sorted(key for key in set(held) | set(fingerprint) if held.get(key) != fingerprint.get(key))
             if differing:
                 details = '; '.join(f'{key}: {_short(held.get(key))} there, {_short(fingerprint.get(key))} now'
                                     for key in differing)
                 raise ValueError(f'The fake images in {self.folder} are stale, they were made otherwise ({details}). '
                                  'Delete that folder to have them made again, or use another work dir.')
-            return
-        self._write_png(self.blank_mask, np.zeros(size, dtype=np.uint8))
-        write_json(path, fingerprint)
+        if not self._has_blank_mask(size):
+            self._write_png(self.blank_mask, np.zeros(size, dtype=np.uint8))
+        if held is None:
+            write_json(self.folder / 'fingerprint.json', fingerprint)
+
+    def _fingerprint(self) -> Optional[dict]:
+        """What made the images; None where that is not known."""
+        path = self.folder / 'fingerprint.json'
+        if not path.exists():
+            return None
+        try:
+            held = read_json(path)
+        except ValueError as error:
+            print_log(f'{error} The fake images beside it are made again.', logger='current', level=logging.WARNING)
+            return None
+        return held if isinstance(held, dict) else None
+
+    def _has_blank_mask(self, size: tuple[int, int]) -> bool:
+        try:
+            with Image.open(self.blank_mask) as mask:
+                return mask.mode == 'L' and np.array_equal(np.asarray(mask), np.zeros(size))
+        except (OSError, SyntaxError, ValueError):
+            return False
 
     @staticmethod
     def _write_png(path: Path, array: np.ndarray) -> None:
@@ -77,18 +102,21 @@ class FakeImageBuffer:
 
     def has_batch(self, start: int) -> bool:
         """Whether the batch whose first image is ``start`` is whole: record and every image."""
-        path = self._batch_path(start)
-        if not path.exists():
-            return False
         try:
-            records = read_json(path)
-        except ValueError:
+            records = read_json(self._batch_path(start))
+        except (OSError, ValueError):
             return False
-        return all(self._holds(record) for record in records)
+        return isinstance(records, list) and len(records) > 0 and all(
+            self._holds(start + i, record) for i, record in enumerate(records))
 
-    def _holds(self, record: dict) -> bool:
-        path = self.folder / record['image']
-        return path.exists() and path.stat().st_size == record['bytes']
+    def _holds(self, index: int, record: dict) -> bool:
+        """Whether a record is that of image ``index``, and the image's bytes are those it was written with."""
+        path = self.image_path(index)
+        return (isinstance(record, dict) and record.get('image') == self._name(path) and path.exists()
+                and sha256(path) == record.get('sha256'))
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
 
     def add_batch(self, start: int, images: np.ndarray, records: Sequence[dict], curve: Optional[dict] = None) -> None:
         """Store images ``start``, ``start + 1``, ...
@@ -105,27 +133,32 @@ class FakeImageBuffer:
         for offset, (image, record) in enumerate(zip(images, records)):
             path = self.image_path(start + offset)
             self._write_png(path, image)
-            entries.append(dict(record, image=str(path.relative_to(self.folder)), bytes=path.stat().st_size))
+            entries.append(dict(record, image=self._name(path), sha256=sha256(path)))
         if curve:
             write_json(self._curve_path(start), curve)
         write_json(self._batch_path(start), entries)
 
     def close(self) -> None:
         """Gather the batches' records into the manifest, in order. Called once all batches are in."""
-        if self.is_full():
-            return
         files = sorted((self.folder / 'batches').glob('*.json'))
         records = [record for file in files for record in read_json(file)]
         if len(records) != self.num_images:
             raise RuntimeError(f'The buffer {self.folder} holds {len(records)} of {self.num_images} images.')
-        write_text(self.manifest, ''.join(json.dumps(record, sort_keys=True) + '\n' for record in records))
+        text = ''.join(json.dumps(record, sort_keys=True) + '\n' for record in records)
+        if not self.manifest.exists() or self.manifest.read_bytes() != text.encode():
+            write_text(self.manifest, text)
 
     def is_full(self) -> bool:
-        """Whether every image is there, as the manifest says."""
-        return self.manifest.exists() and all(self._holds(record) for record in self.records())
+        """Whether every image is there as it was written, by the manifest."""
+        return self.manifest.exists() and all(self._holds(i, record) for i, record in enumerate(self.records()))
 
     def records(self) -> list[dict]:
-        """One record per image, in order."""
+        """One record per image, in order.
+
+        Raises:
+            ValueError: the manifest is damaged, of another number of images, or names a file that is not the image of
+                its line.
+        """
         try:
             records = [json.loads(line) for line in self.manifest.read_text(encoding='utf-8').splitlines()]
         except ValueError as error:
@@ -133,6 +166,11 @@ class FakeImageBuffer:
         if len(records) != self.num_images:
             raise ValueError(f'{self.manifest} lists {len(records)} images, but {self.num_images} are declared: '
                              f'delete {self.folder} to have them made again.')
+        for i, record in enumerate(records):
+            # A name from a file never becomes a path: it could lead out of the folder.
+            if not isinstance(record, dict) or record.get('image') != self._name(self.image_path(i)):
+                raise ValueError(f'{self.manifest}, line {i + 1}, is no record of {self._name(self.image_path(i))}: '
+                                 f'delete {self.folder} to have the images made again.')
         return records
 
     def curves(self) -> list[dict]:

@@ -11,12 +11,12 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
-from mmseg.registry import TASK_UTILS
 from torch import nn
 from tqdm import tqdm
 
 from ..checkpoint import weights_fingerprint
 from ..files import PathLike
+from ..inversion import build_inversion
 from ..inversion.feature_statistics import RecordedStatistics, feature_targets
 from ..inversion.request import FakeRequest, plan_requests
 from ..randomness import INVERSION, seeded
@@ -44,7 +44,7 @@ def fill_buffer(buffer: FakeImageBuffer,
         ValueError: the buffer is stale.
     """
     rank, world_size = get_dist_info()
-    generator = TASK_UTILS.build(inversion)
+    generator = build_inversion(inversion)
     requests = plan_requests(buffer.num_images, teacher.num_classes, generator.batch_size,
                              generator.classes_per_image, seed)
     if rank == 0:
@@ -61,13 +61,11 @@ def fill_buffer(buffer: FakeImageBuffer,
                       logger='current', level=logging.WARNING)
     barrier()
     starts = [i * generator.batch_size for i in range(len(requests))]
-    missing = [i for i, start in enumerate(starts) if not buffer.has_batch(start)]
-    barrier()  # every rank must have looked before any writes
-    if missing and rank == 0:
-        done = sum(len(requests[i]) for i in range(len(requests)) if i not in missing)
-        print_log(f'SegInversion: {buffer.num_images - done} fake images to synthesise ({done} are there already) into '
-                  f'{buffer.folder}', logger='current')
-    mine = missing[rank::world_size]
+    mine = [i for i in range(rank, len(requests), world_size) if not buffer.has_batch(starts[i])]
+    if mine and rank == 0:
+        of = f' by each of {world_size} processes' if world_size > 1 else ''
+        print_log(f'SegInversion: {len(mine)} of {-(-len(requests) // world_size)} batches of fake images to synthesise'
+                  f'{of} into {buffer.folder}', logger='current')
     began = time.time()
     with tqdm(total=len(mine) * generator.iterations(), desc='SegInversion', unit='it', disable=rank != 0,
               mininterval=1) as bar:

@@ -4,6 +4,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from mmseg_hrhf.losses.distillation import distillation_loss, rearrange_probability
 
@@ -178,3 +180,53 @@ def test_the_reference_itself_by_hand():
     student = torch.tensor(np.log([.1, .2, .3, .4])).view(1, 4, 1, 1)
     teacher = torch.tensor(np.log([.75, .25])).view(1, 2, 1, 1)
     assert reference_loss(student, teacher) == pytest.approx(-.75 * math.log(.8) - .25 * math.log(.2), abs=1e-12)
+
+
+# -- properties ------------------------------------------------------------------------------------------------------
+
+NETWORKS = given(seed=st.integers(0, 2**32 - 1), num_old=st.integers(1, 7), num_new=st.integers(0, 4),
+                 scale=st.sampled_from([0.1, 1.0, 30.0]))
+
+
+def random_logits(seed, num_old, num_new, scale):
+    """(2, C, 2, 3) logits of a student and (2, K, 2, 3) of its teacher, float64; an order of the old foreground."""
+    rng = np.random.default_rng(seed)
+    student, teacher = (torch.from_numpy(scale * rng.normal(size=(2, c, 2, 3))) for c in (num_old + num_new, num_old))
+    old = torch.from_numpy(np.concatenate([[0], 1 + rng.permutation(num_old - 1)])).long()
+    new = torch.from_numpy(num_old + rng.permutation(num_new)).long()
+    return student, teacher, old, new
+
+
+@NETWORKS
+@settings(max_examples=40, deadline=None)
+def test_rearranged_probabilities_sum_to_one(**sizes):
+    student = random_logits(**sizes)[0]
+    total = rearrange_probability(student.log_softmax(1), sizes['num_old']).exp().sum(1)
+    torch.testing.assert_close(total, torch.ones_like(total))
+
+
+@NETWORKS
+@settings(max_examples=40, deadline=None)
+def test_rearranging_commutes_with_an_order_of_the_classes(**sizes):
+    student, _, old, new = random_logits(**sizes)
+    log_prob = student.log_softmax(1)
+    expected = rearrange_probability(log_prob, sizes['num_old'])[:, old]
+    # New classes all become background, in whatever order they come.
+    found = rearrange_probability(log_prob[:, torch.cat([old, new])], sizes['num_old'])
+    torch.testing.assert_close(found, expected)
+
+
+@NETWORKS
+@settings(max_examples=40, deadline=None)
+def test_distillation_does_not_depend_on_the_order_of_the_classes(**sizes):
+    student, teacher, old, new = random_logits(**sizes)
+    renamed = distillation_loss(student[:, torch.cat([old, new])], teacher[:, old])
+    torch.testing.assert_close(renamed, distillation_loss(student, teacher))
+
+
+@NETWORKS
+@settings(max_examples=40, deadline=None)
+def test_distillation_is_least_where_the_student_rearranged_is_the_teacher(**sizes):
+    student, teacher, _, _ = random_logits(**sizes)
+    entropy = -(teacher.softmax(1) * teacher.log_softmax(1)).sum(1).mean()
+    assert distillation_loss(student, teacher) >= entropy - 1e-9

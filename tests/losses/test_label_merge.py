@@ -77,3 +77,26 @@ def test_merging_twice_changes_nothing():
     labels, logits = torch.tensor([[[0, 0, 4, 255]]]), teacher_saying(0, 3, 1, 2)
     once = merge_labels(labels, logits)
     assert torch.equal(merge_labels(once, logits), once)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 6), st.integers(1, 3))
+@settings(max_examples=40, deadline=None)
+def test_renaming_old_classes_renames_the_merged_labels(seed, num_old, num_new):
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.normal(size=(2, num_old, 4, 3)))
+    labels = torch.from_numpy(rng.choice([0, 0, *range(num_old, num_old + num_new), 255], size=(2, 4, 3)))
+    order = torch.from_numpy(rng.permutation(num_old))
+    renamed = merge_labels(labels, logits[:, order])
+    is_old = renamed < num_old
+    renamed[is_old] = order[renamed[is_old]]
+    assert torch.equal(renamed, merge_labels(labels, logits))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 6))
+@settings(max_examples=40, deadline=None)
+def test_merging_again_changes_nothing(seed, num_old):
+    rng = np.random.default_rng(seed)
+    logits = torch.from_numpy(rng.normal(size=(2, num_old, 4, 3)))
+    labels = torch.from_numpy(rng.choice([0, num_old, 255], size=(2, 4, 3)))
+    merged = merge_labels(labels, logits)
+    assert torch.equal(merge_labels(merged, logits), merged)

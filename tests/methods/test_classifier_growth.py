@@ -3,6 +3,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from mmseg_hrhf.methods.classifier_growth import grow_classifier, grow_state
@@ -122,3 +124,39 @@ def test_shape_that_is_no_growth_is_named_with_both_shapes(new_shape, old_shape)
     message = str(error.value)
     assert "'head.w'" in message and str(new_shape) in message and str(old_shape) in message
     assert 'from 2 to 3 classes' in message
+
+
+@given(num_old=st.integers(1, 6), num_new=st.integers(1, 5), seed=st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_whatever_the_sizes_old_probabilities_stay_and_background_is_shared(num_old, num_new, seed):
+    old, new = classifier(num_old, seed), classifier(num_old + num_new, seed + 1)
+    grow_classifier(new, old.state_dict(), num_old, num_old + num_new, 'mib')
+    before, after = old(images()).softmax(1), new(images()).softmax(1)
+    torch.testing.assert_close(after[:, 1:num_old], before[:, 1:])
+    torch.testing.assert_close(after.sum(1), torch.ones_like(after[:, 0]))
+    torch.testing.assert_close(after[:, num_old:] * (num_new + 1), before[:, :1].expand(-1, num_new, -1, -1))
+
+
+@given(num_old=st.integers(2, 6), num_new=st.integers(1, 4), seed=st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_growth_commutes_with_an_order_of_the_old_classes(num_old, num_new, seed):
+    order = torch.randperm(num_old - 1, generator=torch.Generator().manual_seed(seed)) + 1
+    order = torch.cat([torch.zeros(1, dtype=torch.long), order])
+    old, fresh = torch.randn(num_old, 3), torch.randn(num_old + num_new, 3)
+    whole = torch.cat([order, torch.arange(num_old, num_old + num_new)])
+    for is_bias in (False, True):
+        pair = (fresh[:, 0], old[:, 0]) if is_bias else (fresh, old)
+        grown = grow_tensor(*pair, is_bias=is_bias)
+        assert torch.equal(grow_tensor(pair[0], pair[1][order], is_bias=is_bias), grown[whole])
+
+
+@given(num_old=st.integers(1, 6), num_new=st.integers(1, 4), seed=st.integers(0, 1000))
+@settings(max_examples=25, deadline=None)
+def test_a_random_start_touches_new_rows_alone(num_old, num_new, seed):
+    old, new = classifier(num_old, seed), classifier(num_old + num_new, seed + 1)
+    fresh = {name: tensor.clone() for name, tensor in new.state_dict().items()}
+    grow_classifier(new, old.state_dict(), num_old, num_old + num_new, 'random')
+    for name, tensor in new.state_dict().items():
+        if name.startswith('2.'):
+            assert torch.equal(tensor[:num_old], old.state_dict()[name])
+            assert torch.equal(tensor[num_old:], fresh[name][num_old:])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from mmseg_hrhf.files import sha256
 from mmseg_hrhf.replay.buffer import FakeImageBuffer
 
 FINGERPRINT = dict(teacher='a' * 64, options=dict(lr=0.25, stages=[[1.0, 10]]), seed=3)
@@ -58,7 +59,7 @@ def test_manifest_has_the_record_of_every_image_in_order(tmp_path):
     assert lines == buffer.records()
     assert [line['image'] for line in lines] == [f'images/{i:06d}.png' for i in range(25)]
     assert [line['classes'] for line in lines] == [record['classes'] for record in records(25)]
-    assert all((tmp_path / line['image']).stat().st_size == line['bytes'] for line in lines)
+    assert all(sha256(tmp_path / line['image']) == line['sha256'] for line in lines)
 
 
 def test_buffer_is_full_only_once_closed(tmp_path):
@@ -112,8 +113,15 @@ def test_batch_killed_before_its_record_is_missing(tmp_path, monkeypatch):
     assert not buffer.has_batch(0)
 
 
-@pytest.mark.parametrize('damage', [os.unlink, lambda path: os.truncate(path, 10), lambda path: os.truncate(path, 0)],
-                         ids=['missing', 'truncated', 'empty'])
+def other_bytes(path):
+    """One bit flipped in the middle, the size kept."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize('damage', [os.unlink, lambda path: os.truncate(path, 10), lambda path: os.truncate(path, 0),
+                                    other_bytes], ids=['missing', 'truncated', 'empty', 'one bit'])
 def test_damaged_image_of_a_full_buffer_means_its_batch_alone_is_missing(tmp_path, damage):
     buffer = filled(tmp_path)
     damage(buffer.image_path(3))
@@ -125,12 +133,47 @@ def test_damaged_image_of_a_full_buffer_means_its_batch_alone_is_missing(tmp_pat
     np.testing.assert_array_equal(buffer.load(3), images(5)[3])
 
 
-@pytest.mark.parametrize('content', ['', '[{"image": "images/000002.png"'])
+@pytest.mark.parametrize('content', ['', '[{"image": "images/000002.png"', '{}', '[3]', '[{}]',
+                                     '[{"image": "../../secret.png", "sha256": ""}]'])
 def test_damaged_record_of_a_batch_makes_it_missing(tmp_path, content):
     buffer = filled(tmp_path)
     buffer.manifest.unlink()
     (tmp_path / 'batches' / '000002.json').write_text(content)
     assert missing_batches(buffer) == [2]
+
+
+def test_damaged_manifest_is_gathered_anew(tmp_path):
+    buffer = filled(tmp_path)
+    before = buffer.manifest.read_bytes()
+    other_bytes(buffer.manifest)
+    buffer.close()
+    assert buffer.manifest.read_bytes() == before
+
+
+@pytest.mark.parametrize('damage', [os.unlink, lambda path: os.truncate(path, 5)], ids=['missing', 'truncated'])
+def test_images_of_unknown_origin_are_made_again(tmp_path, damage):
+    damage(filled(tmp_path).folder / 'fingerprint.json')
+    buffer = FakeImageBuffer(tmp_path, 5)
+    buffer.open(FINGERPRINT, SIZE)
+    assert missing_batches(buffer) == [0, 2, 4] and not buffer.manifest.exists()
+
+
+def test_blank_mask_of_another_size_or_content_is_made_again(tmp_path):
+    buffer = filled(tmp_path)
+    for content in (np.ones(SIZE, np.uint8), np.zeros((2, 2), np.uint8)):
+        Image.fromarray(content).save(buffer.blank_mask)
+        buffer.open(FINGERPRINT, SIZE)
+        np.testing.assert_array_equal(np.asarray(Image.open(buffer.blank_mask)), np.zeros(SIZE))
+
+
+@pytest.mark.parametrize('name', ['../../secret.png', '/etc/passwd', 'images/000001.png', None])
+def test_manifest_cannot_name_other_files(tmp_path, name):
+    buffer = filled(tmp_path)
+    lines = [json.loads(line) for line in buffer.manifest.read_text().splitlines()]
+    lines[0]['image'] = name
+    buffer.manifest.write_text(''.join(json.dumps(line) + '\n' for line in lines))
+    with pytest.raises(ValueError, match=r'manifest\.jsonl, line 1, is no record of images/000000\.png: delete'):
+        buffer.records()
 
 
 def test_remade_buffer_equals_the_first(tmp_path):

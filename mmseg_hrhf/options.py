@@ -1,0 +1,90 @@
+"""Options of a config, checked against the signature that takes them."""
+from __future__ import annotations
+
+import collections.abc
+import difflib
+import inspect
+import math
+from typing import Any, Iterable, Mapping, Sequence, Union, get_args, get_origin, get_type_hints
+
+_NAMES = {
+    float: 'a number',
+    int: 'a whole number',
+    str: 'a string',
+    bool: 'True or False',
+    dict: 'a dict',
+    collections.abc.Mapping: 'a dict',
+    type(None): 'None'
+}
+
+
+def check_choice(name: str, value: Any, choices: Sequence) -> None:
+    """Raise ``ValueError`` unless ``value`` is one of ``choices``; names the nearest."""
+    if not any(value == choice and type(value) is type(choice) for choice in choices):
+        near = difflib.get_close_matches(str(value), [choice for choice in choices if isinstance(choice, str)], n=1)
+        hint = f' Did you mean {near[0]!r}?' if near else ''
+        raise ValueError(f'{name}={value!r} is not one of {", ".join(map(repr, choices))}.{hint}')
+
+
+def check_names(owner: str, options: Iterable[str], known: Iterable[str]) -> None:
+    """Raise ``ValueError`` for an option that ``owner`` does not have; names the nearest."""
+    known = sorted(known)
+    for key in options:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1)
+            raise ValueError(f'{owner} has no option {key!r}' +
+                             (f': did you mean {near[0]!r}?' if near else f'; its options are {known}.'))
+
+
+def check_types(prefix: str, options: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` for an option whose value is not of its annotated type.
+
+    Args:
+        prefix: what the options belong to, such as ``'scenario'``.
+        options: values by name, as a config holds them: lists may stand for tuples.
+        annotations: types by name; an option without one is not checked.
+    """
+    for key, value in options.items():
+        wanted = annotations.get(key, Any)
+        if not _fits(value, wanted):
+            raise ValueError(f'{prefix}.{key}={value!r} must be {_describe(wanted)}.')
+
+
+def parameters(taker: type, base: type = object) -> dict[str, Any]:
+    """Annotated options of a class by name, those it hands on to its parents up to ``base`` included."""
+    found: dict[str, Any] = {}
+    for parent in reversed(taker.__mro__[:taker.__mro__.index(base) + (base is not object)]):
+        if '__init__' in vars(parent):
+            hints = get_type_hints(parent.__init__)
+            for name, parameter in inspect.signature(parent.__init__).parameters.items():
+                if name != 'self' and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+                    found[name] = hints.get(name, Any)
+    return found
+
+
+def _fits(value: Any, wanted: Any) -> bool:
+    origin, args = get_origin(wanted), get_args(wanted)
+    if origin is Union:
+        return any(_fits(value, choice) for choice in args)
+    if origin is tuple and args[1:] != (..., ):
+        return isinstance(value, (list, tuple)) and len(value) == len(args) and all(map(_fits, value, args))
+    if origin in (list, tuple, collections.abc.Sequence):
+        return isinstance(value, (list, tuple)) and all(_fits(item, args[0]) for item in value)
+    if wanted is dict or origin in (dict, collections.abc.Mapping):
+        return isinstance(value, collections.abc.Mapping)
+    if wanted in (int, float):
+        numbers = (int, float) if wanted is float else int
+        return isinstance(value, numbers) and not isinstance(value, bool) and not math.isnan(value)
+    return wanted not in _NAMES or isinstance(value, wanted)
+
+
+def _describe(wanted: Any) -> str:
+    origin, args = get_origin(wanted), get_args(wanted)
+    if origin is Union:
+        return ' or '.join(_describe(choice) for choice in args if choice is not type(None)) + (
+            ', or None' if type(None) in args else '')
+    if origin is tuple and args[1:] != (..., ):
+        return f'{len(args)} values, {", ".join(map(_describe, args))}'
+    if origin in (list, tuple, collections.abc.Sequence):
+        return f'a list, each item {_describe(args[0])}'
+    return _NAMES.get(origin or wanted, getattr(wanted, '__name__', str(wanted)))
