@@ -1,7 +1,9 @@
 """Packaging of mmseg_hrhf: class-incremental segmentation for MMSegmentation."""
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 HERE = Path(__file__).parent
 
@@ -12,6 +14,20 @@ def version() -> str:
     return scope['__version__']
 
 
+class BuildWithMim(build_py):
+    """Puts configs, tools and model-index.yml into the wheel's ``mmseg_hrhf/.mim``, where mim and mmengine look."""
+
+    def run(self):
+        super().run()
+        if self.editable_mode:
+            return  # the source tree has them
+        folder = Path(self.build_lib) / 'mmseg_hrhf' / '.mim'
+        for name in ('configs', 'tools'):
+            caches = shutil.ignore_patterns('__pycache__')
+            shutil.copytree(HERE / name, folder / name, dirs_exist_ok=True, ignore=caches)
+        shutil.copy2(HERE / 'model-index.yml', folder)
+
+
 setup(
     name='mmseg_hrhf',
     version=version(),
@@ -20,6 +36,8 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmseg_hrhf', 'mmseg_hrhf.*']),
+    package_data={'mmseg_hrhf': ['py.typed', 'report/templates/*']},
+    cmdclass=dict(build_py=BuildWithMim),
     python_requires='>=3.9',
     # The toolbox itself is an extra: most users have one of its two lines already.
     install_requires=['numpy>=1.22', 'Pillow>=9.0', 'tqdm>=4.60'],

@@ -10,6 +10,8 @@ import torch
 from mmengine.config import Config, DictAction
 from mmengine.config import utils as config_utils
 
+from .installed_files import config_path
+
 
 def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
     """Read a config and merge ``KEY=VALUE`` overrides, as mmseg's tools do.
@@ -20,6 +22,7 @@ def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
     Raises:
         ValueError: a missing or broken file, or an option that is no ``KEY=VALUE``.
     """
+    path = config_path(path)
     if not osp.isfile(path):
         raise ValueError(f'Config file {path!r} does not exist.')
     _register_package_names()
@@ -39,6 +42,7 @@ def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
 
 def _register_package_names() -> None:
     names = config_utils.MODULE2PACKAGE
+    names['mmseg_hrhf'] = 'mmseg_hrhf'
     for module, package in (('mmseg', 'onedl-mmsegmentation'), ('mmdet', 'onedl-mmdetection'),
                             ('mmpretrain', 'onedl-mmpretrain')):
         try:

@@ -22,6 +22,7 @@ from .checkpoint import load_checkpoint, only_data, save_checkpoint
 from .config_check import check_config, check_weight_files
 from .datasets.incremental import palette_of
 from .distributed import start_distributed, wrap_for_cpu
+from .environment import environment
 from .evaluation.confusion_file import write_confusion
 from .evaluation.incremental_iou import IncrementalIoUMetric
 from .evaluation.summary import number, summarise, summary_markdown
@@ -182,6 +183,7 @@ class IncrementalRunner:
                 metrics={key: _finite(value) for key, value in metrics.items()},
                 seconds={key: round(value, 1) for key, value in seconds.items()},
                 seed=self.seed,
+                environment=environment(),
                 checkpoint_sha256=sha256(files.checkpoint)))
 
     def _result(self, step: int) -> Optional[dict]:

@@ -63,7 +63,7 @@ def tiny_root(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def tiny_config_text(tiny_root) -> str:
     """Two steps, red and green | blue; eight epochs each; four fakes."""
     return f'''

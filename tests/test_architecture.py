@@ -28,14 +28,19 @@ ORDER = [
     'plain_step',
     'evaluation',
     'distributed',
+    'installed_files',
     'config_file',
     'testing',
     'run_identity',
+    'environment',
     'run_plan',
     'dry_run',
     'incremental_runner',
     'comparison',
     'figures',
+    'report',
+    'preparation',
+    '__main__',
 ]
 
 

@@ -60,7 +60,7 @@ def markdown(records: Sequence[dict], cells: Sequence[Cell], background: str) ->
     """
     systems = list(dict.fromkeys(cell.system for cell in cells))
     heads = [(column, group) for column in dict.fromkeys(cell.column for cell in cells)
-             for group in _groups(records, column, background)]
+             for group in group_names(records, column, background)]
     lines = ['| system | ' + ' | '.join(f'{column}: {group}' for column, group in heads) + ' |',
              '|---' * (len(heads) + 1) + '|']
     for system in systems:
@@ -81,7 +81,7 @@ def statistics_of(records: Sequence[dict]) -> list[dict]:
     rows = []
     for system, column in dict.fromkeys((record['system'], record['column']) for record in records):
         for background in BACKGROUND:
-            for group in _groups(records, column, background):
+            for group in group_names(records, column, background):
                 values = values_of(records, system, column, background, group)
                 if values:
                     spread = statistics.stdev(values) if len(values) > 1 else None
@@ -100,7 +100,8 @@ def csv_text(rows: Sequence[dict]) -> str:
     return out.getvalue()
 
 
-def _groups(records: Sequence[dict], column: str, background: str) -> list[str]:
+def group_names(records: Sequence[dict], column: str, background: str) -> list[str]:
+    """Groups of a column of the table, in order, ``'all'`` last."""
     groups = dict.fromkeys(group for record in records if record['column'] == column
                            for group in record['scores'][background])
     return sorted(groups, key=lambda group: (group == 'all', int(group.split('-')[0]) if group != 'all' else 0))

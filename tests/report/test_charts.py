@@ -1,0 +1,37 @@
+import math
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from mmseg_hrhf.report.charts import inversion_curves, mean_and_deviation, step_curves
+
+
+def test_mean_and_deviation_over_seeds():
+    means, spreads = mean_and_deviation([[10., None, None], [14., 5., None]])
+    assert means[:2] == [12, 5] and math.isnan(means[2])
+    assert spreads == [pytest.approx(8**0.5), 0, 0]
+
+
+def result(step, score):
+    return dict(step=step, metrics=dict(mIoU_all=score, mIoU_old=score - 1))
+
+
+def check(svg, name):
+    """It is XML, follows the page's colours, and all its ids are its own."""
+    root = ElementTree.fromstring(svg)
+    assert 'var(--s1)' in svg and 'var(--soft)' in svg and '#01010' not in svg and '#01020' not in svg
+    ids = [element.get('id') for element in root.iter() if element.get('id')]
+    assert ids and all(each.startswith(f'{name}-') for each in ids) and len(set(ids)) == len(ids)
+    return root
+
+
+def test_curves_of_systems_with_seeds_and_of_one_trained_once():
+    runs = {'A': [[result(0, 50), result(1, 30)], [result(0, 54), result(1, 20)]], 'Joint': [[result(1, 60)]]}
+    check(step_curves(runs, 2, 'c'), 'c')
+
+
+def test_curves_of_an_inversion():
+    curve = dict(iteration=[1, 2], classification=[3., 1.], tv=[0.3, 0.2])
+    root = check(inversion_curves([curve, curve], 's1'), 's1')
+    text = ''.join(root.itertext())
+    assert 'classification loss' in text and 'total variation' in text and 'feature' not in text

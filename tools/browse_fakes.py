@@ -1,0 +1,33 @@
+"""Write a self-contained HTML page, and PNG grids, of the fake images that a run synthesised.
+
+    python tools/browse_fakes.py work_dirs/voc_15-1
+"""
+import argparse
+import os
+import os.path as osp
+import sys
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('work_dir', metavar='WORK_DIR', help='work dir of tools/train.py')
+    parser.add_argument('--out', metavar='DIR', help='folder for fakes.html and the grids (default: WORK_DIR/fakes)')
+    parser.add_argument('--images', type=int, default=60, metavar='N',
+                        help='most images of a step and class on the page (default: 60)')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    # Imported only now: --help must not wait for the toolbox.
+    from mmseg_hrhf.report import read_run, write_fake_browser
+    print(write_fake_browser(read_run(args.work_dir), args.out or osp.join(args.work_dir, 'fakes'), args.images))
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except ValueError as error:
+        if os.environ.get('HRHF_TRACEBACK'):
+            raise
+        sys.exit(f'error: {error}')

@@ -1,0 +1,33 @@
+"""Check that a data set is whole and where the configs expect it; say what is missing and where it is to be had.
+
+    python tools/check_data.py voc [data/VOCdevkit/VOC2012]
+    python tools/check_data.py ade [data/ade/ADEChallengeData2016]
+"""
+import argparse
+import os
+import sys
+
+ROOTS = dict(voc='data/VOCdevkit/VOC2012', ade='data/ade/ADEChallengeData2016')
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('dataset', choices=list(ROOTS))
+    parser.add_argument('root', nargs='?', help="its folder (default: the configs')")
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    from mmseg_hrhf.preparation import check_ade, check_voc
+    check = dict(voc=check_voc, ade=check_ade)[args.dataset]
+    print(check(args.root or ROOTS[args.dataset]))
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except ValueError as error:
+        if os.environ.get('HRHF_TRACEBACK'):
+            raise
+        sys.exit(f'error: {error}')

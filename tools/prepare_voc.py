@@ -1,0 +1,32 @@
+"""Make the 10,582 + 1,449 images of the field from VOC 2012 and SBD as they were downloaded. Downloads nothing.
+
+    python tools/prepare_voc.py VOCtrainval_11-May-2012.tar benchmark.tgz
+
+Archives or the folders they unpack to. Run again to continue. Needs scipy (pip install scipy) for SBD's MATLAB files.
+"""
+import argparse
+import os
+import sys
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('voc', metavar='VOC', help='VOCtrainval_11-May-2012.tar, or the folder it unpacks to')
+    parser.add_argument('sbd', metavar='SBD', help='benchmark.tgz, or the folder it unpacks to')
+    parser.add_argument('--target', default='data/VOCdevkit/VOC2012', help='default: data/VOCdevkit/VOC2012')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    from mmseg_hrhf.preparation import prepare_voc
+    print(prepare_voc(args.voc, args.sbd, args.target))
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except ValueError as error:
+        if os.environ.get('HRHF_TRACEBACK'):
+            raise
+        sys.exit(f'error: {error}')

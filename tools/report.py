@@ -1,0 +1,38 @@
+"""Write one self-contained HTML page about a run, or about several side by side.
+
+    python tools/report.py work_dirs/voc_15-1
+    python tools/report.py HRHF=work_dirs/hrhf FT=work_dirs/ft --out compared.html
+    python tools/report.py work_dirs/compare_voc_15-1
+"""
+import argparse
+import os
+import os.path as osp
+import sys
+
+
+def parse_args():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('work_dir', nargs='+', metavar='[NAME=]WORK_DIR',
+                        help='work dir of tools/train.py, or a folder with finished runs anywhere below')
+    parser.add_argument('--out', help='the HTML file (default: report.html in the first work dir)')
+    parser.add_argument('--images', type=int, default=8, help='test images to show; 0: none (default: 8)')
+    return parser.parse_args()
+
+
+def main():
+    args = parse_args()
+    # Imported only now: --help must not wait for the toolbox.
+    from mmseg_hrhf.report import find_runs, write_report
+    runs = find_runs(args.work_dir)
+    out = args.out or osp.join(args.work_dir[0].split('=')[-1], 'report.html')
+    write_report(out, runs, args.images)
+    print(out)
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except ValueError as error:
+        if os.environ.get('HRHF_TRACEBACK'):
+            raise
+        sys.exit(f'error: {error}')
