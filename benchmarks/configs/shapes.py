@@ -12,7 +12,6 @@ train_pipeline = [
 # 12 can be divided 1:1, 1:2 and 2:1.
 train_dataloader = dict(batch_size=12, dataset=dict(pipeline=train_pipeline))
 model = dict(data_preprocessor=dict(size=crop_size))
-default_hooks = dict(checkpoint=dict(interval=300, max_keep_ckpts=1))
 replay = dict(num_images=96, inversion=dict(size=crop_size, batch_size=48))
 comparison = dict(
     systems={
