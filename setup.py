@@ -40,12 +40,13 @@ setup(
     cmdclass=dict(build_py=BuildWithMim),
     python_requires='>=3.9',
     # The toolbox itself is an extra: most users have one of its two lines already.
-    install_requires=['numpy>=1.22', 'Pillow>=9.0', 'tqdm>=4.60'],
+    install_requires=['numpy>=1.22', 'Pillow>=9.1', 'tqdm>=4.60', 'matplotlib>=3.5', 'Jinja2>=3.0'],
     extras_require={
         'toolbox': [
             'torch>=2.0', 'onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6', 'onedl-mmsegmentation==1.4.2'
         ],
-        'tests': ['pytest>=7.0', 'hypothesis>=6.80', 'ruff>=0.6'],
+        'voc': ['scipy>=1.7'],  # tools/prepare_voc.py: SBD's MATLAB files
+        'tests': ['pytest>=7.0', 'hypothesis>=6.80', 'ruff>=0.6', 'mypy>=1.11', 'scipy>=1.7'],
     },
     classifiers=[
         'Development Status :: 4 - Beta',

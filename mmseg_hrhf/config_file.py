@@ -4,7 +4,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os.path as osp
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import torch
 from mmengine.config import Config, DictAction
@@ -30,6 +30,7 @@ def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
         cfg = Config.fromfile(path)
     except (SyntaxError, FileNotFoundError, KeyError) as error:
         raise ValueError(f'Config {path!r} cannot be read: {error}') from error
+    _drop_own_scope(cfg._cfg_dict)
     if options:
         bad = [option for option in options if '=' not in option]
         if bad:
@@ -38,6 +39,18 @@ def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
         parser.add_argument('--cfg-options', nargs='+', action=DictAction)
         cfg.merge_from_dict(parser.parse_args(['--cfg-options', *options]).cfg_options)
     return cfg
+
+
+def _drop_own_scope(value: Any) -> None:
+    """mmengine marks what comes from ``_base_ = 'mmseg_hrhf::...'``; our modules are registered in mmseg's scope."""
+    if isinstance(value, dict):
+        if value.get('_scope_') == 'mmseg_hrhf':
+            del value['_scope_']
+        for item in value.values():
+            _drop_own_scope(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _drop_own_scope(item)
 
 
 def _register_package_names() -> None:

@@ -211,7 +211,7 @@ class IncrementalRunner:
                              f'{self.plan.steps[-1]}: there is no step {only} to train. Leave --step out.')
 
     def _log_result(self, step: int) -> None:
-        result = self._result(step)
+        result = read_json(self._files(step).result)
         metrics = result['metrics']
         old, new, everything = (number(metrics[f'mIoU_{name}']) for name in ('old', 'new', 'all'))
         print_log(
@@ -245,7 +245,7 @@ class IncrementalRunner:
 def _confusion(runner: Runner) -> np.ndarray:
     """(C, C) pixel counts of the test that ``runner`` has just run."""
     return next(metric.confusion for metric in runner.test_loop.evaluator.metrics
-                if isinstance(metric, IncrementalIoUMetric))
+                if isinstance(metric, IncrementalIoUMetric) and metric.confusion is not None)
 
 
 def _finite(value: float) -> Optional[float]:

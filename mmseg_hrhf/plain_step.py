@@ -96,7 +96,8 @@ def _plain_dataset(dataset: dict, scenario: Scenario, step: int, source: BaseSeg
     folder = source.data_prefix['img_path']
     names = [osp.relpath(info['img_path'], folder)[:-len(source.img_suffix)] for info in infos]
     write_text(osp.join(files.folder, 'test_images.txt'), '\n'.join(names) + '\n')
-    metainfo = dict(classes=scenario.class_names(step), palette=palette_of(source, scenario, step))
+    classes = scenario.class_names(step)
+    metainfo = dict(classes=classes, palette=palette_of(source, scenario, step))
     plain = dict(
         dataset,
         ann_file=f'{_HERE}/test_images.txt',
@@ -105,7 +106,7 @@ def _plain_dataset(dataset: dict, scenario: Scenario, step: int, source: BaseSeg
         img_suffix=source.img_suffix,
         seg_map_suffix=source.seg_map_suffix)
     wanted = scenario.test_label_map(step)
-    if _mmseg_maps(type(source), metainfo['classes'], wanted):
+    if _mmseg_maps(type(source), classes, wanted):
         return plain
     plain.update(type='BaseSegDataset', reduce_zero_label=False)
     if any(raw != label for raw, label in wanted.items()):
@@ -115,7 +116,7 @@ def _plain_dataset(dataset: dict, scenario: Scenario, step: int, source: BaseSeg
     return plain
 
 
-def _mmseg_maps(dataset_class: type, classes: tuple, wanted: dict) -> bool:
+def _mmseg_maps(dataset_class: type[BaseSegDataset], classes: tuple, wanted: dict) -> bool:
     """Whether mmseg's dataset, given these classes, maps every raw label as wanted."""
     if dataset_class.__module__.split('.')[0] != 'mmseg' or dataset_class is BaseSegDataset:
         return False

@@ -130,14 +130,13 @@ class Scenario:
         if steps is not None:
             if class_order is not None:
                 raise ValueError('scenario.class_order goes with task; scenario.steps already states the order.')
-            steps = tuple(tuple(names) for names in steps)
+            divided = [tuple(names) for names in steps]
         else:
             order = list(labels) if class_order is None else _resolve_order(class_order, labels)
-            counts, taken, steps = class_counts(task, len(labels)), 0, []
-            for count in counts:
-                steps.append(tuple(order[taken:taken + count]))
+            taken, divided = 0, []
+            for count in class_counts(str(task), len(labels)):
+                divided.append(tuple(order[taken:taken + count]))
                 taken += count
-            steps = tuple(steps)
         if image_lists is None:
             image_lists = {}
         elif not isinstance(image_lists, Mapping):
@@ -146,7 +145,7 @@ class Scenario:
         if bad:
             raise ValueError(f'scenario.image_lists has the key {bad[0]!r}: its keys are the numbers of steps.')
         image_lists = {int(t): str(path) for t, path in image_lists.items()}
-        return cls(labels=dict(labels), steps=steps, image_lists=image_lists, task=task, **kwargs)
+        return cls(labels=dict(labels), steps=tuple(divided), image_lists=image_lists, task=task, **kwargs)
 
     @property
     def num_steps(self) -> int:
@@ -241,7 +240,7 @@ class Scenario:
 
 def _resolve_order(order: Sequence[Union[str, int]], labels: Mapping[str, int]) -> list[str]:
     by_label = {label: name for name, label in labels.items()}
-    names = [by_label.get(item, item) if isinstance(item, (int, np.integer)) else item for item in order]
+    names: list = [by_label.get(item, item) if isinstance(item, (int, np.integer)) else item for item in order]
     if sorted(map(str, names)) != sorted(labels):
         missing = [name for name in labels if name not in names]
         extra = [name for name in names if name not in labels]

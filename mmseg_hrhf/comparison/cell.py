@@ -103,7 +103,7 @@ def write_cell_config(cell: Cell, cfg: Config) -> None:
 
 def load_base(path: PathLike, options: Optional[list]) -> Config:
     """The base config of a comparison, checked for what every run of it needs."""
-    cfg = load_config(path, options)
+    cfg = load_config(str(path), options)
     comparison = cfg.get('comparison') or {}
     known = ('systems', 'systems_by_task', 'tasks')
     unknown = sorted(set(comparison) - set(known))

@@ -32,7 +32,9 @@ def plan_runs(cells: Sequence[Cell], base: Config) -> list[Run]:
     Raises:
         ValueError: a system that does not fit the config.
     """
-    runs, first_steps, fakes = [], {}, {}
+    runs: list[Run] = []
+    first_steps: dict[tuple, Run] = {}
+    fakes: dict[tuple, list[Cell]] = {}
     for cell in cells:
         cfg = cell_config(cell, base)
         write_cell_config(cell, cfg)

@@ -96,7 +96,8 @@ class Scheduler:
 
     def run(self, runs: Sequence[Run]) -> list[Run]:
         """Run them all. Returns those that failed, and those whose step 0 failed."""
-        waiting, failed = deque(run for run in runs if not run.is_done()), []
+        waiting = deque(run for run in runs if not run.is_done())
+        failed: list[Run] = []
         if len(waiting) < len(runs):
             self.report(f'{len(runs) - len(waiting)} of {len(runs)} runs are finished already.')
 
@@ -193,5 +194,5 @@ def _outcome(run: Run) -> str:
     if run.only_first_step:
         metrics = read_json(osp.join(run.first_step_folder, 'result.json'))['metrics']
         return f'step 0 shared, all {metrics["mIoU_all"]:.2f}'
-    last = run.cell.results()['results'][-1]['metrics']
+    last = (run.cell.results() or {})['results'][-1]['metrics']
     return f'old {last["mIoU_old"]:.2f}, all {last["mIoU_all"]:.2f}'

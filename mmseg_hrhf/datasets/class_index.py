@@ -103,7 +103,7 @@ def scan(paths: Sequence[str],
             is missing, truncated or not of its mask's size.
     """
     presence = np.zeros((len(paths), 256), dtype=bool)
-    with _workers(len(paths), num_workers or os.cpu_count()) as pool:
+    with _workers(len(paths), num_workers or os.cpu_count() or 1) as pool:
         read = partial(_read_pair, backend_args=backend_args)
         rows = pool.map(read, paths, images or [None] * len(paths), chunksize=_CHUNK)
         bar = tqdm(rows, desc='class index', total=len(paths), unit='mask', mininterval=0.5)

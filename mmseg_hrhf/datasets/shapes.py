@@ -100,7 +100,7 @@ def _texture(colour: np.ndarray, rng: np.random.Generator, contrast: float) -> n
     y, x = np.mgrid[:SIDE, :SIDE]
     angle, period = rng.uniform(0, np.pi), rng.uniform(5, 40)
     waves = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period + rng.uniform(0, 6.28))
-    coarse = Image.fromarray(rng.normal(0, 1, (6, 6)).astype(np.float32)).resize((SIDE, SIDE), Image.BICUBIC)
+    coarse = Image.fromarray(rng.normal(0, 1, (6, 6)).astype(np.float32)).resize((SIDE, SIDE), Image.Resampling.BICUBIC)
     return colour + contrast * (0.5 * waves + 0.5 * np.asarray(coarse))[..., None] * rng.uniform(0.6, 1.4, 3)
 
 

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import Sequence
+from typing import Sequence, Union
 
 import numpy as np
 from mmseg.registry import TASK_UTILS
@@ -41,8 +41,8 @@ class ScaleAwareAggregation(_Aggregation):
         r: values to draw from (Table 4); one value fixes it. Small r asks for large objects, large r for small ones.
     """
 
-    def __init__(self, r: Sequence[float] = (0.5, 1, 5, 10, 20)) -> None:
-        self.r = tuple(float(value) for value in (r if isinstance(r, (tuple, list)) else [r]))
+    def __init__(self, r: Union[float, Sequence[float]] = (0.5, 1, 5, 10, 20)) -> None:
+        self.r = (float(r), ) if isinstance(r, (int, float)) else tuple(float(value) for value in r)
         if not self.r or min(self.r) <= 0:
             raise ValueError(f'aggregation.r={r!r} must hold positive numbers '
                              '(for the average, the limit r -> 0, use AverageAggregation).')

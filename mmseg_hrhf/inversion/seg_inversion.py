@@ -172,7 +172,8 @@ class SegInversion:
         if scale == 1:
             return self.size
         # Some networks take multiples of 8 only.
-        return tuple(max(8, 8 * round(side * scale / 8)) for side in self.size)
+        height, width = (max(8, 8 * round(side * scale / 8)) for side in self.size)
+        return height, width
 
     def _target(self, request: FakeRequest, num_classes: int, device: torch.device) -> Tensor:
         """(N, K) distribution: equal shares of the asked-for classes, and of background where it is asked for."""

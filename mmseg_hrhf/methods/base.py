@@ -46,22 +46,22 @@ class IncrementalSegmentor(BaseModel):
                  teacher_checkpoint: Optional[str] = None,
                  classifier_start: str = 'mib') -> None:
         check_choice('method.classifier_start', classifier_start, CLASSIFIER_STARTS)
-        student = MODELS.build(student)
+        built: nn.Module = MODELS.build(student)
         super().__init__()
-        self.student = student
-        self.data_preprocessor = student.data_preprocessor
+        self.student = built
+        self.data_preprocessor = built.data_preprocessor
         self.classifier_start = classifier_start
         self._hidden_teacher: list[nn.Module] = []
         self._previous_state: Optional[dict] = None
         # What the teacher's layers saw in training, for its inversion; see inversion/recording.py.
         self.teacher_statistics: Optional[dict] = None
         if teacher is not None:
-            teacher = revert_sync_batchnorm(MODELS.build(teacher))
-            checkpoint = load_checkpoint(teacher_checkpoint, teacher.num_classes)
-            _load_strictly(teacher, checkpoint['state_dict'], teacher_checkpoint)
+            previous = revert_sync_batchnorm(MODELS.build(teacher))
+            checkpoint = load_checkpoint(str(teacher_checkpoint), previous.num_classes)
+            _load_strictly(previous, checkpoint['state_dict'], str(teacher_checkpoint))
             self._previous_state = checkpoint.get('method_state')
             self.teacher_statistics = checkpoint.get('feature_statistics')
-            self._hidden_teacher = [teacher.eval().requires_grad_(False)]
+            self._hidden_teacher = [previous.eval().requires_grad_(False)]
         self.first_step = teacher is None
         self._register_state_dict_hook(_drop_student_prefix)
         self._register_load_state_dict_pre_hook(_add_student_prefix)

@@ -48,9 +48,10 @@ class Growth:
             if dim not in dims:
                 if old != new:
                     return False
-            elif new - old != self.num_classes - self.num_old or (dims[dim] is not None
-                                                                  and old != self.num_old + dims[dim]):
-                return False
+            else:
+                extra = dims[dim]
+                if new - old != self.num_classes - self.num_old or (extra is not None and old != self.num_old + extra):
+                    return False
         return True
 
 

@@ -52,7 +52,8 @@ class BinaryLoss(HeadLoss):
                    labels: Tensor,
                    weight: Optional[Tensor] = None,
                    ignore_index: int = 255,
-                   reduction_override: Optional[str] = None) -> Tensor:
+                   reduction_override: Optional[str] = None,
+                   **kwargs) -> Tensor:
         loss = getattr(self.inner, 'loss_weight', 1.0) * class_binary_cross_entropy(logits, labels, ignore_index)
         if weight is not None:  # of a head's pixel sampler
             loss = loss * weight

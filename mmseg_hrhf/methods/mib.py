@@ -30,7 +30,7 @@ class MiB(IncrementalSegmentor):
     def __init__(self, *, kd_weight: float = 10.0, **kwargs) -> None:
         super().__init__(**kwargs)
         self.kd_weight = check_weight('kd_weight', kd_weight)
-        if not self.first_step:
+        if self.teacher is not None:
             replace_losses(self.student, functools.partial(UnbiasedLoss, num_old=self.teacher.num_classes))
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:

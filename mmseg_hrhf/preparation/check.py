@@ -32,7 +32,8 @@ def check_voc(root: PathLike, counts: dict[str, int] = VOC_COUNTS) -> str:
     Raises:
         ValueError: all that is wrong, and where the data are to be had.
     """
-    root, faults, lines = Path(root), [], []
+    root, lines = Path(root), []
+    faults: list[str] = []
     images, masks = _stems(root / 'JPEGImages', '.jpg', faults), _stems(root / 'SegmentationClassAug', '.png', faults)
     for split in ('train_aug', 'val'):
         path = root / 'ImageSets' / 'Segmentation' / f'{split}.txt'
@@ -61,7 +62,8 @@ def check_ade(root: PathLike, counts: dict[str, int] = ADE_COUNTS) -> str:
         counts: images by split.
     Returns, raises: see :func:`check_voc`.
     """
-    root, faults, lines = Path(root), [], []
+    root, lines = Path(root), []
+    faults: list[str] = []
     for split, expected in counts.items():
         images = _stems(root / 'images' / split, '.jpg', faults)
         masks = _stems(root / 'annotations' / split, '.png', faults)

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import shutil
 import tarfile
+from functools import partial
 from pathlib import Path
 from typing import Callable, Iterator
 
@@ -26,7 +27,7 @@ def members(source: PathLike, wanted: Callable[[str], bool]) -> Iterator[tuple[s
         for path in sorted(source.rglob('*')):
             name = path.relative_to(source).as_posix()
             if path.is_file() and wanted(name):
-                yield name, lambda target, path=path: _write(path.open('rb'), target)
+                yield name, partial(_write, partial(path.open, 'rb'))
         return
     if not source.is_file():
         raise ValueError(f'{source} does not exist: give the downloaded archive, or the folder it unpacks to.')
@@ -34,12 +35,12 @@ def members(source: PathLike, wanted: Callable[[str], bool]) -> Iterator[tuple[s
         with tarfile.open(source) as archive:
             for member in archive:
                 if member.isfile() and wanted(member.name):
-                    yield member.name, lambda target, member=member: _write(archive.extractfile(member), target)
+                    yield member.name, partial(_write, partial(archive.extractfile, member))
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ValueError(f'{source} is no whole tar archive ({error}): download it again, or give the folder it '
                          'unpacks to.') from error
 
 
-def _write(stream, target: Path) -> None:
-    with stream, atomic_write(target) as file:
+def _write(open_source: Callable, target: Path) -> None:
+    with open_source() as stream, atomic_write(target) as file:
         shutil.copyfileobj(stream, file)

@@ -71,11 +71,10 @@ def prepare_voc(voc: PathLike, sbd: PathLike, target: PathLike, counts: dict[str
 
 def _copy_voc(voc: PathLike, target: Path) -> None:
     found = 0
-    wanted = _VOC_FILE.search
-    files = members(voc, lambda name: wanted(name) is not None)
+    files = members(voc, lambda name: _VOC_FILE.search(name) is not None)
     for name, write in tqdm(files, desc='VOC 2012', unit='file', mininterval=1):
         found += 1
-        path = target / wanted(name).group(1)
+        path = target.joinpath(*name.split('/')[-3 if name.endswith('.txt') else -2:])
         if not path.exists():
             write(path)
     if not found:

@@ -56,7 +56,8 @@ def write_fake_browser(run: RunRecord, out_dir: PathLike, max_images: int = 60) 
             curves=inversion_curves(curves, f's{step}') if curves else None))
     path = Path(out_dir) / 'fakes.html'
     classes = [(name, 'rgb({} {} {})'.format(*colour)) for name, colour in zip(run.classes, palette)]
-    write_page(path, 'fakes.html', title=f'Fake images: {run.system}, {run.column}', run=run, items=items, steps=steps,
+    title = f'Fake images of {run.system}: {run.column}'
+    write_page(path, 'fakes.html', title=title, run=run, items=items, steps=steps,
                classes=classes, used=sorted({c for item in items for c in item['classes']}))
     return path
 
@@ -92,7 +93,7 @@ def class_summary(records: Sequence[dict], classes: Sequence[str]) -> list[dict]
 
 
 def _masks(teacher: torch.nn.Module, images: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
-    masks = {}
+    masks: dict[int, np.ndarray] = {}
     positions = list(images)
     for start in range(0, len(positions), 8):
         batch = positions[start:start + 8]

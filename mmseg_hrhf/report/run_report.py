@@ -37,11 +37,11 @@ def write_report(path: PathLike, runs: Sequence[RunRecord], num_images: int = 8)
     columns = [_column([run for run in runs if run.column == name], f'c{i}', num_images)
                for i, name in enumerate(dict.fromkeys(run.column for run in runs))]
     systems = list(dict.fromkeys(run.system for run in runs))
+    names = ', '.join(systems) if len(systems) < 4 else f'{len(systems)} systems'
     write_page(
         path,
         'report.html',
-        title=f'{systems[0]}, {runs[0].column}' if len(systems) == 1 else f'{len(systems)} systems side by side',
-        systems=systems,
+        title=f'{names}: {columns[0]["name"]}' if len(columns) == 1 else names,
         seeds=sorted({run.seed for run in runs}),
         tiles=_tiles(runs[0]) if len(runs) == 1 else [],
         tables={background: paper_table(runs, background) for background in BACKGROUND},
@@ -110,22 +110,30 @@ def confusion_table(runs: Sequence[RunRecord]) -> Optional[dict]:
         :func:`~.confusions.largest_confusions`) and ``shares``, (C, C) or None where that is too much to look at.
     """
     tables = [read_confusion(run.files(run.last['step']).confusion) for run in runs]
-    if None in tables:
+    recorded = [table for table in tables if table is not None]
+    if len(recorded) < len(tables):
         return None
-    classes = tables[0][0]
-    counts = np.sum([counts for _, counts in tables], axis=0)
+    classes = recorded[0][0]
+    counts = np.sum([counts for _, counts in recorded], axis=0)
     return dict(
         classes=classes,
         largest=largest_confusions(classes, counts, 12),
         shares=row_shares(counts).tolist() if len(classes) <= _MATRIX_CLASSES else None)
 
 
-def differing_options(runs: Sequence[RunRecord]) -> list[tuple[str, list[str]]]:
-    """Options of which not all runs have the same value: ``(dotted name, value of each run)``."""
-    flat = [dict(_flatten(run.identity)) for run in runs]
+def differing_options(runs: Sequence[RunRecord]) -> dict:
+    """Options in which systems or columns differ, by the first run of each.
+
+    Returns:
+        ``heads``: ``[(system, column)]``; ``rows``: ``[(dotted name, [value, ...])]``.
+    """
+    first: dict[tuple[str, str], RunRecord] = {}
+    for run in runs:
+        first.setdefault((run.system, run.column), run)
+    flat = [dict(_flatten(run.identity)) for run in first.values()]
     names = sorted({name for options in flat for name in options})
     values = [(name, [options.get(name, '-') for options in flat]) for name in names]
-    return [(name, held) for name, held in values if len(set(held)) > 1]
+    return dict(heads=list(first), rows=[(name, held) for name, held in values if len(set(held)) > 1])
 
 
 def _flatten(value, name: str = ''):
@@ -142,6 +150,7 @@ def _column(runs: list[RunRecord], key: str, num_images: int) -> dict:
         systems.setdefault(run.system, []).append(run)
     return dict(
         name=runs[0].column,
+        num_steps=runs[0].num_steps,
         curves=step_curves({name: [run.results for run in held] for name, held in systems.items()},
                            runs[0].num_steps, key),
         classes={name: class_table(held) for name, held in systems.items()},

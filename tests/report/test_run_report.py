@@ -33,8 +33,9 @@ def test_confusion_of_the_last_step(run, work_dir, other_dir):
 
 
 def test_options_that_differ(work_dir, other_dir):
-    assert differing_options(find_runs([str(work_dir), str(other_dir)])) == [
-        ('method.type', ['"HRHF"', '"FineTuning"'])]
+    assert differing_options(find_runs([str(work_dir), str(other_dir)])) == dict(
+        heads=[('HRHF', '2-1 overlapped'), ('FT', '2-1 overlapped')],
+        rows=[('method.type', ['"HRHF"', '"FineTuning"'])])
 
 
 def test_page_fetches_nothing_and_escapes_names(work_dir, other_dir, tmp_path):
