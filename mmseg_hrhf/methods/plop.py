@@ -66,7 +66,7 @@ class PLOP(IncrementalSegmentor):
         labels, self._image_weight = pseudo_labels(_labels(data_samples), teacher_logits, self.thresholds)
         with captured_stages(self.student) as new_stages:
             losses, student_logits = self.student_loss(inputs, with_labels(data_samples, labels))
-        num_old, num_classes = self.teacher.num_classes, self.student.num_classes
+        num_old, num_classes = teacher_logits.shape[1], self.student.num_classes
         distances = [self.pod_weight * pod_distance(new, old) for new, old in zip(new_stages, old_stages)]
         new, old = (F.adaptive_avg_pool2d(logits, old_stages[-1].shape[2:])
                     for logits in (fold_new_logits(student_logits, num_old), teacher_logits))

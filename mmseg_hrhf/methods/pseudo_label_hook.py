@@ -19,7 +19,8 @@ class PseudoLabelHook(Hook):
 
     def before_train(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        if model.first_step or model.thresholds is not None:
+        known = model.thresholds
+        if model.first_step or known is not None:
             return
         rank, world_size = get_dist_info()
         train = runner.train_dataloader

@@ -6,7 +6,7 @@ from typing import Optional, Sequence
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from .themed_svg import SERIES, SOFT, chart_style, themed_svg
 
@@ -78,9 +78,10 @@ def inversion_curves(curves: Sequence[dict], name: str) -> Markup:
                           alpha=max(0.25, 1 / len(curves)**0.5))
             axis.set_title(_TERMS.get(term, term))
             axis.set_yscale('log')
-            axis.grid(which='minor', visible=False)
-            axis.tick_params(which='both', labelsize=8)
-            axis.yaxis.get_minor_formatter().set_locs([])
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter(lambda value, _: f'{value:g}')
+            axis.yaxis.set_minor_locator(NullLocator())
+            axis.tick_params(labelsize=8)
             axis.set_xlabel('iteration', color=SOFT)
         figure.tight_layout(w_pad=1.5)
         return themed_svg(figure, name)

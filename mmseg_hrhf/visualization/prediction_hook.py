@@ -13,7 +13,7 @@ from PIL import Image
 
 from .grid import colour_mask, image_grid, overlay
 
-_CELL = (192, 256)
+_LARGEST = (192, 256)
 
 
 @HOOKS.register_module()
@@ -49,7 +49,8 @@ class PredictionGridHook(Hook):
 
     def after_test_epoch(self, runner, metrics: Optional[dict] = None) -> None:
         if self._cells:
-            runner.visualizer.add_image(self.tag, image_grid(self._cells, 3, _CELL), step=runner.iter)
+            cell = tuple(min(most, max(sides)) for most, sides in zip(_LARGEST, zip(*(c.shape for c in self._cells))))
+            runner.visualizer.add_image(self.tag, image_grid(self._cells, 3, cell), step=runner.iter)
             self._cells = []
 
 
