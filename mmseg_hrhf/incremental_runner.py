@@ -138,7 +138,7 @@ class IncrementalRunner:
         """What the next step's inversion needs beside the weights, as extra entries of the checkpoint."""
         replay = replay_options(self.cfg)
         options = statistics_options(replay)
-        if options is None or step == self.scenario.num_steps - 1:
+        if replay is None or options is None or step == self.scenario.num_steps - 1:
             return {}
         ratio = replay.get('ratio', '1:1') if hasattr(dataset, 'num_fake') else None
         batch_size = self.cfg.train_dataloader.batch_size

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import fnmatch
-from typing import Iterable, Optional, Sequence
+from typing import Any, Iterable, Optional, Sequence
 
 import torch
 from mmcv.cnn import is_norm
@@ -42,7 +42,9 @@ class _Moments:
     """Running mean and mean square per channel, in float64."""
 
     def __init__(self) -> None:
-        self.count, self.total, self.square = 0, 0.0, 0.0
+        self.count = 0
+        self.total: Any = 0.0
+        self.square: Any = 0.0
 
     def add(self, features: Tensor) -> None:
         features = features.double()

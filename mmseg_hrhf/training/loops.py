@@ -5,6 +5,8 @@ already trained on. The sampler of these loops (``RealFakeSampler``) starts at a
 """
 from __future__ import annotations
 
+from typing import Any
+
 from mmengine.registry import LOOPS
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch import nn
@@ -33,7 +35,7 @@ class ResumableIterLoop(IterBasedTrainLoop):
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         # Made anew by `run`: mmengine 0.10 starts its data workers here, before any hook has prepared the data.
-        self.dataloader_iterator = None
+        self.dataloader_iterator: Any = None
 
     def run(self) -> nn.Module:
         self.runner.call_hook('before_train')
