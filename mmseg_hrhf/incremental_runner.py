@@ -26,7 +26,7 @@ from .environment import environment
 from .evaluation.confusion_file import write_confusion
 from .evaluation.incremental_iou import IncrementalIoUMetric
 from .evaluation.summary import number, summarise, summary_markdown
-from .files import sha256, write_json, write_text
+from .files import read_json, sha256, write_json, write_text
 from .plain_step import is_whole_plain_config, write_plain_config
 from .replay.step_statistics import statistics_options, step_statistics
 from .run_identity import check_same_run, claim_work_dir, run_seed

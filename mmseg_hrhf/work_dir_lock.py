@@ -15,7 +15,7 @@ from mmengine.dist import broadcast_object_list, is_main_process
 try:
     import fcntl
 except ImportError:  # not POSIX: no locks there
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 from .files import PathLike
 
@@ -47,7 +47,8 @@ class WorkDirLock:
 
 def lock_work_dir(work_dir: PathLike) -> Optional[WorkDirLock]:
     """Lock a work dir for all processes of this job: rank 0 holds the lock, and all ranks learn if it cannot."""
-    lock, refusal = None, [None]
+    lock = None
+    refusal: list[Optional[str]] = [None]
     if is_main_process():
         try:
             lock = WorkDirLock(work_dir)

@@ -2,26 +2,26 @@
 from __future__ import annotations
 
 import inspect
-from typing import Callable, Optional
+from typing import Any, Optional
 
 from mmseg.registry import TASK_UTILS
 
 from ..options import check_choice, check_names, check_types, parameters
 
 
-def build_inversion(options: Optional[dict]) -> Callable:
+def build_inversion(options: Optional[dict]) -> Any:
     """Build ``SegInversion`` or another registered synthesiser (see :class:`.seg_inversion.SegInversion`).
 
     Raises:
         ValueError: an unknown type or option, a value of the wrong type or out of range; names it.
     """
-    _check('replay.inversion', options, "dict(type='SegInversion', size=512)")
-    if 'aggregation' in options:
-        _check('replay.inversion.aggregation', options['aggregation'], "dict(type='ScaleAwareAggregation')")
-    return TASK_UTILS.build(options)
+    held = _check('replay.inversion', options, "dict(type='SegInversion', size=512)")
+    if 'aggregation' in held:
+        _check('replay.inversion.aggregation', held['aggregation'], "dict(type='ScaleAwareAggregation')")
+    return TASK_UTILS.build(held)
 
 
-def _check(name: str, options: Optional[dict], example: str) -> None:
+def _check(name: str, options: Optional[dict], example: str) -> dict:
     if not isinstance(options, dict) or 'type' not in options:
         raise ValueError(f'{name}={options!r} must be a dict with a type, such as {example}.')
     taker = TASK_UTILS.get(options['type']) if isinstance(options['type'], str) else options['type']
@@ -35,3 +35,4 @@ def _check(name: str, options: Optional[dict], example: str) -> None:
     for key, value in inspect.signature(taker).parameters.items():
         if value.default is value.empty and key not in options:
             raise ValueError(f'{name} lacks {key}, which {taker.__name__} has no default for: give {example}.')
+    return options
