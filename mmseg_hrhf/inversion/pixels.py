@@ -48,7 +48,8 @@ class PixelSpace:
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
         """Inverse of :meth:`to_pixels`, up to rounding."""
-        images = pixels.permute(0, 3, 1, 2).to(self.mean)
+        # Some heads (DMNet) look at their features through `view`, which takes the memory order of a usual batch only.
+        images = pixels.permute(0, 3, 1, 2).to(self.mean).contiguous()
         if not self.network_is_rgb:
             images = images.flip(1)
         return (images - self.mean) / self.std

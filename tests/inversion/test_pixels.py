@@ -30,6 +30,11 @@ def test_round_trip_is_lossless(preprocessor):
     assert torch.equal(space.to_pixels(space.from_pixels(pixels())), pixels())
 
 
+def test_stored_images_have_the_memory_order_of_a_batch(preprocessor):
+    # DMNet's `view` fails on any other.
+    assert PixelSpace(preprocessor, CPU).from_pixels(pixels()).is_contiguous()
+
+
 def test_network_sees_a_stored_image_as_it_sees_a_loaded_one(preprocessor):
     # mmcv loads a file to (3, H, W) BGR; the segmentor's preprocessor does the rest.
     space = PixelSpace(preprocessor, CPU)
