@@ -125,7 +125,11 @@ class IncrementalRunner:
         if is_main_process():
             seconds = dict(train=trained - began, test=time.time() - trained)
             extra = self._feature_statistics(step, model, runner.train_dataloader.dataset)
-            self._write_step(step, model, metrics, _confusion(runner), seconds, extra)
+            extra['method_state'] = model.method_state()
+            weights = dict(state_dict=model.state_dict())
+            # What was tested is saved: an average of the weights takes their place here as it did in the test.
+            runner.call_hook('before_save_checkpoint', checkpoint=weights)
+            self._write_step(step, weights['state_dict'], metrics, _confusion(runner), seconds, extra)
         barrier()
         # The next step must not find this one's network, data workers and optimizer still in memory.
         del runner, model
@@ -156,8 +160,8 @@ class IncrementalRunner:
                              f'{step} continues step {step - 1} with {list(self.scenario.class_names(step - 1))}: it '
                              'is the checkpoint of another step or scenario.')
 
-    def _write_step(self, step: int, model: torch.nn.Module, metrics: dict,
-                    confusion: np.ndarray, seconds: dict, extra: dict) -> None:
+    def _write_step(self, step: int, weights: dict, metrics: dict, confusion: np.ndarray, seconds: dict,
+                    extra: dict) -> None:
         files = self._files(step)
         meta = dict(
             dataset_meta=dict(
@@ -168,7 +172,7 @@ class IncrementalRunner:
             setting=self.scenario.setting,
             label_protocol=self.scenario.label_protocol,
             mmseg_hrhf=__version__)
-        save_checkpoint(files.checkpoint, model.state_dict(), meta, method_state=model.method_state(), **extra)
+        save_checkpoint(files.checkpoint, weights, meta, **extra)
         write_plain_config(self.cfg, self.scenario, step, self.plan.test_source, self.plan.test_positions[step], files)
         write_confusion(files.confusion, self.scenario.class_names(step), confusion)
         write_json(

@@ -175,6 +175,16 @@ def test_plain_config_gives_the_same_miou_under_a_stock_runner(tiny_config, opti
         assert metrics['mIoU'] == pytest.approx(result['metrics']['mIoU_all_with_background'], abs=0.006)
 
 
+def test_an_average_of_the_weights_that_was_tested_is_what_is_saved(tiny_config):
+    tiny_config.custom_hooks = [dict(type='EMAHook', momentum=0.01)]
+    tiny_config.only_step = 0
+    result = train(tiny_config)[0]
+    folder = Path(tiny_config.work_dir) / 'step_0'
+    cfg = Config.fromfile(folder / 'config.py')
+    cfg.load_from, cfg.work_dir = str(folder / 'checkpoint.pth'), str(folder / 'plain')
+    assert Runner.from_cfg(cfg).test()['mIoU'] == pytest.approx(result['metrics']['mIoU'], abs=1e-4)
+
+
 # A process in which this package cannot be imported runs mmseg's own tool.
 _WITHOUT_US = '''
 import runpy, sys

@@ -5,6 +5,8 @@ import hashlib
 import io
 import multiprocessing
 import os
+import threading
+import time
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -116,8 +118,20 @@ def scan(paths: Sequence[str],
 def _workers(num_masks: int, num_workers: int) -> Executor:
     # Forked workers start at once (a spawned one imports the toolbox for seconds) and decode without sharing a lock.
     if num_masks > _CHUNK and num_workers > 1 and 'fork' in multiprocessing.get_all_start_methods():
-        return ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context('fork'))
+        return ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context('fork'),
+                                   initializer=_end_with, initargs=(os.getpid(), ))
     return ThreadPoolExecutor(num_workers)
+
+
+def _end_with(parent: int) -> None:
+    """End this worker soon after its parent is killed; the pool's workers by themselves would wait for ever."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _ranges(labels: Sequence[int]) -> str:

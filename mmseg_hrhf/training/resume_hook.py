@@ -4,6 +4,7 @@ from __future__ import annotations
 import logging
 import os
 import os.path as osp
+from pathlib import Path
 from typing import Optional
 
 import numpy as np
@@ -45,6 +46,9 @@ class ResumeHook(Hook):
 
     def before_train(self, runner) -> None:
         self._last = runner.iter
+        if is_main_process():
+            for leftover in Path(runner.work_dir).glob(f'.{_NAME}.*'):
+                leftover.unlink()  # what a killed process was writing
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         done = runner.iter - self._last

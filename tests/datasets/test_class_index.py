@@ -1,7 +1,10 @@
 """The class index: every label of every mask, scanned once, and no mask misread in silence."""
+import contextlib
 import os
+import signal
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -267,3 +270,34 @@ def voc_presence(tmp_path_factory):
 def test_real_masks_give_the_published_counts(voc_presence, task, setting, counts):
     scenario = Scenario.build({f'class {c}': c for c in range(1, 21)}, task=task, setting=setting)
     assert [len(scenario.select_train(voc_presence, t)) for t in range(scenario.num_steps)] == counts
+
+
+@pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')
+def test_workers_end_when_the_scanning_process_is_killed(tmp_path):
+    # Masks that take for ever: named pipes that nobody writes to.
+    os.mkfifo(tmp_path / 'mask.png')
+    pid = os.fork()
+    if pid == 0:
+        os.setpgid(0, 0)
+        scan([str(tmp_path / 'mask.png')] * 200, range(256), num_workers=2)
+        os._exit(0)
+    wait_for(lambda: num_processes(group=pid) == 3)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    wait_for(lambda: num_processes(group=pid) == 0)
+
+
+def wait_for(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def num_processes(group):
+    found = 0
+    for folder in Path('/proc').glob('[0-9]*'):
+        with contextlib.suppress(OSError):
+            fields = (folder / 'stat').read_text().rsplit(')', 1)[1].split()
+            found += int(fields[2]) == group and fields[0] != 'Z'
+    return found

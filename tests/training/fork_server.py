@@ -5,6 +5,7 @@ seconds of processor time after which the kernel ends the job's processes, or nu
 ``signal`` that ended the job (0: none), its exit ``code`` and, if it ended by itself, the ``seconds`` of processor time
 that rank 0 took.
 """
+import contextlib
 import gc
 import json
 import os
@@ -73,15 +74,18 @@ def main():
     for line in sys.stdin:
         job = json.loads(line)
         read, write = os.pipe()
-        pids = []
+        pids, seconds = [], b''
         for rank in range(job['ranks']):
             pids.append(os.fork())
             if pids[-1] == 0:
                 in_child(job, rank, write)
         os.close(write)
-        with os.fdopen(read) as pipe:  # ends when all processes have, data workers included
-            seconds = pipe.read()
         statuses = [os.waitpid(pid, 0)[1] for pid in pids]
+        # Data workers of a killed job may live on for a few seconds: nobody waits for their end of the pipe.
+        os.set_blocking(read, False)
+        with contextlib.suppress(BlockingIOError):
+            seconds = os.read(read, 100)
+        os.close(read)
         answer = dict(
             signal=max(os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0 for status in statuses),
             code=max(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 0 for status in statuses),

@@ -103,9 +103,12 @@ def test_a_truncated_point_means_from_the_start(written):
     assert resume_point(written.parent) is None
 
 
-def test_what_a_killed_process_was_writing_is_ignored(written):
-    (written.parent / '.resume.pth.abc').write_bytes(b'PK')
+def test_what_a_killed_process_was_writing_is_ignored_and_cleared(written):
+    leftover = written.parent / '.resume.pth.abc'
+    leftover.write_bytes(b'PK')
     assert resume_point(written.parent) == str(written)
+    ResumeHook().before_train(Runner(written.parent))
+    assert written.exists() and not leftover.exists()
 
 
 def test_a_point_of_another_number_of_processes_means_from_the_start(written, monkeypatch):
