@@ -16,7 +16,7 @@ def train_in_process():
 
     def train(config, work_dir, kill_at=None, options=(), ranks=1):
         job = dict(config=str(config), work_dir=str(work_dir), kill_at=kill_at, options=list(options), ranks=ranks,
-                   port=free_port())
+                   port=unused_port())
         server.stdin.write(json.dumps(job) + '\n')
         server.stdin.flush()
         for line in server.stdout:
@@ -33,7 +33,12 @@ def train_in_process():
     server.stdout.close()
 
 
+@pytest.fixture
 def free_port():
+    return unused_port()
+
+
+def unused_port():
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         return probe.getsockname()[1]

@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 
 import torch
-from conftest import free_port
 
 from mmseg_hrhf.checkpoint import load_checkpoint
 
@@ -40,7 +39,7 @@ default_hooks['checkpoint'] = dict(type='ResumeHook', interval=1)
 '''
 
 
-def test_dead_ranks(tiny_config_file, train_in_process, tmp_path, repo):
+def test_dead_ranks(tiny_config_file, train_in_process, free_port, tmp_path, repo):
     whole, work_dir = tmp_path / 'whole', tmp_path / 'work'
     text = tiny_config_file.read_text() + "train_cfg = dict(by_epoch=True, max_epochs=2, val_interval=2)\n"
     tiny_config_file.write_text(text)
@@ -50,7 +49,7 @@ def test_dead_ranks(tiny_config_file, train_in_process, tmp_path, repo):
     dying = tmp_path / 'dying.py'
     dying.write_text(text + CONFIG)
     paths = os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])
-    env = dict(os.environ, OMP_NUM_THREADS='1', MAX_RESTARTS='1', PORT=str(free_port()), PYTHONPATH=paths,
+    env = dict(os.environ, OMP_NUM_THREADS='1', MAX_RESTARTS='1', PORT=str(free_port), PYTHONPATH=paths,
                PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
     done = subprocess.run(['bash', str(repo / 'tools/dist_train.sh'), str(dying), '2', '--work-dir', str(work_dir)],
                           cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
