@@ -17,20 +17,25 @@ def run_test(cfg: Config,
              checkpoint: str,
              out_dir: Optional[str] = None,
              show_dir: Optional[str] = None,
-             show: bool = False) -> dict:
+             show: bool = False,
+             wait_time: float = 2,
+             tta: bool = False) -> dict:
     """Test a checkpoint with the config of its run, or with any plain mmseg config.
 
     Args:
         cfg: config; with a ``scenario``, the step is read from the checkpoint.
         checkpoint: plain checkpoint of a step.
         out_dir: folder for predicted masks.
-        show_dir, show: paint predictions, as mmseg's test tool does.
+        show_dir, show, wait_time: paint predictions, as mmseg's test tool does.
+        tta: augment at test time, by ``tta_pipeline`` and ``tta_model`` of the config.
     Returns:
         The metrics.
     """
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     start_distributed(cfg)
     meta = load_checkpoint(checkpoint).get('meta', {})
+    if tta:
+        _augment_data(cfg)
     if cfg.get('scenario') is not None:
         loader = cfg.get('test_dataloader') or cfg.val_dataloader
         scenario = scenario_of(build_source(loader.dataset, test_mode=True), cfg.scenario)
@@ -40,6 +45,8 @@ def run_test(cfg: Config,
         scenario.check_step(meta['step'])
         load_checkpoint(checkpoint, scenario.num_classes(meta['step']))
         cfg = step_test_config(cfg, scenario, meta['step'])
+    if tta:
+        cfg.model = dict(cfg.tta_model, module=cfg.model)
     cfg.load_from = checkpoint
     if out_dir:
         evaluators = cfg.test_evaluator
@@ -47,10 +54,19 @@ def run_test(cfg: Config,
             evaluator['output_dir'] = out_dir
     if show or show_dir:
         cfg.setdefault('default_hooks', {})
-        cfg.default_hooks.visualization = dict(type='SegVisualizationHook', draw=True, show=show)
+        cfg.default_hooks.visualization = dict(type='SegVisualizationHook', draw=True, show=show, wait_time=wait_time)
         if show_dir:
             cfg.setdefault('visualizer', dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')]))
             cfg.visualizer['save_dir'] = show_dir
     wrap_for_cpu(cfg)
     with only_data():
         return Runner.from_cfg(cfg).test()
+
+
+def _augment_data(cfg: Config) -> None:
+    for key in ('tta_pipeline', 'tta_model'):
+        if not cfg.get(key):
+            raise ValueError(f'--tta needs {key} in the config, as mmseg\'s configs have it.')
+    for loader in (cfg.get('test_dataloader'), cfg.get('val_dataloader')):
+        if loader is not None:
+            loader.dataset.pipeline = cfg.tta_pipeline

@@ -4,7 +4,7 @@ import sys
 import pytest
 import yaml
 
-from mmseg_hrhf.config_file import load_config
+from mmseg_hrhf.config_file import _drop_own_scope, load_config
 from mmseg_hrhf.installed_files import config_path, installed_folder
 
 
@@ -47,3 +47,11 @@ def test_an_unknown_tool_is_named(monkeypatch):
     monkeypatch.setattr(sys, 'argv', ['mmseg_hrhf', 'trian'])
     with pytest.raises(SystemExit, match="There is no tool 'trian'"):
         runpy.run_module('mmseg_hrhf.__main__', run_name='__main__')
+
+
+def test_bases_by_the_package_s_name_leave_no_scope_behind():
+    # mmengine marks every dict of such a base; our modules are registered in mmseg's scope.
+    own = dict(_scope_='mmseg_hrhf', method=dict(type='HRHF', _scope_='mmseg_hrhf'), hooks=[dict(_scope_='mmseg_hrhf')],
+               model=dict(_scope_='mmseg'))
+    _drop_own_scope(own)
+    assert own == dict(method=dict(type='HRHF'), hooks=[{}], model=dict(_scope_='mmseg'))

@@ -3,9 +3,7 @@
     python tools/browse_fakes.py work_dirs/voc_15-1
 """
 import argparse
-import os
 import os.path as osp
-import sys
 
 
 def parse_args():
@@ -27,7 +25,6 @@ def main():
 if __name__ == '__main__':
     try:
         main()
-    except ValueError as error:
-        if os.environ.get('HRHF_TRACEBACK'):
-            raise
-        sys.exit(f'error: {error}')
+    except Exception as error:
+        from mmseg_hrhf.user_error import report_and_exit
+        report_and_exit(error)

@@ -4,8 +4,6 @@
     python tools/check_data.py ade [data/ade/ADEChallengeData2016]
 """
 import argparse
-import os
-import sys
 
 ROOTS = dict(voc='data/VOCdevkit/VOC2012', ade='data/ade/ADEChallengeData2016')
 
@@ -27,7 +25,6 @@ def main():
 if __name__ == '__main__':
     try:
         main()
-    except ValueError as error:
-        if os.environ.get('HRHF_TRACEBACK'):
-            raise
-        sys.exit(f'error: {error}')
+    except Exception as error:
+        from mmseg_hrhf.user_error import report_and_exit
+        report_and_exit(error)

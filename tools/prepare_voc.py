@@ -5,8 +5,6 @@
 Archives or the folders they unpack to. Run again to continue. Needs scipy (pip install scipy) for SBD's MATLAB files.
 """
 import argparse
-import os
-import sys
 
 
 def parse_args():
@@ -26,7 +24,6 @@ def main():
 if __name__ == '__main__':
     try:
         main()
-    except ValueError as error:
-        if os.environ.get('HRHF_TRACEBACK'):
-            raise
-        sys.exit(f'error: {error}')
+    except Exception as error:
+        from mmseg_hrhf.user_error import report_and_exit
+        report_and_exit(error)

@@ -5,9 +5,7 @@
     python tools/report.py work_dirs/compare_voc_15-1
 """
 import argparse
-import os
 import os.path as osp
-import sys
 
 
 def parse_args():
@@ -32,7 +30,6 @@ def main():
 if __name__ == '__main__':
     try:
         main()
-    except ValueError as error:
-        if os.environ.get('HRHF_TRACEBACK'):
-            raise
-        sys.exit(f'error: {error}')
+    except Exception as error:
+        from mmseg_hrhf.user_error import report_and_exit
+        report_and_exit(error)

@@ -12,6 +12,8 @@ def parse_args():
     parser.add_argument('--out', help='folder for predicted masks')
     parser.add_argument('--show-dir', help='folder for painted predictions')
     parser.add_argument('--show', action='store_true', help='show painted predictions')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds each painted prediction is shown')
+    parser.add_argument('--tta', action='store_true', help='augment, by tta_pipeline and tta_model of the config')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
@@ -27,7 +29,7 @@ def main():
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join(
         'work_dirs', osp.splitext(osp.basename(args.config))[0])
-    run_test(cfg, args.checkpoint, args.out, args.show_dir, args.show)
+    run_test(cfg, args.checkpoint, args.out, args.show_dir, args.show, args.wait_time, args.tta)
 
 
 if __name__ == '__main__':
