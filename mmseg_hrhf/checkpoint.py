@@ -10,7 +10,7 @@ import re
 import struct
 import zipfile
 import zlib
-from typing import Iterator, Mapping, Optional
+from typing import Callable, Iterator, Mapping, Optional
 
 import numpy as np
 import torch
@@ -79,9 +79,17 @@ def _mmengine_data() -> contextlib.AbstractContextManager:
     """Lets through what mmengine's own checkpoints hold beside tensors: NumPy numbers and smoothed log values."""
     if not hasattr(torch.serialization, 'safe_globals'):  # torch < 2.5
         return contextlib.nullcontext()
-    reconstruct, state = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
+    reconstruct, scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
     kinds = [type(np.dtype(kind)) for kind in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', '?')]
-    return torch.serialization.safe_globals([HistoryBuffer, np.ndarray, np.dtype, reconstruct, state, *kinds])
+    return torch.serialization.safe_globals(
+        [HistoryBuffer, np.ndarray, np.dtype, reconstruct, scalar, *kinds, (_statistic, 'builtins.getattr')])
+
+
+def _statistic(owner: type, name: str) -> Callable:
+    """What stands in for ``getattr`` in a file: the methods by which mmengine smooths a log value, nothing else."""
+    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+        raise pickle.UnpicklingError(f'GLOBAL getattr({owner!r}, {name!r})')
+    return getattr(HistoryBuffer, name)
 
 
 def check_weights(name: str, path: PathLike) -> None:

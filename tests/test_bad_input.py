@@ -505,6 +505,15 @@ def test_teacher_with_code(tiny_config, work, tmp_path):
           ('WORK_DIR', work))
 
 
+def test_resume_point_with_code(tiny_config, work, tmp_path):
+    (work / 'step_1' / 'result.json').unlink()
+    save_code(work / 'step_1/train/resume.pth', tmp_path / 'ran')
+    line = refusal(rerun(tiny_config))
+    assert not (tmp_path / 'ran').exists()
+    check('work dir', 'resume point with pickled code', line, r'train/resume\.pth holds more than tensors',
+          ('WORK_DIR', work))
+
+
 def mended(work):
     """Everything of a finished run but its logs: what a rerun must leave as it was."""
     kept = {}

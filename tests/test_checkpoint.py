@@ -1,10 +1,20 @@
 """Plain checkpoints: what cannot be loaded is named, and nothing in them runs."""
 import os
 
+import numpy as np
 import pytest
 import torch
+from mmengine.logging import MessageHub
+from mmengine.runner import CheckpointLoader
 
-from mmseg_hrhf.checkpoint import load_checkpoint, save_checkpoint, weights_fingerprint
+from mmseg_hrhf.checkpoint import (
+    check_weights,
+    is_whole,
+    load_checkpoint,
+    only_data,
+    save_checkpoint,
+    weights_fingerprint,
+)
 
 META = dict(dataset_meta=dict(classes=('background', 'cat', 'dog')), step=1)
 
@@ -139,3 +149,46 @@ def test_fingerprint_of_half_precision_and_bool():
     state_dict = {'h': torch.ones(3, dtype=torch.bfloat16), 'm': torch.tensor([True, False])}
     other = {'h': torch.ones(3, dtype=torch.bfloat16), 'm': torch.tensor([True, True])}
     assert weights_fingerprint(state_dict) != weights_fingerprint(other)
+
+
+# -- mmengine's own loading ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('protocol', ['zip', 'legacy'])
+def test_mmengine_loads_no_code_inside(tmp_path, protocol):
+    content = dict(state_dict={'x': Payload(tmp_path / 'ran')})
+    torch.save(content, tmp_path / 'a.pth', _use_new_zipfile_serialization=protocol == 'zip')
+    with pytest.raises(ValueError, match='holds more than tensors and plain data'), only_data():
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'), map_location='cpu')
+    assert not (tmp_path / 'ran').exists()
+
+
+def test_not_even_where_code_is_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    torch.save(Payload(tmp_path / 'ran'), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='holds more than'), only_data():
+        torch.load(tmp_path / 'a.pth', weights_only=False)
+    assert not (tmp_path / 'ran').exists()
+    assert os.environ['TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD'] == '1'
+    assert 'TORCH_FORCE_WEIGHTS_ONLY_LOAD' not in os.environ
+
+
+def test_what_mmengine_saves_is_data(tmp_path):
+    hub = MessageHub('data')
+    hub.update_scalar('train/loss', 1.5)
+    hub.update_info('some', np.float64(2))
+    torch.save(dict(state_dict=state(), message_hub=hub.state_dict(), meta=dict(a=np.arange(2))), tmp_path / 'a.pth')
+    with only_data():
+        loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'), map_location='cpu')
+    assert loaded['message_hub']['log_scalars']['train/loss'].current() == 1.5
+    check_weights('load_from', tmp_path / 'a.pth')
+
+
+def test_a_flipped_bit_is_noticed(path):
+    content = bytearray(path.read_bytes())
+    values = content.find(torch.arange(6.).numpy().tobytes())
+    content[values + 5] ^= 1
+    path.write_bytes(content)
+    assert not is_whole(path)
+    with pytest.raises(ValueError, match='truncated or no checkpoint'):
+        load_checkpoint(path)

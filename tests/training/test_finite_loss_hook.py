@@ -4,6 +4,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from mmengine.hooks import Hook
 from mmengine.logging import MessageHub
 from mmengine.registry import HOOKS
@@ -60,6 +61,19 @@ def test_no_device_is_waited_for():
     hub.update_scalar('train/loss', 1.0)
     FiniteLossHook(0).after_train_iter(SimpleNamespace(message_hub=hub, iter=0, work_dir=''), 0,
                                        outputs=dict(loss=Untouchable()))
+
+
+@pytest.mark.skipif(not hasattr(torch.amp, 'GradScaler'), reason='scaling on a CPU needs torch 2.3')
+def test_gradients_that_overflow_are_the_scalers(runner):
+    """A loss that is finite until it is scaled: the scaler skips the update and lowers its scale, and none stops."""
+    weight = torch.nn.Parameter(torch.ones(1))
+    optimizer, scaler = torch.optim.SGD([weight], lr=1.0), torch.amp.GradScaler('cpu', init_scale=2.0**127)
+    loss = (8 * weight).sum()
+    scaler.scale(loss).backward()
+    scaler.step(optimizer)
+    scaler.update()
+    assert weight.grad.isinf().all() and weight.item() == 1 and scaler.get_scale() == 2.0**126
+    after(runner, loss=loss.detach())
 
 
 @HOOKS.register_module()
