@@ -30,6 +30,7 @@ from mmseg_hrhf.inversion.pixels import PixelSpace
 from mmseg_hrhf.inversion.request import FakeRequest, plan_requests
 from mmseg_hrhf.methods.logits import predicted_logits
 from mmseg_hrhf.replay.seg_inversion_hook import recognised
+from mmseg_hrhf.step_config import replay_options
 
 R_VALUES = (0.5, 1, 5, 10, 20)
 
@@ -130,7 +131,7 @@ def main():
         help=f'also the mean area by r, from the same noise (default: {R_VALUES})')
     parser.add_argument('--cfg-options', nargs='+')
     args = parser.parse_args()
-    inversion = load_config(args.config, args.cfg_options).replay.inversion
+    inversion = replay_options(load_config(args.config, args.cfg_options))['inversion']
     init_default_scope('mmseg')
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,8 @@ from mmengine.config import Config
 from .checkpoint import check_weights
 from .options import check_types
 from .replay.step_statistics import statistics_options
-from .step_config import OWN_KEYS, method_class, replay_options
+from .step_config import OWN_KEYS, method_class, plain_config, replay_options
+from .unsupported import refuse_unsupported
 
 # The plain mmseg config must hold these.
 _NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -53,6 +54,7 @@ def check_config(cfg: Config) -> None:
     replay = replay_options(cfg)
     if replay is not None:
         statistics_options(replay)
+    refuse_unsupported(plain_config(cfg), replay is not None)
 
 
 def _check_evaluation(cfg: Config) -> None:

@@ -20,7 +20,7 @@ def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
     its mmengine does not know.
 
     Raises:
-        ValueError: a missing or broken file, or an option that is no ``KEY=VALUE``.
+        ValueError: a missing or broken file, a missing package that it needs, or an option that is no ``KEY=VALUE``.
     """
     path = config_path(path)
     if not osp.isfile(path):
@@ -30,6 +30,9 @@ def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
         cfg = Config.fromfile(path)
     except (SyntaxError, FileNotFoundError, KeyError) as error:
         raise ValueError(f'Config {path!r} cannot be read: {error}') from error
+    except ImportError as error:  # mmengine's message lists sys.path; its first line names what was to be imported
+        raise ValueError(f'Config {path!r} needs a package that cannot be imported: {str(error).splitlines()[0]} '
+                         f'Cause: {error.__cause__ or error.__context__ or error}.') from error
     _drop_own_scope(cfg._cfg_dict)
     if options:
         bad = [option for option in options if '=' not in option]

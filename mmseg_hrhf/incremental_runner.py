@@ -117,6 +117,11 @@ class IncrementalRunner:
         runner = Runner.from_cfg(cfg)
         model = runner.train()
         model = model.module if is_model_wrapper(model) else model
+        # Hooks that save other weights than those in training (EMAHook) begin anew with every test: what they would
+        # save is what is tested and handed on.
+        weights = dict(state_dict=model.state_dict())
+        runner.call_hook('before_save_checkpoint', checkpoint=weights)
+        model.load_state_dict(weights['state_dict'])
         for buffer in model.buffers():
             # Batch statistics are each process's own: every rank must test what rank 0 saves.
             broadcast(buffer)

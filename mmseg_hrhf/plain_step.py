@@ -13,6 +13,7 @@ from mmseg.registry import MODELS, TRANSFORMS
 from PIL import Image
 
 from .datasets.incremental import palette_of
+from .datasets.source import Source, without_reduce_zero_label
 from .files import atomic_write, write_text
 from .head_classes import set_classes
 from .scenario import IGNORE, Scenario
@@ -21,12 +22,12 @@ from .step_files import StepFiles
 
 # mmengine replaces this by the folder of the config file, so a step's folder can be moved.
 _HERE = '{{ fileDirname }}'
-_TRAINING_KEYS = ('train_dataloader', 'train_cfg', 'optim_wrapper', 'optimizer', 'param_scheduler', 'train_pipeline',
-                  'auto_scale_lr', 'dataset_type', 'data_root', 'img_ratios', 'tta_pipeline', 'tta_model', 'load_from',
-                  'resume', 'work_dir', 'launcher', 'experiment_name', 'custom_hooks', 'model_wrapper_cfg')
+# What evaluation reads of a config; all else trains, or is a variable of the user's file.
+_EVALUATION_KEYS = ('model', 'test_pipeline', 'tta_model', 'tta_pipeline', 'default_scope', 'custom_imports', 'env_cfg',
+                    'default_hooks', 'vis_backends', 'visualizer', 'log_processor', 'log_level', 'randomness')
 
 
-def write_plain_config(cfg: Config, scenario: Scenario, step: int, source: BaseSegDataset, positions: np.ndarray,
+def write_plain_config(cfg: Config, scenario: Scenario, step: int, source: Source, positions: np.ndarray,
                        files: StepFiles) -> None:
     """Write ``step_<t>/config.py`` and the list of its test images beside it.
 
@@ -46,11 +47,12 @@ def write_plain_config(cfg: Config, scenario: Scenario, step: int, source: BaseS
     out = plain_config(cfg)
     loader = copy.deepcopy(out.get('test_dataloader') or out.val_dataloader)
     evaluator = copy.deepcopy(out.get('test_evaluator') or out.val_evaluator)
-    for key in _TRAINING_KEYS:
-        out.pop(key, None)
+    preprocessor = out.get('data_preprocessor')
+    for key in list(out.keys()):
+        if key not in _EVALUATION_KEYS:
+            out.pop(key)
     if out.get('default_hooks'):
         out.default_hooks.pop('checkpoint', None)  # may be ours
-    preprocessor = out.pop('data_preprocessor', None)
     if preprocessor is not None:
         out.model.setdefault('data_preprocessor', preprocessor)
     out.model = set_classes(out.model, scenario.class_names(step))
@@ -60,6 +62,8 @@ def write_plain_config(cfg: Config, scenario: Scenario, step: int, source: BaseS
         out[f'{name}_evaluator'] = evaluator
     out.test_cfg, out.val_cfg = dict(type='TestLoop'), dict(type='ValLoop')
     out.test_pipeline = loader.dataset['pipeline']
+    if out.get('tta_pipeline'):
+        out.tta_pipeline = without_reduce_zero_label(out.tta_pipeline)
     if _names_ours(out.model) or _names_ours(out.test_pipeline):
         # What mmseg cannot build by itself, such as LeakyResNet, makes the step's evaluation depend on this package.
         others = out.get('custom_imports', dict(imports=[]))['imports']
@@ -90,11 +94,12 @@ def is_whole_plain_config(files: StepFiles, num_images: int) -> bool:
     return names >= {'model', 'test_dataloader', 'test_evaluator', 'test_cfg'} and len(listed) == num_images
 
 
-def _plain_dataset(dataset: dict, scenario: Scenario, step: int, source: BaseSegDataset, positions: np.ndarray,
+def _plain_dataset(dataset: dict, scenario: Scenario, step: int, source: Source, positions: np.ndarray,
                    files: StepFiles) -> dict:
     infos = [source.get_data_info(int(i)) for i in positions]
-    folder = source.data_prefix['img_path']
-    names = [osp.relpath(info['img_path'], folder)[:-len(source.img_suffix)] for info in infos]
+    original = source.first
+    folder = original.data_prefix['img_path']
+    names = [osp.relpath(info['img_path'], folder)[:-len(original.img_suffix)] for info in infos]
     write_text(osp.join(files.folder, 'test_images.txt'), '\n'.join(names) + '\n')
     classes = scenario.class_names(step)
     metainfo = dict(classes=classes, palette=palette_of(source, scenario, step))
@@ -102,11 +107,13 @@ def _plain_dataset(dataset: dict, scenario: Scenario, step: int, source: BaseSeg
         dataset,
         ann_file=f'{_HERE}/test_images.txt',
         metainfo=metainfo,
+        pipeline=without_reduce_zero_label(dataset['pipeline']),
         test_mode=True,
-        img_suffix=source.img_suffix,
-        seg_map_suffix=source.seg_map_suffix)
+        img_suffix=original.img_suffix,
+        seg_map_suffix=original.seg_map_suffix)
+    plain.pop('indices', None)  # the list holds these images alone
     wanted = scenario.test_label_map(step)
-    if _mmseg_maps(type(source), classes, wanted):
+    if not original.reduce_zero_label and _mmseg_maps(type(original), classes, wanted):
         return plain
     plain.update(type='BaseSegDataset', reduce_zero_label=False)
     if any(raw != label for raw, label in wanted.items()):

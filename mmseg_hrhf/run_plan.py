@@ -10,13 +10,15 @@ from mmseg.registry import MODELS
 from torch import nn
 
 from .datasets.incremental import build_source, presence_of, scenario_of, select_images
+from .datasets.source import split_mix
 from .inversion.recording import layers_to_record
 from .methods.classifier_growth import check_growth
 from .methods.head_losses import check_losses
 from .methods.logits import check_head, main_head
 from .replay.sampler import split_batch
 from .replay.step_statistics import statistics_options
-from .step_config import is_epoch_based, method_class, num_fake_images, replay_options, step_config, training_scenario
+from .step_config import method_class, num_fake_images, replay_options, step_config, training_scenario
+from .step_schedule import is_epoch_based
 
 
 def iterations(cfg: Config, num_real: int) -> int:
@@ -24,7 +26,7 @@ def iterations(cfg: Config, num_real: int) -> int:
 
     Args:
         cfg: of the step, from :func:`~.step_config.step_config`.
-        num_real: its training images.
+        num_real: its training images, as often as the data go through them.
     """
     if not is_epoch_based(cfg):
         return int(cfg.train_cfg.max_iters)
@@ -55,10 +57,14 @@ class RunPlan:
     def __init__(self, cfg: Config, work_dir: str, seed: int, cache_dir: Optional[str]) -> None:
         self.cfg = cfg
         self.work_dir = work_dir
-        self.train_source = build_source(cfg.train_dataloader.dataset)
+        self.train_source = build_source(split_mix(cfg.train_dataloader.dataset)[0])
         test_loader = cfg.get('test_dataloader') or cfg.val_dataloader
         self.test_source = build_source(test_loader.dataset, test_mode=True)
         self.scenario = scenario_of(self.train_source, cfg.scenario)
+        if scenario_of(self.test_source, cfg.scenario) != self.scenario:
+            raise ValueError('train_dataloader and test_dataloader have datasets of different classes or '
+                             f'reduce_zero_label: {self.train_source.raw_labels.dataset} and '
+                             f'{self.test_source.raw_labels.dataset} would not mean the same by a label.')
         self.method = method_class(cfg)
         last = self.scenario.num_steps - 1
         self.steps = [last] if self.method.joint else list(range(last + 1))
@@ -105,9 +111,14 @@ class RunPlan:
         for t in self.steps:
             learns = ', '.join(self.learns(t))
             fakes = num_fake_images(self.cfg, t, self.num_real[t])
+            drawn = len(self.train_source.repeated(self.train_positions[t]))
             lines.append(f'{t:>4} {self.scenario.num_classes(t):>7} {self.num_real[t]:>7} {fakes:>6} '
-                         f'{iterations(self.configs[t], self.num_real[t]):>10} {len(self.test_positions[t]):>6}  '
+                         f'{iterations(self.configs[t], drawn):>10} {len(self.test_positions[t]):>6}  '
                          f'{learns if len(learns) < 70 else learns[:66] + " ..."}')
+        for name, source in (('train', self.train_source), ('test', self.test_source)):
+            if source.reduces_zero_label:
+                lines.append(f'{name}_dataloader: reduce_zero_label of {source.raw_labels.dataset} is switched off: 0 '
+                             'stays 0, the channel of background in training and void in evaluation.')
         return '\n'.join(lines)
 
 

@@ -65,7 +65,8 @@ class Scenario:
         label_protocol: ``'mib'`` (MiB and the HRHF paper) or ``'plop'`` (later work); they differ in how void pixels
             (255) are trained on and how future classes are evaluated.
         background: raw label of background, or None if the masks have none (Cityscapes).
-        zero_is_void: masks mark void, not a real background, by 0 (ADE20K).
+        zero_is_void: masks mark void by 0. Where they have no real background (ADE20K), 0 is the background channel in
+            training; where they have one beside it (LoveDA), 0 is treated as 255.
         image_lists: path of a list of training images by step; overrides the rule of ``setting``.
     """
     labels: Mapping[str, int]
@@ -99,6 +100,8 @@ class Scenario:
                     raise ValueError(f'scenario.steps[{t}] names the class {name!r} a second time: '
                                      'a class belongs to exactly one step.')
                 seen.add(name)
+        if self.zero_is_void and 0 in self.labels.values():
+            raise ValueError('scenario.zero_is_void=True, but raw label 0 is a class: leave it out.')
         for t in self.image_lists:
             if not 0 <= t < self.num_steps:
                 raise ValueError(f'scenario.image_lists names step {t}, but the steps are 0 to {self.num_steps - 1}.')
@@ -110,6 +113,7 @@ class Scenario:
               steps: Optional[Sequence[Sequence[str]]] = None,
               class_order: Optional[Sequence[Union[str, int]]] = None,
               image_lists: Union[Mapping, Sequence[Optional[str]], None] = None,
+              classes: Optional[Sequence[str]] = None,
               **kwargs) -> Scenario:
         """Build from a config's ``scenario`` dict.
 
@@ -119,6 +123,7 @@ class Scenario:
             steps: a list of class-name lists.
             class_order: all class names (or raw labels) in the order in which ``task`` takes them.
             image_lists: path per step (``.npy`` positions or names, ``.txt`` names), as a list or ``{step: path}``.
+            classes: the part of ``labels`` that ``task`` divides; all by default.
             **kwargs: further fields of :class:`Scenario`.
         """
         check_names('scenario', kwargs, {'task', 'setting', 'label_protocol', *_OPTION_TYPES})
@@ -132,9 +137,11 @@ class Scenario:
                 raise ValueError('scenario.class_order goes with task; scenario.steps already states the order.')
             divided = [tuple(names) for names in steps]
         else:
-            order = list(labels) if class_order is None else _resolve_order(class_order, labels)
+            order = list(labels) if classes is None else list(classes)
+            if class_order is not None:
+                order = _resolve_order(class_order, {name: labels[name] for name in order})
             taken, divided = 0, []
-            for count in class_counts(str(task), len(labels)):
+            for count in class_counts(str(task), len(order)):
                 divided.append(tuple(order[taken:taken + count]))
                 taken += count
         if image_lists is None:
@@ -182,6 +189,8 @@ class Scenario:
     def known_labels(self) -> set[int]:
         """Every raw label a mask of this dataset may hold."""
         labels = set(self.labels.values()) | {IGNORE}
+        if self.zero_is_void:
+            labels.add(0)
         return labels if self.background is None else labels | {self.background}
 
     def select_train(self, presence: np.ndarray, step: int) -> np.ndarray:
@@ -220,6 +229,8 @@ class Scenario:
             mapping[label] = index[name] if name in current else 0 if name in scheduled else IGNORE
         # MiB trains void as background (it sums the classes the step knows nothing of); later work ignores it.
         mapping[IGNORE] = 0 if self.label_protocol == 'mib' else IGNORE
+        if self.zero_is_void and self.background != 0:
+            mapping[0] = mapping[IGNORE]
         return mapping
 
     def test_label_map(self, step: int) -> dict[int, int]:
@@ -228,9 +239,9 @@ class Scenario:
         index = {name: i for i, name in enumerate(self.class_names(step))}
         scheduled = set(self.seen_classes(self.num_steps - 1))
         future = IGNORE if self.label_protocol == 'mib' else 0
-        mapping = {}
+        mapping = {0: IGNORE} if self.zero_is_void else {}
         if self.background is not None:
-            void = self.zero_is_void and self.label_protocol == 'mib'
+            void = self.background == 0 and self.zero_is_void and self.label_protocol == 'mib'
             mapping[self.background] = IGNORE if void else 0
         for name, label in self.labels.items():
             mapping[label] = index.get(name, future if name in scheduled else IGNORE)

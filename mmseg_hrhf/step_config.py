@@ -10,20 +10,22 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from .head_classes import set_classes
+from .input_size import inversion_batch, training_size
 from .inversion import build_inversion
 from .methods import IncrementalSegmentor
 from .options import check_names, check_types, parameters
 from .replay.sampler import split_batch
 from .scenario import Scenario
+from .step_evaluation import set_evaluation
 from .step_files import StepFiles
+from .step_schedule import set_schedule
+from .step_train_data import set_train_data
+from .unsupported import as_list, refuse_unsupported
 
 # Top-level keys that are ours; what is left is a plain mmseg config.
 OWN_KEYS = ('scenario', 'method', 'replay', 'incremental_overrides', 'runner_type', 'only_step', 'comparison')
 _REPLAY_OPTIONS = ('ratio', 'num_images', 'inversion', 'feature_statistics')
 PACKAGE = 'mmseg_hrhf'
-_LOOPS = dict(EpochBasedTrainLoop='ResumableEpochLoop', IterBasedTrainLoop='ResumableIterLoop')
-# What mmseg's schedules name; RealFakeSampler does either one's work.
-_SAMPLERS = ('DefaultSampler', 'InfiniteSampler')
 
 
 def method_class(cfg: Config) -> type[IncrementalSegmentor]:
@@ -59,7 +61,10 @@ def training_scenario(cfg: Config, scenario: Scenario, step: int) -> tuple[dict,
 
 
 def replay_options(cfg: Config) -> Optional[dict]:
-    """The ``replay`` options, checked; None where the method or the config wants no fake images."""
+    """The ``replay`` options, checked; None where the method or the config wants no fake images.
+
+    Where ``inversion`` gives no size, it is that of the training images; where it gives no batch size, that follows.
+    """
     replay = cfg.get('replay')
     if replay is None or not method_class(cfg).uses_fake_images:
         return None
@@ -67,12 +72,26 @@ def replay_options(cfg: Config) -> Optional[dict]:
         raise ValueError(f'replay={replay!r} must be a dict, or None to train without fake images.')
     check_names('replay', replay, _REPLAY_OPTIONS)
     split_batch(cfg.train_dataloader.batch_size, replay.get('ratio', '1:1'))
-    build_inversion(replay.get('inversion'))  # hours later, at step 1, is too late for a mistake in its options
+    inversion = replay.get('inversion')
+    if isinstance(inversion, dict):
+        inversion = _with_size(inversion, cfg)
+    build_inversion(inversion)  # hours later, at step 1, is too late for a mistake in its options
     number = replay.get('num_images')
     if number is not None and (type(number) is not int or number < 1):
         raise ValueError(f'replay.num_images={number!r} must be a positive number, or None for the number of real '
                          'images of the step within 512 to 4096.')
-    return dict(replay)
+    return dict(replay, inversion=inversion)
+
+
+def _with_size(inversion: dict, cfg: Config) -> dict:
+    """``inversion`` with the size of the training images, and as large a batch as fits it, unless it has its own."""
+    inversion = dict(inversion)
+    size = inversion.setdefault('size', training_size(cfg))
+    if size is None:
+        raise ValueError('replay.inversion.size is not given, and neither data_preprocessor.size nor a crop in the '
+                         'training pipeline says on what size the network trains: give one.')
+    inversion.setdefault('batch_size', inversion_batch(size))
+    return inversion
 
 
 def num_fake_images(cfg: Config, step: int, num_real: int) -> int:
@@ -82,27 +101,6 @@ def num_fake_images(cfg: Config, step: int, num_real: int) -> int:
         return 0
     declared = replay.get('num_images')
     return min(max(num_real, 512), 4096) if declared is None else int(declared)
-
-
-def is_epoch_based(cfg: Config) -> bool:
-    """Whether the schedule counts epochs."""
-    return bool(cfg.train_cfg.get('by_epoch', _loop_type(cfg) == 'ResumableEpochLoop'))
-
-
-def _loop_type(cfg: Config) -> str:
-    """Name of the resumable loop for the config's.
-
-    Raises:
-        ValueError: a loop of another kind.
-    """
-    if 'type' not in cfg.train_cfg:
-        return 'ResumableEpochLoop' if cfg.train_cfg.get('by_epoch') else 'ResumableIterLoop'
-    kind = getattr(cfg.train_cfg.type, '__name__', cfg.train_cfg.type)
-    if kind in _LOOPS.values():
-        return kind
-    if kind not in _LOOPS:
-        raise ValueError(f'train_cfg.type={kind!r} cannot be resumed exactly: use one of {sorted(_LOOPS)}.')
-    return _LOOPS[kind]
 
 
 def plain_config(cfg: Config) -> Config:
@@ -134,12 +132,14 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
     files = StepFiles(work_dir, step)
     first = step == 0 or method_class(cfg).joint
     own = {key: copy.deepcopy(cfg.get(key)) for key in OWN_KEYS}
+    own['replay'] = replay_options(cfg)
     out = plain_config(cfg)
     unchangeable = sorted(set(own['incremental_overrides'] or {}) & set(OWN_KEYS))
     if unchangeable:
         raise ValueError(f'incremental_overrides cannot set {unchangeable}: these hold for the whole run.')
     if not first and own['incremental_overrides']:
         out.merge_from_dict(_flatten(own['incremental_overrides']))
+    refuse_unsupported(out, own['replay'] is not None)
     segmentor = out.pop('model')
     preprocessor = out.pop('data_preprocessor', None)
     if preprocessor is not None:
@@ -148,37 +148,38 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
     if not first:
         out.model.teacher = set_classes(segmentor, scenario.class_names(step - 1))
         out.model.teacher_checkpoint = files.previous().checkpoint
-    constructor = out.optim_wrapper.get('constructor')
-    if constructor is not None:
-        out.optim_wrapper.update(constructor='StudentOptimWrapperConstructor', student_constructor=constructor)
+    _show_the_student(out)
     options, learnt = training_scenario(cfg, scenario, step)
-    out.train_dataloader.dataset = dict(
-        type='IncrementalDataset',
-        dataset=out.train_dataloader.dataset,
-        scenario=options,
-        step=learnt,
-        cache_dir=osp.join(work_dir, 'class_index'))
-    hooks = [dict(type=name) for name in method_class(cfg).hooks]
-    if hooks:
-        out.custom_hooks = list(out.get('custom_hooks') or []) + hooks
+    real = dict(scenario=options, step=learnt, cache_dir=osp.join(work_dir, 'class_index'))
+    out.custom_hooks = as_list(out.get('custom_hooks')) + [dict(type=name) for name in method_class(cfg).hooks]
     num_fake = num_fake_images(cfg, step, num_real)
-    if num_fake:
-        _add_fake_images(out, own, files, num_fake, seed + step)
-    _fill_batches(out, own['replay'].get('ratio', '1:1') if num_fake else None)
-    _set_evaluation(out, own, scenario, files)
-    out.custom_hooks = [*(out.get('custom_hooks') or []), dict(type='PredictionGridHook')]
-    _set_training(out, seed + step)
+    set_train_data(out, real, own['replay'] if num_fake else None, num_fake, files.fakes, seed + step)
+    set_evaluation(out, own, scenario, files)
+    out.custom_hooks = [*out.custom_hooks, dict(type='PredictionGridHook')]
+    set_schedule(out, seed + step)
     out.work_dir = files.train
-    out.experiment_name = f'{osp.basename(osp.normpath(work_dir))}_step_{step}'
+    out.experiment_name = f'{out.get("experiment_name") or osp.basename(osp.normpath(work_dir))}_step_{step}'
     if out.get('visualizer'):
         # mmengine shares visualizers by name, and all steps would write into step 0's folder. Unnamed, each Runner
         # makes its own.
         out.visualizer.pop('name', None)
     out.randomness = dict(out.get('randomness') or {}, seed=seed + step)
-    # mmseg's `load_from` is where a run starts; later steps start from the step before.
-    out.load_from, out.resume = cfg.get('load_from') if step == 0 else None, False
-    out.custom_hooks = list(out.get('custom_hooks') or []) + [dict(type='FiniteLossHook', step=step)]
+    # The weights a user starts from are for step 0; a later step starts from its predecessor.
+    out.load_from, out.resume = (out.get('load_from') if first else None), False
+    out.custom_hooks = [*out.custom_hooks, dict(type='FiniteLossHook', step=step)]
     return out
+
+
+def _show_the_student(out: Config) -> None:
+    """What names modules of a segmentor must find them by the same names within ours."""
+    constructor = out.optim_wrapper.get('constructor')
+    if constructor is not None or out.optim_wrapper.get('paramwise_cfg') is not None:
+        out.optim_wrapper.update(
+            constructor='StudentOptimWrapperConstructor',
+            student_constructor=constructor or 'DefaultOptimWrapperConstructor')
+    for key in ('activation_checkpointing', 'efficient_conv_bn_eval'):
+        if out.get(key):
+            out[key] = [f'student.{name}'.rstrip('.') for name in as_list(out[key])]
 
 
 def step_test_config(cfg: Config, scenario: Scenario, step: int) -> Config:
@@ -194,7 +195,7 @@ def step_test_config(cfg: Config, scenario: Scenario, step: int) -> Config:
     out.model = set_classes(out.model, scenario.class_names(step))
     if preprocessor is not None:
         out.model.setdefault('data_preprocessor', preprocessor)
-    _set_evaluation(out, dict(scenario=cfg.scenario), scenario, StepFiles(cfg.work_dir, step))
+    set_evaluation(out, dict(scenario=cfg.scenario), scenario, StepFiles(cfg.work_dir, step))
     for key in ('train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'val_dataloader', 'val_evaluator',
                 'val_cfg'):
         out.pop(key, None)
@@ -210,83 +211,3 @@ def _flatten(overrides: dict, prefix: str = '') -> dict:
         else:
             flat[f'{prefix}{key}'] = value
     return flat
-
-
-def _add_fake_images(out: Config, own: dict, files: StepFiles, num_fake: int, seed: int) -> None:
-    loader, replay = out.train_dataloader, own['replay']
-    split_batch(loader.batch_size, replay.get('ratio', '1:1'))
-    loader.dataset = dict(
-        type='RealFakeDataset', real=loader.dataset, fake_folder=files.fakes, num_fake=num_fake)
-    hook = dict(
-        type='SegInversionHook', folder=files.fakes, num_images=num_fake, inversion=replay['inversion'], seed=seed)
-    out.custom_hooks = list(out.get('custom_hooks') or []) + [hook]
-
-
-def _fill_batches(out: Config, ratio: Optional[str]) -> None:
-    """Whole batches, resumable at any. Half a batch will not do: batch norm of one pooled image is undefined."""
-    loader = out.train_dataloader
-    sampler = loader.get('sampler') or {}
-    if sampler.get('type', 'DefaultSampler') not in _SAMPLERS:
-        raise ValueError(f'train_dataloader.sampler.type={sampler["type"]!r} would be replaced by RealFakeSampler, '
-                         f'which mixes real and fake images and can be resumed: name one of {list(_SAMPLERS)}.')
-    loader.pop('batch_sampler', None)
-    loader.sampler = dict(
-        type='RealFakeSampler',
-        batch_size=loader.batch_size,
-        ratio=ratio,
-        shuffle=sampler.get('shuffle', True),
-        infinite=not is_epoch_based(out))
-
-
-def _set_training(out: Config, seed: int) -> None:
-    """Resumption at any iteration: loop, seeds and, unless the config has one of its own, a ResumeHook."""
-    loop = _loop_type(out)
-    out.train_cfg.pop('by_epoch', None)
-    out.train_cfg.type = loop
-    hooks = list(out.get('custom_hooks') or [])
-    hooks.append(dict(type='IterationSeedHook', seed=seed))
-    chosen = [hook for hook in [*(out.get('default_hooks') or {}).values(), *hooks] if hook]
-    if not any(hook.get('type') == 'ResumeHook' for hook in chosen):
-        hooks.append(dict(type='ResumeHook'))
-    out.custom_hooks = hooks
-
-
-def _set_evaluation(out: Config, own: dict, scenario: Scenario, files: StepFiles) -> None:
-    for name in ('val', 'test'):
-        loader = out.get(f'{name}_dataloader')
-        if loader is None:
-            continue
-        loader.dataset = dict(
-            type='IncrementalDataset',
-            dataset=loader.dataset,
-            scenario=own['scenario'],
-            step=files.step,
-            test_mode=True,
-            cache_dir=osp.join(files.work_dir, 'class_index'))
-        out[f'{name}_evaluator'] = _evaluator(out[f'{name}_evaluator'], scenario, files.step)
-    if out.get('test_dataloader') is None:
-        if out.get('val_dataloader') is None:
-            raise ValueError('The config has neither test_dataloader nor val_dataloader: a step cannot be evaluated.')
-        for name in ('dataloader', 'evaluator'):
-            out[f'test_{name}'] = copy.deepcopy(out[f'val_{name}'])
-        out.test_cfg = dict(type='TestLoop')
-    evaluators = out.test_evaluator if isinstance(out.test_evaluator, (list, tuple)) else [out.test_evaluator]
-    if not any(evaluator.get('type') == 'IncrementalIoUMetric' and not evaluator.get('prefix')
-               and not evaluator.get('format_only') for evaluator in evaluators):
-        raise ValueError('test_evaluator must hold an IoUMetric without prefix and format_only: the mIoU of old, new '
-                         'and all classes is made from it.')
-    if out.get('train_cfg') is None:
-        return
-    # Each step ends in a test of its last weights; validation at the same moment would only repeat it.
-    length = out.train_cfg.get('max_epochs' if is_epoch_based(out) else 'max_iters')
-    if out.train_cfg.get('val_interval', 1) >= length:
-        out.val_dataloader = out.val_evaluator = out.val_cfg = None
-
-
-def _evaluator(evaluator, scenario: Scenario, step: int):
-    """The evaluator with mmseg's IoUMetric replaced by the one that knows groups."""
-    if isinstance(evaluator, (list, tuple)):
-        return [_evaluator(item, scenario, step) for item in evaluator]
-    if evaluator.get('type') not in ('IoUMetric', 'mmseg.IoUMetric'):
-        return evaluator
-    return dict(evaluator, type='IncrementalIoUMetric', groups=scenario.metric_groups(step))

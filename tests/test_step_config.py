@@ -1,5 +1,7 @@
 import pytest
 from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmseg.registry import MODELS
 
 from mmseg_hrhf.scenario import Scenario
 from mmseg_hrhf.step_config import num_fake_images, plain_config, step_config
@@ -129,7 +131,47 @@ def test_the_paper_s_configs(repo, name, counts):
     assert first.train_cfg.max_epochs == (30 if name.startswith('voc') else 60)
     head = second.model.student.decode_head
     assert head.num_classes == counts[1] and head.dilations == (1, 6, 12, 18) and head.channels == 256
-    inversion = cfg.replay.inversion
-    assert (inversion.size, inversion.batch_size, inversion.lr) == (512, 16, 0.25)
+    inversion = next(hook for hook in second.custom_hooks if hook.type == 'SegInversionHook').inversion
+    assert (inversion.size, inversion.batch_size, inversion.lr) == ((512, 512), 16, 0.25)
     assert inversion.stages == [(1.0, 1000)] and inversion.aggregation.r == (0.5, 1, 5, 10, 20)
     assert cfg.scenario.setting == 'overlapped' and cfg.replay.ratio == '1:1'
+
+
+def test_weights_to_start_from_are_for_step_0(tiny_config, scenario, tmp_path):
+    tiny_config.load_from = str(tmp_path / 'start.pth')
+    (tmp_path / 'start.pth').write_bytes(b'')
+    starts = [step_config(tiny_config, scenario, t, '/w', 8, 0).load_from for t in (0, 1)]
+    assert starts == [tiny_config.load_from, None]
+
+
+def test_options_by_module_name_find_the_modules_of_the_bare_segmentor(tiny_config, scenario):
+    tiny_config.optim_wrapper.paramwise_cfg = dict(
+        custom_keys={'backbone.conv1': dict(lr_mult=0.5), 'head': dict(lr_mult=10.0)}, norm_decay_mult=0.0)
+    tiny_config.optim_wrapper.optimizer.weight_decay = 0.1
+    tiny_config.activation_checkpointing = ['backbone.layer1']
+    out = step_config(tiny_config, scenario, 0, '/w', 13, 0)
+    model = MODELS.build(out.model)
+    ours = build_optim_wrapper(model, out.optim_wrapper)
+    bare = build_optim_wrapper(MODELS.build(out.model.student), tiny_config.optim_wrapper)
+    rates = [[(group['lr'], group['weight_decay']) for group in wrapper.param_groups] for wrapper in (ours, bare)]
+    assert rates[0] == rates[1] and {rate for rate, _ in rates[0]} == {0.1, 0.2, 2.0}
+    assert set(out.activation_checkpointing) < dict(model.named_modules()).keys()
+
+
+def test_mixing_stays_around_the_step_s_images(tiny_config, scenario):
+    inner = tiny_config.train_dataloader.dataset
+    mix = dict(type='MultiImageMixDataset', pipeline=[dict(type='RandomMosaic', prob=1.0, img_scale=(48, 48))])
+    tiny_config.train_dataloader.dataset = dict(
+        type='RepeatDataset', times=3, dataset=dict(mix, dataset=dict(type='ConcatDataset', datasets=[inner, inner])))
+    first, second = (step_config(tiny_config, scenario, t, '/w', 26, 0).train_dataloader.dataset for t in (0, 1))
+    assert first.type == 'MultiImageMixDataset' and first.pipeline == mix['pipeline']
+    assert first.dataset.type == second.real.type == 'IncrementalDataset'
+    assert first.dataset.dataset.type == 'RepeatDataset' and second.mix == mix
+    tiny_config.train_dataloader.dataset = dict(mix, dataset=dict(mix, dataset=inner))
+    with pytest.raises(ValueError, match='MultiImageMixDataset within MultiImageMixDataset'):
+        step_config(tiny_config, scenario, 0, '/w', 26, 0)
+
+
+def test_the_user_s_name_of_the_experiment_is_kept(tiny_config, scenario):
+    tiny_config.experiment_name = 'mine'
+    assert step_config(tiny_config, scenario, 1, '/run', 8, 0).experiment_name == 'mine_step_1'

@@ -64,7 +64,7 @@ def read_mask(path: str, backend_args: Optional[dict] = None) -> tuple[np.ndarra
         raise ValueError(f'Mask {path!r} is not a readable image ({len(data)} bytes): {reason}.') from error
     if mode not in _MASK_MODES:
         raise ValueError(f'Mask {path!r} has mode {mode!r}; a mask must be one 8-bit channel of labels (grey or '
-                         'palette). Convert colour masks to label masks first.')
+                         'palette). Convert colour masks to label masks first: tools/convert_colour_masks.py.')
     return np.asarray(histogram[:256], dtype=np.int64) > 0, size
 
 

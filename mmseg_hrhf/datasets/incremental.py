@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import os.path as osp
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import cv2
 import numpy as np
+from mmengine.dataset import Compose
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
@@ -16,32 +16,51 @@ from ..image_list import load_image_list
 from ..randomness import sample_randomness
 from ..scenario import IGNORE, Scenario
 from .class_index import class_index
+from .raw_labels import RawLabels
+from .source import Source, type_name, unwrap, without_reduce_zero_label
 
 
-def build_source(cfg: dict, **overrides) -> BaseSegDataset:
-    """Build the dataset that a scenario divides; refuse what would renumber its labels.
+def build_source(cfg: dict, **overrides) -> Source:
+    """Build what a scenario divides: a ``BaseSegDataset``, or several within ``ConcatDataset`` and ``RepeatDataset``.
 
+    Args:
+        cfg: as in a plain mmseg config.
+        **overrides: of the options of each dataset.
     Raises:
-        ValueError: a missing folder or list, ``reduce_zero_label``, or classes chosen by ``metainfo``.
+        ValueError: a missing folder or list, no image, or a dataset that cannot be divided.
     """
-    cfg = dict(copy.deepcopy(cfg), **overrides)
+    leaves, order = unwrap(cfg)
+    return Source([_build_dataset(dict(leaf, **overrides)) for leaf in leaves], order)
+
+
+def _build_dataset(cfg: dict) -> BaseSegDataset:
     check_paths(cfg)
-    _refuse_reduce_zero_label(cfg)
-    dataset = DATASETS.build(dict(cfg, lazy_init=True))
+    pipeline = cfg.get('pipeline') or []
+    dataset = DATASETS.build(dict(copy.deepcopy(cfg), pipeline=without_reduce_zero_label(pipeline), lazy_init=True))
     if not isinstance(dataset, BaseSegDataset):
-        raise ValueError(f'{cfg["type"]} is no BaseSegDataset, so its images cannot be divided into learning steps; '
-                         'give the dataset itself (no wrapper such as RepeatDataset or ConcatDataset).')
-    if dataset.reduce_zero_label:
-        raise ValueError(f'{cfg["type"]} has reduce_zero_label=True, but class-incremental training needs label 0 as '
-                         'background: set reduce_zero_label=False in train, val and test dataset.')
-    if dataset.label_map is not None:
-        raise ValueError(f'{cfg["type"]} chooses classes by metainfo, which renumbers labels: leave metainfo.classes '
-                         'out and name the classes of each step in scenario.steps.')
+        raise ValueError(f'{type_name(cfg)} is no BaseSegDataset, so its images cannot be divided into learning steps.')
+    _check_labels(cfg, dataset)
     if not dataset.load_data_list():
-        raise ValueError(f'{cfg["type"]} at {dataset.data_root!r} holds no image: check data_root, data_prefix, '
+        raise ValueError(f'{type_name(cfg)} at {dataset.data_root!r} holds no image: check data_root, data_prefix, '
                          f'ann_file and img_suffix={dataset.img_suffix!r}.')
     dataset.full_init()
     return dataset
+
+
+def _check_labels(cfg: dict, dataset: BaseSegDataset) -> None:
+    """Refuse what makes masks mean something else than the scenario takes them for."""
+    name = type_name(cfg)
+    if dataset.ignore_index != IGNORE:
+        raise ValueError(f'{name} has ignore_index={dataset.ignore_index}, but {IGNORE} is what the scenario marks '
+                         f'ignored pixels by: leave it out, and leave that class out of scenario.steps.')
+    raw = RawLabels.of(type(dataset), dataset.metainfo.get('classes'), dataset.reduce_zero_label)
+    if _reduces(cfg.get('pipeline')) and raw.offset == 0:
+        raise ValueError(f'A transform of {name} has reduce_zero_label=True, but the dataset has not, which mmseg '
+                         'itself refuses: give it to the dataset, if label 0 is void in its masks.')
+    usual = {i: raw.chosen.index(c) if c in raw.chosen else IGNORE for i, c in enumerate(raw.names)}
+    if dataset.label_map not in (None, usual):
+        raise ValueError(f'{name} renumbers the labels of its masks in a way of its own: leave metainfo.classes out '
+                         'and name the classes of each step in scenario.steps.')
 
 
 def check_paths(cfg: dict) -> None:
@@ -69,67 +88,45 @@ def check_paths(cfg: dict) -> None:
         raise ValueError(f'Image list {osp.join(root, ann_file)!r} (ann_file of {cfg["type"]}) does not exist.')
 
 
-def _refuse_reduce_zero_label(cfg: dict) -> None:
-    for transform in cfg.get('pipeline', []):
-        if isinstance(transform, dict) and transform.get('reduce_zero_label'):
-            raise ValueError(f'{transform["type"]} in the pipeline of {cfg["type"]} has reduce_zero_label=True, but '
-                             'class-incremental training needs label 0 as background: remove it.')
+def _reduces(pipeline: Any) -> bool:
+    if isinstance(pipeline, dict):
+        return bool(pipeline.get('reduce_zero_label')) or any(_reduces(value) for value in pipeline.values())
+    return isinstance(pipeline, (list, tuple)) and any(_reduces(item) for item in pipeline)
 
 
-def scenario_of(dataset: BaseSegDataset, options: dict) -> Scenario:
-    """The scenario that a config's ``scenario`` dict describes on ``dataset``.
-
-    A first class called 'background' has raw label 0 and is no class to learn. Without one, masks number their
-    classes from 0 (Cityscapes), or from 1 with 0 for void where the dataset's own default is ``reduce_zero_label``
-    (ADE20K); ``scenario.first_label`` states it for other datasets.
-    """
-    options = dict(options)
-    names = list(dataset.metainfo.get('classes') or [])
-    if not names:
-        raise ValueError(f'{type(dataset).__name__} names no classes: give metainfo=dict(classes=...).')
-    has_background = names[0].lower() == 'background'
-    default = inspect.signature(type(dataset).__init__).parameters.get('reduce_zero_label')
-    numbered_from_one = default is not None and default.default is True
-    first = options.pop('first_label', 1 if has_background or numbered_from_one else 0)
-    if first not in (0, 1) or (has_background and first == 0):
-        raise ValueError(f'scenario.first_label={first!r}: the first foreground class has raw label 0 (masks without '
-                         'background) or 1 (0 is background or void).')
-    foreground = names[1:] if has_background else names
-    if len(foreground) + first > IGNORE:
-        raise ValueError(f'{len(foreground)} classes do not fit 8-bit masks, in which {IGNORE} means "ignore".')
-    labels = {name: first + i for i, name in enumerate(foreground)}
-    if len(labels) != len(foreground):
-        raise ValueError(f'{type(dataset).__name__} has two classes of one name: {names}.')
-    options.setdefault('background', 0 if first == 1 else None)
-    options.setdefault('zero_is_void', first == 1 and not has_background)
-    return Scenario.build(labels, **options)
+def scenario_of(source: Source, options: dict) -> Scenario:
+    """The scenario over a source's classes: see :meth:`RawLabels.scenario`."""
+    return source.raw_labels.scenario(options)
 
 
-def palette_of(dataset: BaseSegDataset, scenario: Scenario, step: int) -> list[list[int]]:
+def palette_of(source: Source, scenario: Scenario, step: int) -> list[list[int]]:
     """RGB colour of each class index at ``step``."""
-    names = list(dataset.metainfo['classes'])
-    colours = dict(zip(names, dataset.metainfo['palette']))
-    background = colours[names[0]] if names[0].lower() == 'background' else [0, 0, 0]
+    colours = dict(zip(source.metainfo['classes'], source.metainfo['palette']))
+    first = source.raw_labels.names[0]
+    background = colours[first] if first.lower() == 'background' else [0, 0, 0]
     return [list(background)] + [list(colours[name]) for name in scenario.seen_classes(step)]
 
 
-def image_names(dataset: BaseSegDataset) -> list[str]:
+def image_names(source: Source) -> list[str]:
     """File stem of each image, in the dataset's order."""
-    return [osp.splitext(osp.basename(dataset.get_data_info(i)['img_path']))[0] for i in range(len(dataset))]
+    return [osp.splitext(osp.basename(source.get_data_info(i)['img_path']))[0] for i in range(len(source))]
 
 
-def presence_of(dataset: BaseSegDataset, scenario: Scenario, cache_dir: Optional[str] = None) -> np.ndarray:
-    """(N, 256) bool matrix of the labels in each mask of ``dataset``, whose local images are checked on the way."""
-    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
-    paths = [info.get('seg_map_path') for info in infos]
-    if None in paths:
-        raise ValueError(f'{type(dataset).__name__} has no masks: set data_prefix.seg_map_path.')
-    # From a file backend every image would be fetched once more.
-    images = None if dataset.backend_args else [info['img_path'] for info in infos]
-    return class_index(paths, scenario.known_labels(), cache_dir, dataset.backend_args, images)
+def presence_of(source: Source, scenario: Scenario, cache_dir: Optional[str] = None) -> np.ndarray:
+    """(N, 256) bool matrix of the labels in each mask of ``source``, whose local images are checked on the way."""
+    known, rows = scenario.known_labels(), []
+    for part in source.parts:
+        infos = [part.get_data_info(i) for i in range(len(part))]
+        paths = [info.get('seg_map_path') for info in infos]
+        if None in paths:
+            raise ValueError(f'{type(part).__name__} has no masks: set data_prefix.seg_map_path.')
+        # From a file backend every image would be fetched once more.
+        images = None if part.backend_args else [info['img_path'] for info in infos]
+        rows.append(class_index(paths, known, cache_dir, part.backend_args, images))
+    return np.concatenate(rows)
 
 
-def select_images(dataset: BaseSegDataset, scenario: Scenario, presence: np.ndarray, step: int,
+def select_images(source: Source, scenario: Scenario, presence: np.ndarray, step: int,
                   test_mode: bool) -> np.ndarray:
     """Positions of the images of ``step``: the scenario's rule, or the list its user gives.
 
@@ -139,18 +136,18 @@ def select_images(dataset: BaseSegDataset, scenario: Scenario, presence: np.ndar
     if test_mode:
         positions, purpose = scenario.select_test(presence, step), 'evaluation'
     elif step in scenario.image_lists:
-        positions, purpose = load_image_list(scenario.image_lists[step], image_names(dataset)), 'training'
+        positions, purpose = load_image_list(scenario.image_lists[step], image_names(source)), 'training'
     else:
         positions, purpose = scenario.select_train(presence, step), 'training'
     if len(positions) == 0:
         raise ValueError(f'Step {step} ({", ".join(scenario.steps[step])}) has no {purpose} image under the '
-                         f'{scenario.setting} setting, of {len(dataset)} images in {dataset.data_root!r}: check the '
+                         f'{scenario.setting} setting, of {len(source)} images in {source.data_root!r}: check the '
                          'data, or put these classes into another step.')
     return positions
 
 
-def load_sample(pipeline: Callable, dataset: Dataset, idx: int, max_refetch: int = 1000) -> Any:
-    """Image ``idx`` of ``dataset`` (which has ``get_data_info``) through a pipeline; another one if that returns None.
+def load_sample(dataset: Dataset, idx: int, max_refetch: int = 1000) -> Any:
+    """Image ``idx`` through its pipeline (``get_data_info``, ``pipeline_of``); another one if that returns None.
 
     Raises:
         ValueError: an image or mask is unreadable or does not fit; names it.
@@ -159,7 +156,7 @@ def load_sample(pipeline: Callable, dataset: Dataset, idx: int, max_refetch: int
         info = dataset.get_data_info(idx)
         path = info['img_path']
         try:
-            data = pipeline(info)
+            data = dataset.pipeline_of(idx)(info)
         except (OSError, AssertionError, AttributeError, TypeError, cv2.error) as error:
             # A broken file makes the decoder raise, or return None, over which the next transform trips.
             raise ValueError(f'Image {path!r} or its mask cannot be read or transformed: {error}. '
@@ -172,13 +169,13 @@ def load_sample(pipeline: Callable, dataset: Dataset, idx: int, max_refetch: int
 
 @DATASETS.register_module()
 class IncrementalDataset(Dataset):
-    """Images and labels that one learning step sees of another dataset.
+    """Images and labels that one learning step sees of another dataset, or of several joined or repeated.
 
-    The dataset's own pipeline is kept. Its annotation loader is handed a ``label_map`` per image that holds only the
-    labels of that image which change.
+    The dataset's own pipeline is kept, but for ``reduce_zero_label``: label 0 stays 0. Its annotation loader is handed
+    a ``label_map`` per image that holds only the labels of that image which change.
 
     Args:
-        dataset: config of a ``BaseSegDataset``.
+        dataset: config of a ``BaseSegDataset``, which ``ConcatDataset`` and ``RepeatDataset`` may wrap.
         scenario: options of :meth:`Scenario.build`.
         step: learning step.
         test_mode: evaluation rules (images and labels) instead of training rules.
@@ -195,9 +192,9 @@ class IncrementalDataset(Dataset):
         self.scenario = scenario_of(self.source, scenario)
         self.step = step
         self.test_mode = test_mode
-        presence = presence_of(self.source, self.scenario, cache_dir)
-        self.positions = select_images(self.source, self.scenario, presence, step, test_mode)
-        self.presence = presence[self.positions]
+        self.presence = presence_of(self.source, self.scenario, cache_dir)
+        self.positions = self.source.repeated(
+            select_images(self.source, self.scenario, self.presence, step, test_mode))
         self.label_map = (self.scenario.test_label_map if test_mode else self.scenario.train_label_map)(step)
 
     @property
@@ -211,13 +208,21 @@ class IncrementalDataset(Dataset):
     def __len__(self) -> int:
         return len(self.positions)
 
+    def _position(self, idx: int) -> int:
+        # mmseg's RandomMosaic draws from 0 to the length, both included.
+        return int(self.positions[idx % len(self)])
+
+    def pipeline_of(self, idx: int) -> Compose:
+        return self.source.pipeline_of(self._position(idx))
+
     def get_data_info(self, idx: int) -> dict:
-        info = self.source.get_data_info(int(self.positions[idx]))
-        held = np.flatnonzero(self.presence[idx]).tolist()
+        position = self._position(idx)
+        info = self.source.get_data_info(position)
+        held = np.flatnonzero(self.presence[position]).tolist()
         info['label_map'] = {raw: self.label_map[raw] for raw in held if self.label_map[raw] != raw}
         info['sample_idx'] = idx
         return info
 
     def __getitem__(self, idx: int) -> Any:
         with sample_randomness(idx):
-            return load_sample(self.source.pipeline, self, idx, self.source.max_refetch)
+            return load_sample(self, idx, self.source.max_refetch)

@@ -80,7 +80,7 @@ class IncrementalSegmentor(BaseModel):
     def init_weights(self) -> None:
         """Start from the previous step with a grown classifier, or, at step 0, as the student's config says."""
         if self.first_step:
-            self.student.init_weights()
+            _start(self.student)
         elif self.teacher is not None:
             grow_classifier(self.student, self.teacher.state_dict(), self.teacher.num_classes,
                             self.student.num_classes, self.classifier_start)
@@ -118,6 +118,23 @@ class IncrementalSegmentor(BaseModel):
     def teacher_logits(self, inputs: Tensor) -> Tensor:
         """(N, K, H, W) logits of the teacher, at the size of ``inputs`` (N, 3, H, W)."""
         return predicted_logits(self.teacher, inputs)
+
+
+def _start(student: nn.Module) -> None:
+    try:
+        student.init_weights()
+    except (OSError, RuntimeError, EOFError) as error:  # no network, no such file, a file of something else
+        wanted = sorted({cfg['checkpoint'] for module in student.modules()
+                         for cfg in _inits(getattr(module, 'init_cfg', None)) if cfg.get('checkpoint')})
+        if not wanted:
+            raise
+        raise ValueError(f'The pretrained weights {", ".join(wanted)} cannot be loaded: {error}. Give a file that you '
+                         'have as init_cfg.checkpoint (or pretrained), or train from scratch: model.pretrained=None '
+                         'model.backbone.init_cfg=None.') from error
+
+
+def _inits(init_cfg) -> list:
+    return list(init_cfg) if isinstance(init_cfg, (list, tuple)) else [init_cfg] if init_cfg else []
 
 
 def _load_strictly(model: nn.Module, state: dict, path: str) -> None:

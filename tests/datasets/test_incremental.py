@@ -85,27 +85,89 @@ def test_ade20k_keeps_zero_as_background_and_ignores_it_in_tests(tmp_path):
     assert labels(0, True) == [[255, 1], [255, 2]] and labels(1, True) == [[255, 1], [150, 2]]
 
 
-def test_reduce_zero_label_by_default_is_refused_with_the_remedy(tmp_path):
-    write_pair(tmp_path, 'a', np.array([[0, 1], [150, 2]], np.uint8))
-    ade = dict(type='ADE20KDataset', data_root=str(tmp_path), data_prefix=dict(img_path='images', seg_map_path='masks'))
-    with pytest.raises(ValueError, match=r'ADE20KDataset has reduce_zero_label=True.*set reduce_zero_label=False'):
-        build_source(ade)
+def labels_of(dataset, scenario, step, test_mode=False):
+    built = DATASETS.build(
+        dict(type='IncrementalDataset', dataset=dataset, scenario=scenario, step=step, test_mode=test_mode))
+    return [label_of(built, i).tolist() for i in range(len(built))]
 
 
-def test_reduce_zero_label_in_the_pipeline_is_refused(voc):
+@pytest.mark.parametrize('of_dataset, of_loader', [({}, {}), (dict(reduce_zero_label=True), {}),
+                                                   ({}, dict(reduce_zero_label=True)),
+                                                   (dict(reduce_zero_label=False), dict(reduce_zero_label=True))])
+@pytest.mark.filterwarnings('ignore:`reduce_zero_label`')
+def test_reduce_zero_label_is_switched_off_wherever_it_stands(tmp_path, of_dataset, of_loader):
+    write_pair(tmp_path, 'a', np.array([[0, 1], [150, 255]], np.uint8))
+    pipeline = [PIPELINE[0], dict(type='LoadAnnotations', **of_loader), PIPELINE[2]]
+    ade = dict(type='ADE20KDataset', data_root=str(tmp_path), pipeline=pipeline, **of_dataset,
+               data_prefix=dict(img_path='images', seg_map_path='masks'))
+    assert labels_of(ade, dict(task='100-50'), 0) == [[[0, 1], [0, 0]]]
+    assert labels_of(ade, dict(task='100-50', label_protocol='plop'), 1) == [[[0, 0], [150, 255]]]
+    assert labels_of(ade, dict(task='100-50'), 1, test_mode=True) == [[[255, 1], [150, 255]]]
+
+
+def test_reduce_zero_label_of_a_dataset_that_has_it_not_by_default(tmp_path):
+    """COCO-Stuff 10k in mmseg's configs: masks of 0 (void) and 1..171."""
+    write_pair(tmp_path, 'a', np.array([[0, 1], [171, 171]], np.uint8))
+    coco = dict(type='COCOStuffDataset', data_root=str(tmp_path), reduce_zero_label=True, pipeline=PIPELINE,
+                img_suffix='.jpg', seg_map_suffix='.png', data_prefix=dict(img_path='images', seg_map_path='masks'))
+    assert labels_of(coco, dict(task='170-1'), 1) == [[[0, 0], [171, 171]]]
+    assert labels_of(coco, dict(task='170-1'), 1, test_mode=True) == [[[255, 1], [171, 171]]]
+    with pytest.raises(ValueError, match=r'first_label=0 contradicts reduce_zero_label=True of COCOStuffDataset'):
+        labels_of(coco, dict(task='170-1', first_label=0), 0)
+
+
+def test_void_beside_a_real_background(tmp_path):
+    """LoveDA: 0 is void, 1 background, 2..7 the classes."""
+    write_pair(tmp_path, 'a', np.array([[0, 1], [2, 7]], np.uint8))
+    path = (tmp_path / 'images' / 'a.jpg')
+    path.rename(path.with_suffix('.png'))
+    love = dict(type='LoveDADataset', data_root=str(tmp_path), pipeline=PIPELINE,
+                data_prefix=dict(img_path='images', seg_map_path='masks'))
+    assert labels_of(love, dict(task='5-1'), 0) == [[[0, 0], [1, 0]]]  # MiB trains void as background
+    assert labels_of(love, dict(task='5-1', label_protocol='plop'), 0) == [[[255, 0], [1, 0]]]
+    assert labels_of(love, dict(task='5-1'), 1, test_mode=True) == [[[255, 0], [1, 6]]]
+    assert build_source(love).raw_labels.names[0] == 'background'
+
+
+@pytest.mark.filterwarnings('ignore:`reduce_zero_label`')
+def test_reduce_zero_label_of_a_transform_alone_is_refused(voc):
     voc['pipeline'] = [dict(type='LoadAnnotations', reduce_zero_label=True)]
-    with pytest.raises(ValueError, match='LoadAnnotations in the pipeline of PascalVOCDataset has reduce_zero_label'):
+    with pytest.raises(ValueError, match='A transform of PascalVOCDataset has reduce_zero_label=True, but the dataset'):
         build_source(voc)
 
 
-def test_classes_chosen_by_metainfo_are_refused(voc):
-    with pytest.raises(ValueError, match=r'chooses classes by metainfo.*scenario\.steps'):
-        build_source(dict(voc, metainfo=dict(classes=['background', 'person'])))
+def test_classes_chosen_by_metainfo_are_those_the_task_divides(voc):
+    chosen = dict(voc, metainfo=dict(classes=['background', 'tvmonitor', 'aeroplane']))
+    dataset = DATASETS.build(dict(type='IncrementalDataset', dataset=chosen, scenario=dict(task='1-1'), step=0))
+    assert dataset.metainfo['classes'] == ('background', 'tvmonitor')
+    np.testing.assert_array_equal(label_of(dataset, 0), [[0, 0], [1, 0]])
+    step1 = DATASETS.build(dict(type='IncrementalDataset', dataset=chosen, scenario=dict(task='1-1'), step=1))
+    np.testing.assert_array_equal(label_of(step1, 0), [[0, 2], [0, 0]])
+    with pytest.raises(ValueError, match=r"leaves 'background' out of metainfo\.classes"):
+        build_source(dict(voc, metainfo=dict(classes=['person'])))
 
 
-def test_wrapped_datasets_are_refused(voc):
-    with pytest.raises(ValueError, match='RepeatDataset is no BaseSegDataset'):
-        build_source(dict(type='RepeatDataset', times=2, dataset=voc))
+def test_joined_and_repeated_datasets_keep_their_images_order_and_pipelines(voc, tmp_path):
+    (tmp_path / 'rest.txt').write_text('b\n')
+    marked = [*PIPELINE[:2], dict(type='RandomFlip', prob=1.0), PIPELINE[2]]
+    joined = dict(type='ConcatDataset', datasets=[
+        dict(voc, ann_file='rest.txt', pipeline=marked), dict(type='RepeatDataset', times=2, dataset=voc)])
+    dataset = incremental(joined, 0)
+    names = [dataset.get_data_info(i)['img_path'][-5] for i in range(len(dataset))]
+    assert names == ['b', 'a', 'b', 'a', 'b'] and len(dataset.source) == 3
+    assert ['flip' in dataset[i]['data_samples'].metainfo for i in range(5)] == [True] + [False] * 4
+    assert [incremental(joined, 1).get_data_info(i)['img_path'][-5] for i in range(2)] == ['a', 'a']
+
+
+def test_joined_datasets_must_mean_the_same_by_a_label(voc):
+    other = dict(voc, metainfo=dict(classes=['background', 'person']))
+    with pytest.raises(ValueError, match='ConcatDataset joins PascalVOCDataset and PascalVOCDataset, whose classes'):
+        build_source(dict(type='ConcatDataset', datasets=[voc, other]))
+
+
+def test_a_wrapper_that_cannot_be_divided_is_refused(voc):
+    with pytest.raises(ValueError, match='ClassBalancedDataset cannot be divided into learning steps'):
+        build_source(dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset=voc))
 
 
 def test_masks_without_background_number_classes_from_zero(tmp_path):

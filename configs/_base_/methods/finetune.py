@@ -1,5 +1,5 @@
 # FT: the lower bound. Trains on the new labels alone.
-custom_imports = dict(imports=['mmseg_hrhf'], allow_failed_imports=False)
+__import__('mmseg_hrhf')  # not by custom_imports, which a config beside this one may have of its own
 runner_type = 'IncrementalRunner'
 method = dict(type='FineTuning')
 replay = None

@@ -1,0 +1,150 @@
+"""The images that a scenario divides: of one dataset, or of what mmengine's wrappers make of several."""
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Sequence
+
+import numpy as np
+from mmengine.dataset import Compose
+from mmseg.datasets import BaseSegDataset
+
+from .raw_labels import RawLabels
+
+MIX = 'MultiImageMixDataset'
+_WRAPPERS = ('ConcatDataset', 'RepeatDataset', MIX, 'ClassBalancedDataset')
+
+
+def type_name(cfg: dict) -> str:
+    """Name of a config's type, without the scope; it may be given as a class."""
+    kind = cfg.get('type')
+    return kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', repr(kind))
+
+
+def split_mix(cfg: dict) -> tuple[dict, dict]:
+    """A dataset's config without ``MultiImageMixDataset``, and the options of the latter ({}: there is none).
+
+    Mixing comes last: ``Repeat(Mix(x))`` is turned into ``Mix(Repeat(x))``, which draws alike.
+    """
+    if type_name(cfg) == MIX:
+        inner, mix = split_mix(cfg['dataset'])
+        if mix:
+            raise ValueError(f'{MIX} within {MIX} cannot be divided into learning steps: put both pipelines into one.')
+        return inner, {key: value for key, value in cfg.items() if key != 'dataset'}
+    if type_name(cfg) == 'RepeatDataset':
+        inner, mix = split_mix(cfg['dataset'])
+        return dict(cfg, dataset=inner), mix
+    return cfg, {}
+
+
+def unwrap(cfg: dict) -> tuple[list[dict], np.ndarray]:
+    """The datasets within ``ConcatDataset`` and ``RepeatDataset``, however nested, and how they follow each other.
+
+    Returns:
+        Their configs, and the number of each in the order in which the wrappers go through them.
+    Raises:
+        ValueError: a wrapper that cannot be divided into learning steps.
+    """
+    name = type_name(cfg)
+    if name == 'ConcatDataset':
+        if not cfg['datasets']:
+            raise ValueError('ConcatDataset joins no dataset: name some in `datasets`.')
+        leaves, order = [], []
+        for part in cfg['datasets']:
+            found, sequence = unwrap(part)
+            order.append(sequence + len(leaves))
+            leaves += found
+        return leaves, np.concatenate(order)
+    if name == 'RepeatDataset':
+        leaves, order = unwrap(cfg['dataset'])
+        return leaves, np.tile(order, cfg['times'])
+    if name in _WRAPPERS:
+        raise ValueError(f'{name} cannot be divided into learning steps here: of the wrappers, ConcatDataset and '
+                         f'RepeatDataset may be nested, and {MIX} may stand around them.')
+    return [cfg], np.zeros(1, dtype=np.int64)
+
+
+def without_reduce_zero_label(pipeline: Sequence) -> list:
+    """A copy of a pipeline's config in which no transform, however nested, reduces the label 0."""
+
+    def cleaned(value):
+        if isinstance(value, dict):
+            return {key: cleaned(item) for key, item in value.items() if key != 'reduce_zero_label'}
+        return type(value)(map(cleaned, value)) if isinstance(value, (list, tuple)) else value
+
+    return cleaned(copy.deepcopy(list(pipeline)))
+
+
+class Source:
+    """Images and raw labels of one or several datasets of the same classes.
+
+    Labels come as they are in the masks: neither ``reduce_zero_label`` nor ``metainfo.classes`` renumbers them, since
+    the scenario does.
+
+    Args:
+        parts: fully initialised datasets.
+        order: numbers of the parts, in the order in which training goes through them (a part may come repeatedly).
+    Raises:
+        ValueError: parts of different classes.
+    """
+
+    def __init__(self, parts: Sequence[BaseSegDataset], order: np.ndarray) -> None:
+        self.parts = list(parts)
+        self.raw_labels, *others = [
+            RawLabels.of(type(part), part.metainfo.get('classes'), part.reduce_zero_label) for part in self.parts
+        ]
+        for other in others:
+            if replace(other, dataset=self.raw_labels.dataset) != self.raw_labels:
+                raise ValueError(f'ConcatDataset joins {self.raw_labels.dataset} and {other.dataset}, whose classes or '
+                                 'reduce_zero_label differ: their labels would not mean the same.')
+        self._starts = np.cumsum([0] + [len(part) for part in self.parts])
+        self._order = order
+
+    @property
+    def first(self) -> BaseSegDataset:
+        """The first dataset; the only one unless the config joins several."""
+        return self.parts[0]
+
+    @property
+    def metainfo(self) -> dict:
+        return self.first.metainfo
+
+    @property
+    def data_root(self) -> str:
+        return self.first.data_root
+
+    @property
+    def max_refetch(self) -> int:
+        return self.first.max_refetch
+
+    @property
+    def reduces_zero_label(self) -> bool:
+        """Whether the user's config asks for ``reduce_zero_label``."""
+        return bool(self.first.reduce_zero_label)
+
+    @property
+    def pipeline(self) -> Compose:
+        """Of the first dataset."""
+        return self.first.pipeline
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def locate(self, idx: int) -> tuple[BaseSegDataset, int]:
+        """The dataset of image ``idx``, and the image's number in it."""
+        number = int(np.searchsorted(self._starts, idx, side='right')) - 1
+        return self.parts[number], int(idx - self._starts[number])
+
+    def get_data_info(self, idx: int) -> dict:
+        part, within = self.locate(idx)
+        return dict(part.get_data_info(within), reduce_zero_label=False, label_map=None)
+
+    def pipeline_of(self, idx: int) -> Compose:
+        return self.locate(idx)[0].pipeline
+
+    def repeated(self, positions: np.ndarray) -> np.ndarray:
+        """``positions`` of images, part by part, as often and in the order as the wrappers go through the parts."""
+        by_part = [
+            positions[(positions >= start) & (positions < end)] for start, end in zip(self._starts, self._starts[1:])
+        ]
+        return np.concatenate([by_part[number] for number in self._order])
