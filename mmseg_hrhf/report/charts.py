@@ -78,7 +78,9 @@ def inversion_curves(curves: Sequence[dict], name: str) -> Markup:
                           alpha=max(0.25, 1 / len(curves)**0.5))
             axis.set_title(_TERMS.get(term, term))
             axis.set_yscale('log')
-            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            values = [value for curve in curves for value in curve[term] if value > 0]
+            wide = bool(values) and max(values) > 30 * min(values)
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, ) if wide else (1, 2, 5)))
             axis.yaxis.set_major_formatter(lambda value, _: f'{value:g}')
             axis.yaxis.set_minor_locator(NullLocator())
             axis.tick_params(labelsize=8)

@@ -155,14 +155,13 @@ def _column(runs: list[RunRecord], key: str, num_images: int) -> dict:
                            runs[0].num_steps, key),
         classes={name: class_table(held) for name, held in systems.items()},
         confusions={name: confusion_table(held) for name, held in systems.items()},
-        palette=[(name, _css(colour)) for name, colour in zip(runs[0].classes, runs[0].palette())],
         **_pictures([held[0] for held in systems.values()], num_images))
 
 
 def _pictures(runs: list[RunRecord], num_images: int) -> dict:
     """Panels of one run over its steps, or of several runs' last steps; or why there are none."""
     if num_images == 0:
-        return dict(titles=[], panels=[], no_panels='left out (--images 0)')
+        return dict(titles=[], panels=[], legend=[], no_panels='left out (--images 0)')
     if len(runs) == 1:
         checkpoints = [(f'after step {result["step"]}', runs[0], result['step']) for result in runs[0].results]
     else:
@@ -171,10 +170,12 @@ def _pictures(runs: list[RunRecord], num_images: int) -> dict:
         panels = make_panels(checkpoints, num_images)
     except ValueError as error:
         print_log(f'No pictures: {error}', logger='current', level=logging.WARNING)
-        return dict(titles=[], panels=[], no_panels=str(error))
+        return dict(titles=[], panels=[], legend=[], no_panels=str(error))
     palette = runs[0].palette()
+    seen = {int(c) for panel in panels for mask in (panel.truth, *panel.predictions.values()) for c in np.unique(mask)}
+    legend = [(name, _css(palette[c])) for c, name in enumerate(runs[0].classes) if c in seen]
     return dict(titles=[title for title, _, _ in checkpoints], panels=[_panel(panel, palette) for panel in panels],
-                no_panels=None)
+                legend=legend, no_panels=None)
 
 
 def _panel(panel: Panel, palette: list) -> dict:

@@ -3,6 +3,7 @@ from PIL import Image
 
 from mmseg_hrhf.report import find_runs, write_fake_browser
 from mmseg_hrhf.report.fake_browser import choose_records, class_summary
+from mmseg_hrhf.report.page import write_page
 
 RECORDS = [dict(classes=[1], teacher_share=[.5]), dict(classes=[1, 2], teacher_share=[.3, 0.]),
            dict(classes=[1], teacher_share=[.1]), dict(classes=[2], teacher_share=[.2])]
@@ -34,3 +35,11 @@ def test_a_run_without_fakes_is_named(other_dir, tmp_path):
     run, = find_runs([str(other_dir)])
     with pytest.raises(ValueError, match='has no fake images'):
         write_fake_browser(run, tmp_path)
+
+
+def test_many_classes_are_chosen_from_a_list(run, tmp_path):
+    classes = [(f'class {i}', 'rgb(0 0 0)') for i in range(30)]
+    for used, listed in ((range(1, 5), False), (range(1, 30), True)):
+        write_page(tmp_path / 'page.html', 'fakes.html', title='t', run=run, items=[], steps=[], classes=classes,
+                   used=list(used))
+        assert ('<select id="class-choice">' in (tmp_path / 'page.html').read_text()) == listed
