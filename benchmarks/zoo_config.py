@@ -79,7 +79,7 @@ def zoo_config(name: str, family: Family, work: Path, iterations: int = 2) -> tu
     cfg.replay = ConfigDict(
         ratio='1:1', num_images=2,
         inversion=dict(type='SegInversion', size=family.size, batch_size=2, stages=[(1.0, 2)]))
-    cfg.work_dir, cfg.log_level, cfg.visualizer = str(work / 'run'), 'WARNING', None
+    cfg.work_dir, cfg.log_level = str(work / 'run'), 'WARNING'
     return cfg, notes
 
 
