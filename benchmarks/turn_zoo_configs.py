@@ -30,7 +30,7 @@ METHOD = Path(__file__).parents[1] / 'configs/_base_/methods/hrhf.py'
 FOLLOWS_THE_STEP = {
     'model', 'data_preprocessor', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator',
     'test_evaluator', 'val_cfg', 'optim_wrapper', 'custom_hooks', 'visualizer', 'randomness', 'work_dir',
-    'experiment_name', 'load_from', 'resume'
+    'experiment_name', 'load_from', 'resume', 'train_cfg'
 }
 # What an error asks for, applied to see whether it is enough.
 REMEDIES = {r'batch_size=1 cannot be divided': {'train_dataloader.batch_size': 2}}
@@ -71,8 +71,22 @@ def turn(cfg: Config) -> None:
                  if key != 'constructor' and out.optim_wrapper.get(key) != value]
         hooks = list(cfg.get('custom_hooks') or [])
         lost += ['custom_hooks'] * (list(out.get('custom_hooks') or [])[:len(hooks)] != hooks)
+        # The loop is the user's, made resumable.
+        lost += [f'train_cfg.{key}' for key, value in cfg.train_cfg.items()
+                 if key not in ('type', 'by_epoch') and out.train_cfg.get(key) != value]
         if lost:
             raise ValueError(f'lost without a word: {lost}')
+
+
+def remedied(path: Path, reason: str) -> bool:
+    """Whether the option that an error names is all that a config lacks."""
+    options = next((options for pattern, options in REMEDIES.items() if re.search(pattern, reason)), None)
+    if options is None:
+        return False
+    cfg = two_lines(path)
+    cfg.merge_from_dict(options)
+    turn(cfg)
+    return True
 
 
 def reason_of(error: Exception) -> str:
@@ -98,13 +112,8 @@ def main() -> None:
             turn(cfg)
             counts[1] += 1
         except Exception as error:
-            reason, mended = reason_of(error), False
-            for pattern, options in REMEDIES.items():
-                if re.search(pattern, reason):
-                    cfg = two_lines(path)
-                    cfg.merge_from_dict(options)
-                    turn(cfg)
-                    mended = True
+            reason = reason_of(error)
+            mended = remedied(path, reason)
             counts[2] += mended
             kind = 'turned with the option it names' if mended else type(error).__name__
             reasons[kind, reason].append(name)
