@@ -17,7 +17,7 @@ def outcome(work_dir):
     work_dir = Path(work_dir)
     weights = [load_checkpoint(work_dir / f'step_{t}' / 'checkpoint.pth')['state_dict'] for t in (0, 1)]
     metrics = [json.loads((work_dir / f'step_{t}' / 'result.json').read_text())['metrics'] for t in (0, 1)]
-    fakes = {path.name: sha256(path) for path in (work_dir / 'step_1' / 'fakes' / 'images').iterdir()}
+    fakes = {path.name: sha256(path) for path in (work_dir / 'step_1' / 'fakes').glob('images/*')}
     return weights, metrics, fakes, (work_dir / 'results.md').read_text()
 
 
@@ -57,28 +57,39 @@ log_processor = dict(by_epoch=False)
 '''
 
 
-@pytest.fixture(params=[BY_EPOCH, BY_ITERATION], ids=['by epoch', 'by iteration'])
-def config_file(request, tiny_config_file):
-    tiny_config_file.write_text(tiny_config_file.read_text() + request.param)
-    return tiny_config_file
-
-
-def test_killed_at_any_moment(config_file, train_in_process, tmp_path):
-    whole = train_in_process(config_file, tmp_path / 'whole')
+@pytest.mark.parametrize('loop', [BY_EPOCH, BY_ITERATION], ids=['by epoch', 'by iteration'])
+def test_killed_at_any_moment(tiny_config_file, train_in_process, tmp_path, loop):
+    tiny_config_file.write_text(tiny_config_file.read_text() + loop)
+    whole = train_in_process(tiny_config_file, tmp_path / 'whole')
     expected = outcome(tmp_path / 'whole')
-    draw, killed = random.Random(config_file.read_text()), 0
+    draw, killed = random.Random(loop), 0
     while killed < KILLS:
         work_dir = tmp_path / f'killed {killed}'
-        while train_in_process(config_file, work_dir, draw.uniform(0.02, 0.6) * whole['seconds'])['signal']:
+        while train_in_process(tiny_config_file, work_dir, draw.uniform(0.02, 0.5) * whole['seconds'])['signal']:
             killed += 1
         assert_identical(outcome(work_dir), expected)
 
 
-def test_number_of_data_workers_changes_nothing(config_file, train_in_process, tmp_path):
+def test_number_of_data_workers_changes_nothing(tiny_config_file, train_in_process, tmp_path):
+    tiny_config_file.write_text(tiny_config_file.read_text() + BY_ITERATION)
     outcomes = []
     for number in (0, 1, 4):
         work_dir = tmp_path / f'{number} workers'
-        train_in_process(config_file, work_dir, options=[f'train_dataloader.num_workers={number}'])
+        train_in_process(tiny_config_file, work_dir, options=[f'train_dataloader.num_workers={number}'])
         outcomes.append(outcome(work_dir))
     assert_identical(outcomes[0], outcomes[1])
     assert_identical(outcomes[0], outcomes[2])
+
+
+@pytest.mark.parametrize('method', ["dict(type='RW')", "dict(type='PLOP')"])
+def test_what_a_method_has_gathered_goes_on(tiny_config_file, train_in_process, tmp_path, method):
+    text = tiny_config_file.read_text() + BY_EPOCH + f"method = {method}\nmethod['_delete_'] = True\nreplay = None\n"
+    text += "default_hooks['checkpoint']['interval'] = 1\n"
+    tiny_config_file.write_text(text)
+    train_in_process(tiny_config_file, tmp_path / 'whole')
+    marker = tmp_path / 'died'
+    tiny_config_file.write_text(text + f"custom_hooks += [dict(type='DieOnce', iteration=3, marker={str(marker)!r})]\n")
+    assert train_in_process(tiny_config_file, tmp_path / 'killed')['signal'] and marker.exists()
+    train_in_process(tiny_config_file, tmp_path / 'killed')
+    assert 'resumed epoch: 1, iter: 3' in (tmp_path / 'killed.log').read_text()
+    assert_identical(outcome(tmp_path / 'killed'), outcome(tmp_path / 'whole'))
