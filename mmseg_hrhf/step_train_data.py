@@ -26,6 +26,8 @@ def set_train_data(out: Config, real: dict, replay: Optional[dict], num_fake: in
     """
     loader = out.train_dataloader
     dataset, mix = split_mix(loader.dataset)
+    if mix:
+        mix['type'] = 'SeededMixDataset'
     real = dict(type='IncrementalDataset', dataset=dataset, **real)
     ratio = None if replay is None else replay.get('ratio', '1:1')
     # Whole batches, resumable at any. Half a batch will not do: batch norm of one pooled image is undefined.

@@ -164,9 +164,9 @@ def test_mixing_stays_around_the_step_s_images(tiny_config, scenario):
     tiny_config.train_dataloader.dataset = dict(
         type='RepeatDataset', times=3, dataset=dict(mix, dataset=dict(type='ConcatDataset', datasets=[inner, inner])))
     first, second = (step_config(tiny_config, scenario, t, '/w', 26, 0).train_dataloader.dataset for t in (0, 1))
-    assert first.type == 'MultiImageMixDataset' and first.pipeline == mix['pipeline']
+    assert first.type == 'SeededMixDataset' and first.pipeline == mix['pipeline']
     assert first.dataset.type == second.real.type == 'IncrementalDataset'
-    assert first.dataset.dataset.type == 'RepeatDataset' and second.mix == mix
+    assert first.dataset.dataset.type == 'RepeatDataset' and second.mix == dict(mix, type='SeededMixDataset')
     tiny_config.train_dataloader.dataset = dict(mix, dataset=dict(mix, dataset=inner))
     with pytest.raises(ValueError, match='MultiImageMixDataset within MultiImageMixDataset'):
         step_config(tiny_config, scenario, 0, '/w', 26, 0)
