@@ -20,9 +20,10 @@ def test_a_run_on_them_and_its_plain_config(tiny_config, tiny_root, tmp_path):
         loader.dataset.update(data_root=str(link), img_suffix='_leftImg8bit.v2.PNG', seg_map_suffix='_labels.PNG')
     tiny_config.work_dir = str(tmp_path / 'läufe 1')
     tiny_config.scenario.label_protocol = 'plop'  # future classes count as background: masks are mapped and written
+    tiny_config.only_step = 0
     tiny_config.train_cfg.max_epochs = tiny_config.train_cfg.val_interval = 1
     results = RUNNERS.build(tiny_config).train()
-    assert [result['num_train_images'] for result in results] == [13, 8]
+    assert [result['num_train_images'] for result in results] == [13]
     folder = Path(tiny_config.work_dir) / 'step_0'
     cfg = Config.fromfile(folder / 'config.py')
     cfg.load_from, cfg.work_dir = str(folder / 'checkpoint.pth'), str(tmp_path / 'plain')
