@@ -40,7 +40,7 @@ def set_train_data(out: Config, real: dict, replay: Optional[dict], num_fake: in
     if replay is None:
         loader.dataset = dict(mix, dataset=real) if mix else real
         return
-    split_batch(loader.batch_size, ratio)
+    split_batch(loader.batch_size, str(ratio))
     loader.dataset = dict(type='RealFakeDataset', real=real, fake_folder=fake_folder, num_fake=num_fake)
     if mix:
         loader.dataset.mix = mix

@@ -49,12 +49,13 @@ def unwrap(cfg: dict) -> tuple[list[dict], np.ndarray]:
     if name == 'ConcatDataset':
         if not cfg['datasets']:
             raise ValueError('ConcatDataset joins no dataset: name some in `datasets`.')
-        leaves, order = [], []
+        leaves: list[dict] = []
+        sequences = []
         for part in cfg['datasets']:
             found, sequence = unwrap(part)
-            order.append(sequence + len(leaves))
+            sequences.append(sequence + len(leaves))
             leaves += found
-        return leaves, np.concatenate(order)
+        return leaves, np.concatenate(sequences)
     if name == 'RepeatDataset':
         leaves, order = unwrap(cfg['dataset'])
         return leaves, np.tile(order, cfg['times'])
