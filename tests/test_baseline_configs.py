@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from mmseg_hrhf.run_plan import check_options
+from mmseg_hrhf.config_check import check_config
 from mmseg_hrhf.scenario import Scenario
 from mmseg_hrhf.step_config import method_class, num_fake_images, step_config
 
@@ -17,7 +17,7 @@ def test_there_is_one_for_every_system_of_the_comparison():
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_a_baseline_differs_from_hrhf_in_its_method_alone(path, repo):
     cfg, hrhf = Config.fromfile(path), Config.fromfile(repo / 'configs/hrhf/voc_15-1.py')
-    check_options(cfg)
+    check_config(cfg)
     scenario = Scenario.build({f'class {i}': i for i in range(1, 21)}, **cfg.scenario)
     assert num_fake_images(cfg, 5, 500) == 0
     last = step_config(cfg, scenario, 5, '/w', 500, 0)
