@@ -73,7 +73,8 @@ def row(result: dict) -> str:
     equal = 'yes' if abs(result['ours'] - result['miou']) <= 0.01 else 'NO'
     apis = 'load, and predict the same' if result['predictions']['equal'] else 'DIFFER'
     kind, iterations = FAMILIES[result['family']]
-    return f'| {result["family"]} | {kind} | {iterations} | {result["ours"]} | {result["miou"]} | {equal} | {apis} |'
+    figures = f'{result["ours"]:.2f} | {result["miou"]:.2f}'
+    return f'| {result["family"]} | {kind} | {iterations} | {figures} | {equal} | {apis} |'
 
 
 def main() -> None:

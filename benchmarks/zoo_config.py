@@ -88,7 +88,7 @@ def _narrow(model: dict) -> None:
     backbone, head = model.get('backbone', {}), model.decode_head
     if backbone.get('type') not in ('ResNet', 'ResNetV1c') or backbone.get('depth') != 50 or model.get('neck'):
         return
-    if not isinstance(head, dict) or 'num_classes' not in head:
+    if not isinstance(head, dict) or 'num_classes' not in head or 'channels' not in head:
         return
     backbone.update(base_channels=16, stem_channels=16)
     for part in (head, model.get('auxiliary_head')):
