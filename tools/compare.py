@@ -8,7 +8,6 @@ to continue: finished runs are read, stopped ones go on. The table is also writt
 mIoU over steps to WORK_DIR/curves.png.
 """
 import argparse
-import os
 import os.path as osp
 import sys
 from pathlib import Path
@@ -72,9 +71,8 @@ def _say(line: str) -> None:
 if __name__ == '__main__':
     try:
         main()
-    except ValueError as error:
-        if os.environ.get('HRHF_TRACEBACK'):
-            raise
-        sys.exit(f'error: {error}')
+    except Exception as error:
+        from mmseg_hrhf.user_error import report_and_exit
+        report_and_exit(error)
     except KeyboardInterrupt:
         sys.exit('Interrupted: run the same command again to continue.')

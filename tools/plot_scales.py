@@ -3,8 +3,6 @@
     python tools/plot_scales.py CONFIG WORK_DIR/step_0 --classes cat dog cat+dog --out scales.png
 """
 import argparse
-import os
-import sys
 
 
 def parse_args():
@@ -26,17 +24,12 @@ def main():
 
     from mmseg_hrhf.config_file import load_config
     from mmseg_hrhf.figures.finished_step import FinishedStep
-    from mmseg_hrhf.figures.scales import draw_scales, invert_scales
+    from mmseg_hrhf.figures.scales import draw_scales, inversion_options, invert_scales
     from mmseg_hrhf.replay.recognition import recognised
-    inversion = (load_config(args.config, args.cfg_options).get('replay') or {}).get('inversion')
-    if inversion is None:
-        raise ValueError(f'{args.config} has no replay.inversion: name the config of a run with fake images.')
+    inversion = inversion_options(load_config(args.config, args.cfg_options))
     step = FinishedStep(args.step, args.device)
     names = [text.split('+') for text in args.classes]
-    for name in (name for image in names for name in image):
-        if name not in step.classes[1:]:
-            raise ValueError(f'{args.step} knows no class {name!r}; it knows {", ".join(step.classes[1:])}.')
-    indices = [[step.classes.index(name) for name in image] for image in names]
+    indices = [[step.class_index(name) for name in image] for image in names]
     images = invert_scales(step, inversion, indices, args.r, args.seed)
     shares = {}
     for r, batch in images.items():
@@ -50,7 +43,6 @@ def main():
 if __name__ == '__main__':
     try:
         main()
-    except ValueError as error:
-        if os.environ.get('HRHF_TRACEBACK'):
-            raise
-        sys.exit(f'error: {error}')
+    except Exception as error:
+        from mmseg_hrhf.user_error import report_and_exit
+        report_and_exit(error)

@@ -30,6 +30,7 @@ class FinishedStep:
     """
 
     def __init__(self, folder: PathLike, device: str = 'cpu') -> None:
+        self.folder = str(folder)
         config, checkpoint = (osp.join(folder, name) for name in ('config.py', 'checkpoint.pth'))
         for path in (config, checkpoint):
             if not osp.exists(path):
@@ -53,6 +54,12 @@ class FinishedStep:
         if self._dataset is None:
             self._dataset = DATASETS.build(self.cfg.test_dataloader.dataset)
         return self._dataset
+
+    def class_index(self, name: str) -> int:
+        """Channel of a foreground class; ``ValueError`` for a name the step does not know."""
+        if name not in self.classes[1:]:
+            raise ValueError(f'{self.folder} knows no class {name!r}; it knows {", ".join(self.classes[1:])}.')
+        return self.classes.index(name)
 
     def names(self) -> list[str]:
         """File name of each test image, without its suffix."""

@@ -1,13 +1,48 @@
 """Input, what each system predicts, ground truth (Fig. 4)."""
 from __future__ import annotations
 
+import os.path as osp
 from pathlib import Path
-from typing import Mapping, Sequence
+from typing import Mapping, Optional, Sequence
 
 import numpy as np
 
-from ..files import PathLike, atomic_write
+from ..files import PathLike, atomic_write, read_json
 from .finished_step import FinishedStep
+
+
+def open_runs(runs: Sequence[str], step: Optional[int], device: str) -> tuple[dict[str, FinishedStep], tuple[str, ...]]:
+    """The same step of several runs, and the classes it knows beside those of step 0.
+
+    Args:
+        runs: ``NAME=WORK_DIR`` each.
+        step: learning step; None for the last.
+        device: that the networks run on.
+    Raises:
+        ValueError: a malformed text, or a folder without a finished run.
+    """
+    systems, new_classes = {}, ()
+    for text in runs:
+        name, _, folder = text.partition('=')
+        if not folder:
+            raise ValueError(f'{text!r} is not of the form NAME=WORK_DIR.')
+        path = osp.join(folder, 'results.json')
+        if not osp.exists(path):
+            raise ValueError(f'{folder} holds no finished run: results.json is missing.')
+        results = read_json(path)
+        chosen = results['num_steps'] - 1 if step is None else step
+        systems[name] = FinishedStep(osp.join(folder, f'step_{chosen}'), device)
+        new_classes = systems[name].classes[1 + results['num_base_classes']:]
+    return systems, new_classes
+
+
+def named_images(step: FinishedStep, names: Sequence[str]) -> list[int]:
+    """Positions of test images by file name; ``ValueError`` for one that is not there."""
+    held = step.names()
+    missing = [name for name in names if name not in held]
+    if missing:
+        raise ValueError(f'{missing[0]!r} is no test image of {step.folder}.')
+    return [held.index(name) for name in names]
 
 
 def choose_images(step: FinishedStep, number: int, new_classes: Sequence[str]) -> list[int]:

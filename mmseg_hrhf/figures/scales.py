@@ -6,11 +6,24 @@ from pathlib import Path
 from typing import Sequence
 
 import torch
+from mmengine.config import Config
 from mmseg.registry import TASK_UTILS
 
 from ..files import PathLike, atomic_write
 from ..inversion.request import FakeRequest
 from .finished_step import FinishedStep
+
+
+def inversion_options(cfg: Config) -> dict:
+    """``replay.inversion`` of a run's config.
+
+    Raises:
+        ValueError: the config makes no fake images.
+    """
+    inversion = (cfg.get('replay') or {}).get('inversion')
+    if inversion is None:
+        raise ValueError(f'{cfg.filename} has no replay.inversion: name the config of a run with fake images.')
+    return inversion
 
 
 def invert_scales(step: FinishedStep, inversion: dict, classes: Sequence[Sequence[int]], r_values: Sequence[float],

@@ -20,3 +20,9 @@ def test_links_between_pages_lead_somewhere(repo):
                if not (page.parent / link).exists()}
     assert missing == set()
 
+
+
+def test_every_page_is_in_the_navigation(repo):
+    navigation = (repo / 'mkdocs.yml').read_text()
+    pages = [path.name for path in (repo / 'docs').iterdir() if path.suffix in ('.md', '.ipynb')]
+    assert [name for name in pages if f': {name}\n' not in navigation] == []

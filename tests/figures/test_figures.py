@@ -8,8 +8,8 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from mmseg_hrhf.figures.finished_step import FinishedStep
-from mmseg_hrhf.figures.predictions import choose_images, draw_predictions
-from mmseg_hrhf.figures.scales import draw_scales, invert_scales
+from mmseg_hrhf.figures.predictions import choose_images, draw_predictions, named_images, open_runs
+from mmseg_hrhf.figures.scales import draw_scales, inversion_options, invert_scales
 
 
 @pytest.fixture
@@ -75,3 +75,21 @@ def test_an_unfinished_step_is_named(tmp_path):
     (tmp_path / 'config.py').write_text(json.dumps({}))
     with pytest.raises(ValueError, match=r'checkpoint\.pth is missing'):
         FinishedStep(tmp_path)
+
+
+def test_runs_are_opened_by_name(tmp_path):
+    with pytest.raises(ValueError, match="'runs/FT' is not of the form NAME=WORK_DIR"):
+        open_runs(['runs/FT'], None, 'cpu')
+    with pytest.raises(ValueError, match='holds no finished run'):
+        open_runs([f'FT={tmp_path}'], None, 'cpu')
+
+
+def test_unknown_names_are_refused(step):
+    assert named_images(step, ['003']) == [3]
+    with pytest.raises(ValueError, match="'x' is no test image"):
+        named_images(step, ['x'])
+    assert step.class_index('green') == 2
+    with pytest.raises(ValueError, match="knows no class 'pink'; it knows red, green, blue"):
+        step.class_index('pink')
+    with pytest.raises(ValueError, match=r'has no replay\.inversion'):
+        inversion_options(Config(dict(replay=None)))
