@@ -12,12 +12,17 @@ PORT=${PORT:-29500}
 MAX_RESTARTS=${MAX_RESTARTS:-0}
 MASTER_ADDR=${MASTER_ADDR:-"127.0.0.1"}
 HERE=$(cd "$(dirname "$0")" && pwd)
+RENDEZVOUS=(--node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="$PORT")
+if [ "$MAX_RESTARTS" -gt 0 ]; then
+    # In a store that outlives them, processes started again would find the addresses of the dead ones, and wait for them.
+    RENDEZVOUS=(--rdzv_backend=c10d --rdzv_endpoint="$MASTER_ADDR:$PORT" --rdzv_id="$PORT")
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
+    [ "$NNODES" = 1 ] && RENDEZVOUS+=(--local_addr="$MASTER_ADDR")
+fi
 
 PYTHONPATH="$HERE/..":$PYTHONPATH exec python -m torch.distributed.run \
     --nnodes="$NNODES" \
-    --node_rank="$NODE_RANK" \
-    --master_addr="$MASTER_ADDR" \
     --nproc_per_node="$GPUS" \
-    --master_port="$PORT" \
     --max_restarts="$MAX_RESTARTS" \
+    "${RENDEZVOUS[@]}" \
     "$HERE/train.py" "$CONFIG" --launcher pytorch "${@:3}"

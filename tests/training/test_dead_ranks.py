@@ -54,8 +54,8 @@ def test_dead_ranks(tiny_config_file, train_in_process, free_port, tmp_path, rep
     done = subprocess.run(['bash', str(repo / 'tools/dist_train.sh'), str(dying), '2', '--work-dir', str(work_dir)],
                           cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     said = done.stdout + done.stderr
-    assert done.returncode != 0 and 'the sky fell on rank 1' in said
-    assert 'resumed epoch: 0, iter: 2' in said  # after the first death
+    assert done.returncode != 0 and 'the sky fell on rank 1' in said, said[-6000:]
+    assert 'resumed epoch: 1, iter: 2' in said  # after the first death
     # Both deaths happened, and the job did not outlive the second for long.
     assert (tmp_path / 'died_0').exists() and time.time() - (tmp_path / 'died_1').stat().st_mtime < 60
 
