@@ -1,5 +1,6 @@
 """A process of several that dies ends or restarts the job; what is lost is trained again, to the same weights."""
 import os
+import re
 import subprocess
 import sys
 import time
@@ -55,7 +56,8 @@ def test_dead_ranks(tiny_config_file, train_in_process, free_port, tmp_path, rep
                           cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
     said = done.stdout + done.stderr
     assert done.returncode != 0 and 'the sky fell on rank 1' in said, said[-6000:]
-    assert 'resumed epoch: 1, iter: 2' in said  # after the first death
+    # After the first death; rank 0 may have gone on to the next iteration before it was ended.
+    assert re.search(r'resumed epoch: 1, iter: [23]\b', said)
     # Both deaths happened, and the job did not outlive the second for long.
     assert (tmp_path / 'died_0').exists() and time.time() - (tmp_path / 'died_1').stat().st_mtime < 60
 
