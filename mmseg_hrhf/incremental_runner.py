@@ -35,6 +35,7 @@ from .step_config import num_fake_images, replay_options
 from .step_files import StepFiles
 from .step_result import read_result
 from .training import resume_point
+from .training.release import release
 from .version import __version__
 from .work_dir_lock import lock_work_dir
 
@@ -137,6 +138,7 @@ class IncrementalRunner:
             self._write_step(step, weights['state_dict'], metrics, _confusion(runner), seconds, extra)
         barrier()
         # The next step must not find this one's network, data workers and optimizer still in memory.
+        release(runner)
         del runner, model
         gc.collect()
         if torch.cuda.is_available():

@@ -9,9 +9,11 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmseg.registry import MODELS, RUNNERS
+from mmseg.visualization import SegLocalVisualizer
 
 from mmseg_hrhf.checkpoint import load_checkpoint
 from mmseg_hrhf.evaluation.confusion_file import read_confusion
@@ -44,6 +46,9 @@ def test_two_steps_leave_a_table_and_plain_checkpoints(tiny_config):
     work = Path(tiny_config.work_dir)
     counts = [tuple(result[f'num_{kind}_images'] for kind in ('train', 'fake', 'test')) for result in results]
     assert counts == [(13, 0, 5), (8, 4, 6)]
+    # Nothing of mmengine's is kept for steps that have ended.
+    assert not [name for kind in (MMLogger, MessageHub, SegLocalVisualizer) for name in kind._instance_dict
+                if name.startswith('work_step_')]
     assert results[1]['classes'] == ['red', 'green', 'blue'] and results[1]['new_classes'] == ['blue']
     assert all(np.isfinite(results[1]['metrics'][f'mIoU_{name}']) for name in ('old', 'new', 'all'))
     bare = Config.fromfile(work / 'step_1' / 'config.py').model
