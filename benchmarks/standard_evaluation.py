@@ -16,8 +16,8 @@ import sys
 from pathlib import Path
 
 # What each is, and the iterations of each step.
-FAMILIES = dict(ocrnet=('cascade', 20), bisenetv2=('real-time', 20), segformer=('transformer', 20),
-                mask2former=('query-based', 6))
+FAMILIES = dict(ocrnet=('cascade', 80), bisenetv2=('real-time', 120), segformer=('transformer', 20),
+                mask2former=('query-based', 40))
 MARKS = '<!-- evaluation table begins -->', '<!-- evaluation table ends -->'
 REPO = Path(__file__).parents[1]
 
