@@ -1,6 +1,8 @@
 """A process of several that dies ends or restarts the job; what is lost is trained again, to the same weights."""
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -52,10 +54,15 @@ def test_dead_ranks(tiny_config_file, train_in_process, free_port, tmp_path, rep
     paths = os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])
     env = dict(os.environ, OMP_NUM_THREADS='1', MAX_RESTARTS='1', PORT=str(free_port), PYTHONPATH=paths,
                PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
-    done = subprocess.run(['bash', str(repo / 'tools/dist_train.sh'), str(dying), '2', '--work-dir', str(work_dir)],
-                          cwd=tmp_path, env=env, capture_output=True, text=True, timeout=300)
-    said = done.stdout + done.stderr
-    assert done.returncode != 0 and 'the sky fell on rank 1' in said, said[-6000:]
+    command = ['bash', str(repo / 'tools/dist_train.sh'), str(dying), '2', '--work-dir', str(work_dir)]
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                          start_new_session=True) as process:
+        try:
+            said = process.communicate(timeout=300)[0]
+        finally:  # a job that hangs must not outlive its test
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode != 0 and 'the sky fell on rank 1' in said, said[-6000:]
     # After the first death; rank 0 may have gone on to the next iteration before it was ended.
     assert re.search(r'resumed epoch: 1, iter: [23]\b', said)
     # Both deaths happened, and the job did not outlive the second for long.
