@@ -41,14 +41,18 @@ class StopAt(Hook):
             raise KeyboardInterrupt
 
 
+def kept_by_mmengine():
+    return {name for kind in (MMLogger, MessageHub, SegLocalVisualizer) for name in kind._instance_dict
+            if '_step_' in name}
+
+
 def test_two_steps_leave_a_table_and_plain_checkpoints(tiny_config):
+    before = kept_by_mmengine()  # by other tests' steps that were broken off
     results = train(tiny_config)
     work = Path(tiny_config.work_dir)
     counts = [tuple(result[f'num_{kind}_images'] for kind in ('train', 'fake', 'test')) for result in results]
     assert counts == [(13, 0, 5), (8, 4, 6)]
-    # Nothing of mmengine's is kept for steps that have ended.
-    assert not [name for kind in (MMLogger, MessageHub, SegLocalVisualizer) for name in kind._instance_dict
-                if name.startswith('work_step_')]
+    assert kept_by_mmengine() <= before
     assert results[1]['classes'] == ['red', 'green', 'blue'] and results[1]['new_classes'] == ['blue']
     assert all(np.isfinite(results[1]['metrics'][f'mIoU_{name}']) for name in ('old', 'new', 'all'))
     bare = Config.fromfile(work / 'step_1' / 'config.py').model
