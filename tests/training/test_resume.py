@@ -65,8 +65,10 @@ def test_killed_at_any_moment(tiny_config_file, train_in_process, tmp_path, loop
     draw, killed = random.Random(loop), 0
     while killed < KILLS:
         work_dir = tmp_path / f'killed {killed}'
-        while train_in_process(tiny_config_file, work_dir, draw.uniform(0.02, 0.5) * whole['seconds'])['signal']:
+        while (killed < KILLS and
+               train_in_process(tiny_config_file, work_dir, draw.uniform(0.02, 0.5) * whole['seconds'])['signal']):
             killed += 1
+        train_in_process(tiny_config_file, work_dir)  # to its end, if it is not there yet
         assert_identical(outcome(work_dir), expected)
 
 
