@@ -1,5 +1,6 @@
 """Jobs in processes of their own, for tests that kill them or run several."""
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import pytest
 @pytest.fixture(scope='package')
 def train_in_process():
     """Trains in a process of its own, which can be killed after some processor time, or in several."""
+    # One thread, as torchrun gives its processes: sums over several threads differ in the last bits.
     server = subprocess.Popen([sys.executable, str(Path(__file__).with_name('fork_server.py'))],
-                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+                              stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+                              env=dict(os.environ, OMP_NUM_THREADS='1'))
 
     def train(config, work_dir, kill_at=None, options=(), ranks=1):
         job = dict(config=str(config), work_dir=str(work_dir), kill_at=kill_at, options=list(options), ranks=ranks,
