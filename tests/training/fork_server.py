@@ -1,12 +1,15 @@
 """Runs training jobs in processes that can be killed, without importing the toolbox anew for each.
 
-Reads one JSON object a line: ``config`` (file), ``work_dir``, ``options`` (KEY=VALUE), ``ranks`` and ``kill_at``: the
-seconds of processor time after which the kernel ends the job's processes, or null. Answers with one JSON object: the
+Reads one JSON object a line: ``config`` (file), ``work_dir``, ``options`` (KEY=VALUE), ``ranks``, ``kill_at``: the
+seconds of processor time after which the kernel ends the job's processes, or null, and ``kill_at_mask``: the number of
+the mask at which the scan of the class index is killed, or null. Answers with one JSON object: the
 ``signal`` that ended the job (0: none), its exit ``code`` and, if it ended by itself, the ``seconds`` of processor time
 that rank 0 took.
 """
 import contextlib
 import gc
+import importlib
+import itertools
 import json
 import os
 import signal
@@ -43,6 +46,19 @@ class DieOnce(Hook):
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def die_at_mask(number):
+    # The package exports a function of the module's name.
+    class_index = importlib.import_module('mmseg_hrhf.datasets.class_index')
+    read_mask, count = class_index.read_mask, itertools.count()
+
+    def read_or_die(*args):
+        if next(count) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return read_mask(*args)
+
+    class_index.read_mask = read_or_die
+
+
 def train(job):
     """Processor time of a job."""
     init_default_scope('mmseg')
@@ -50,6 +66,8 @@ def train(job):
     if job['kill_at']:
         # No handler is installed, so the signal ends the process at once, whatever it is doing, as SIGKILL does.
         signal.setitimer(signal.ITIMER_PROF, job['kill_at'])
+    if job['kill_at_mask'] is not None:
+        die_at_mask(job['kill_at_mask'])
     cfg = load_config(job['config'], job['options'])
     cfg.work_dir = job['work_dir']
     cfg.launcher = 'pytorch' if job['ranks'] > 1 else 'none'

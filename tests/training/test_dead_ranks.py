@@ -12,7 +12,8 @@ import torch
 
 from mmseg_hrhf.checkpoint import load_checkpoint
 
-# In the first attempt rank 1 is killed in step 0; in the second it fails in step 1.
+# In the first attempt rank 1 is killed in step 0; in the second it fails in step 1's inversion, in the third in its
+# training.
 HOOK = '''
 import os
 import signal
@@ -20,19 +21,32 @@ import time
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmseg_hrhf.replay.buffer import FakeImageBuffer
+
+ATTEMPT = os.environ.get('TORCHELASTIC_RESTART_COUNT')
+add_batch = FakeImageBuffer.add_batch
+
+
+def add_batch_or_die(*args):
+    if get_rank() == 1 and ATTEMPT == '1':
+        open('died_1', 'w').close()
+        raise RuntimeError('the sky fell on rank 1 in the inversion')
+    add_batch(*args)
+
+
+FakeImageBuffer.add_batch = add_batch_or_die
 
 
 @HOOKS.register_module()
 class DyingRank(Hook):
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
-        attempt = os.environ.get('TORCHELASTIC_RESTART_COUNT')
         step = 0 if 'step_0' in runner.work_dir else 1
-        if get_rank() == 1 and runner.iter == 2 and attempt == str(step):
-            open(f'died_{step}', 'w').close()
+        if get_rank() == 1 and runner.iter == 2 and ATTEMPT == ('0', '2')[step]:
+            open(f'died_{ATTEMPT}', 'w').close()
             if step == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
-            raise RuntimeError('the sky fell on rank 1')
+            raise RuntimeError('the sky fell on rank 1 in the training')
 '''
 CONFIG = '''
 custom_imports = dict(imports=['mmseg_hrhf', 'dying_rank'], allow_failed_imports=False)
@@ -52,7 +66,7 @@ def test_dead_ranks(tiny_config_file, train_in_process, free_port, tmp_path, rep
     dying = tmp_path / 'dying.py'
     dying.write_text(text + CONFIG)
     paths = os.pathsep.join([str(tmp_path), os.environ.get('PYTHONPATH', '')])
-    env = dict(os.environ, OMP_NUM_THREADS='1', MAX_RESTARTS='1', PORT=str(free_port), PYTHONPATH=paths,
+    env = dict(os.environ, OMP_NUM_THREADS='1', MAX_RESTARTS='2', PORT=str(free_port), PYTHONPATH=paths,
                PATH=f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}')
     command = ['bash', str(repo / 'tools/dist_train.sh'), str(dying), '2', '--work-dir', str(work_dir)]
     with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -62,11 +76,14 @@ def test_dead_ranks(tiny_config_file, train_in_process, free_port, tmp_path, rep
         finally:  # a job that hangs must not outlive its test
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode != 0 and 'the sky fell on rank 1' in said, said[-6000:]
+    assert process.returncode != 0, said[-6000:]
+    for part in ('inversion', 'training'):
+        assert f'the sky fell on rank 1 in the {part}' in said, said[-6000:]
     # After the first death; rank 0 may have gone on to the next iteration before it was ended.
     assert re.search(r'resumed epoch: 1, iter: [23]\b', said)
-    # Both deaths happened, and the job did not outlive the second for long.
-    assert (tmp_path / 'died_0').exists() and time.time() - (tmp_path / 'died_1').stat().st_mtime < 60
+    # All three deaths happened, none left the others waiting, and the job did not outlive the last for long.
+    deaths = [(tmp_path / f'died_{i}').stat().st_mtime for i in range(3)]
+    assert deaths[1] - deaths[0] < 60 and deaths[2] - deaths[1] < 60 and time.time() - deaths[2] < 60
 
     train_in_process(tiny_config_file, work_dir, ranks=2)
     for step in (0, 1):

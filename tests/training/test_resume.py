@@ -1,6 +1,7 @@
 """A run that is killed, at any moment and as often as one likes, ends as the run that was not."""
 import json
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,15 @@ def test_killed_at_any_moment(tiny_config_file, train_in_process, tmp_path, loop
             killed += 1
         train_in_process(tiny_config_file, work_dir)  # to its end, if it is not there yet
         assert_identical(outcome(work_dir), expected)
+
+
+def test_killed_in_the_scan(tiny_config_file, train_in_process, tmp_path):
+    train_in_process(tiny_config_file, tmp_path / 'whole')
+    for mask in (0, 7, 25):  # of the 20 of training, then of the 6 of the evaluation
+        assert train_in_process(tiny_config_file, tmp_path / 'killed', kill_at_mask=mask)['signal'] == signal.SIGKILL
+        assert not list((tmp_path / 'killed').rglob('checkpoint.pth'))
+    train_in_process(tiny_config_file, tmp_path / 'killed')
+    assert_identical(outcome(tmp_path / 'killed'), outcome(tmp_path / 'whole'))
 
 
 def test_number_of_data_workers_changes_nothing(tiny_config_file, train_in_process, tmp_path):
