@@ -5,8 +5,13 @@ import math
 from typing import Sequence, Union
 
 import numpy as np
+import torch
 from mmseg.registry import TASK_UTILS
 from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+# Scores that are pooled in one go, unless an image has more.
+_CHUNK = 2**18
 
 
 def scale_aware_aggregation(logits: Tensor, r: Tensor) -> Tensor:
@@ -18,8 +23,36 @@ def scale_aware_aggregation(logits: Tensor, r: Tensor) -> Tensor:
     Returns:
         (N, K) scores, between the average and the maximum of each map.
     """
-    flat = logits.flatten(2)
-    return ((flat * r[..., None]).logsumexp(-1) - math.log(flat.shape[-1])) / r
+    return _LogMeanExp.apply(logits.flatten(2), r.expand(logits.shape[:2])[..., None])
+
+
+class _LogMeanExp(torch.autograd.Function):
+    """``(1/r) log mean exp(r s)`` over the last dimension. Beside the scores, only some images' are held at a time."""
+
+    @staticmethod
+    def forward(ctx, scores: Tensor, r: Tensor) -> Tensor:
+        parts = zip(*_some_images(scores, r))
+        # Reductions and broadcasts over pixels are several times as fast where these lie side by side.
+        pooled = torch.cat([(s.contiguous() * q).logsumexp(-1, keepdim=True) for s, q in parts])
+        ctx.save_for_backward(scores, r, pooled)
+        return (pooled - math.log(scores.shape[-1])).div_(r).squeeze(-1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor):
+        # The derivative by a score is its share in the sum: softmax(r s).
+        scores, r, pooled = ctx.saved_tensors
+        result = torch.empty_like(scores, memory_format=torch.contiguous_format)
+        for out, *parts in zip(*_some_images(result, scores, r, pooled, grad[..., None])):
+            s, q, log_sum, g = parts
+            torch.mul(s.contiguous(), q, out=out).sub_(log_sum).exp_().mul_(g)
+        return result, None
+
+
+def _some_images(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
+    """Each tensor in parts of as many images as one goes through at once."""
+    images = max(1, _CHUNK // max(1, tensors[0][0].numel()))
+    return [tensor.split(images) for tensor in tensors]
 
 
 class _Aggregation:

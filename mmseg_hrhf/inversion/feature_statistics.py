@@ -9,12 +9,16 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
+from torch.nn.utils.rnn import pad_sequence
 
+from .channel_moments import watched
 from .objective import statistics_distance
 
 # {module name: {'mean': (C,), 'var': (C,)}}, as a checkpoint keeps it.
 RecordedStatistics = Mapping[str, Mapping[str, Tensor]]
 _DEFAULT_EPS = 1e-5
+# Their backward pass makes a tensor of its own.
+_OWN_GRADIENT = (_BatchNorm.forward, nn.SyncBatchNorm.forward, nn.LayerNorm.forward, nn.GroupNorm.forward)
 _CHANNELS_SECOND = (nn.GroupNorm, _BatchNorm, _InstanceNorm, _ConvNd)
 
 
@@ -96,14 +100,16 @@ class FeatureStatistics:
         self.targets = targets
         self.relative = relative
         self.first_layer_weight = first_layer_weight
-        self._distances: list[Tensor] = []
+        self._ran: list[int] = []
+        self._moments: list[tuple[Tensor, Tensor]] = []
+        self._rows: dict[tuple[int, ...], TargetRows] = {}
         self._handles: list = []
 
     def __enter__(self) -> FeatureStatistics:
-        self._distances = []
+        self._ran, self._moments = [], []
         self._handles = [
-            target.layer.register_forward_pre_hook(self._comparison(target), with_kwargs=True)
-            for target in self.targets
+            target.layer.register_forward_pre_hook(self._watch(number), with_kwargs=True)
+            for number, target in enumerate(self.targets)
         ]
         return self
 
@@ -111,21 +117,58 @@ class FeatureStatistics:
         for handle in self._handles:
             handle.remove()
 
-    def _comparison(self, target: FeatureTarget) -> Callable:
+    def _watch(self, number: int) -> Callable:
+        layer = self.targets[number].layer
+        in_place = type(layer).forward in _OWN_GRADIENT
+        # A block may begin by changing its input in place (ReLU); the statistics are of what it was.
+        aside = next(layer.children(), None) is not None or (not in_place and next(layer.parameters(), None) is None)
 
-        def compare(layer: nn.Module, inputs: tuple, options: dict) -> None:
+        def watch(layer: nn.Module, inputs: tuple, options: dict) -> Optional[tuple]:
             # A module that runs twice in one pass (shared norms) counts twice, as it does in training.
-            var, mean = torch.var_mean(layer_input(layer, inputs, options), 0, unbiased=False)
-            self._distances.append(
-                statistics_distance(mean, var, target.mean, target.var, target.eps, self.relative))
+            self._ran.append(number)
+            dim = channel_dim(layer, inputs[0].ndim, options.get('data_format'))
+            features, *moments = watched(inputs[0].clone() if aside else inputs[0], dim, in_place)
+            self._moments.append(tuple(moments))
+            return None if aside else ((features, *inputs[1:]), options)
 
-        return compare
+        return watch
 
     def loss(self) -> Optional[Tensor]:
         """Distance since the last call: mean over layers if relative, else their sum; None where no layer ran."""
-        distances, self._distances = self._distances, []
-        if not distances:
+        ran, moments = tuple(self._ran), self._moments
+        self._ran, self._moments = [], []
+        if not ran:
             return None
-        distances[0] = distances[0] * self.first_layer_weight
-        total = torch.stack(distances)
-        return total.mean() if self.relative else total.sum()
+        if ran not in self._rows:
+            self._rows[ran] = TargetRows([self.targets[number] for number in ran])
+        distances = self._rows[ran].distances(moments, self.relative)
+        total = distances.sum() + (self.first_layer_weight - 1) * distances[0]
+        return total / len(ran) if self.relative else total
+
+
+class TargetRows:
+    """Targets as one matrix, a row for each layer, so that all are compared at once.
+
+    Args:
+        targets: in the order in which their layers run.
+    """
+
+    def __init__(self, targets: list[FeatureTarget]) -> None:
+        device = targets[0].mean.device
+        self.channels = torch.tensor([len(target.mean) for target in targets], device=device)
+        self.mean = pad_sequence([target.mean for target in targets], batch_first=True)
+        self.var = pad_sequence([target.var for target in targets], batch_first=True, padding_value=1.0)
+        self.eps = torch.tensor([[target.eps] for target in targets], device=device)
+        filled = torch.arange(self.mean.shape[1], device=device) < self.channels[:, None]
+        self.places = filled.flatten().nonzero().flatten()
+
+    def distances(self, moments: list[tuple[Tensor, Tensor]], relative: bool) -> Tensor:
+        """(L,) distance of each layer from its target (see :func:`~.objective.statistics_distance`).
+
+        Args:
+            moments: (C,) mean and (C,) variance of each layer.
+            relative: see there.
+        """
+        mean, var = (rows.flatten().index_copy(0, self.places, torch.cat(values).float()).view_as(rows)
+                     for rows, values in zip((self.mean, self.var), zip(*moments)))
+        return statistics_distance(mean, var, self.mean, self.var, self.eps, relative, self.channels)

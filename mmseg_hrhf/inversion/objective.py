@@ -1,7 +1,11 @@
 """The inversion objective: classification loss, image prior, feature statistics (eq. 2)."""
 from __future__ import annotations
 
+from typing import Union
+
+import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 
 def classification_loss(scores: Tensor, target: Tensor) -> Tensor:
@@ -37,27 +41,49 @@ def smoothness(images: Tensor) -> Tensor:
     Returns:
         (N,).
     """
-    vertical = (images[:, :, 1:] - images[:, :, :-1]).square().mean((1, 2, 3))
-    horizontal = (images[:, :, :, 1:] - images[:, :, :, :-1]).square().mean((1, 2, 3))
-    return vertical + horizontal
+    return _Smoothness.apply(images)
 
 
-def statistics_distance(mean: Tensor, var: Tensor, running_mean: Tensor, running_var: Tensor, eps: float,
-                        relative: bool) -> Tensor:
+class _Smoothness(torch.autograd.Function):
+
+    @staticmethod
+    def forward(ctx, images: Tensor) -> Tensor:
+        vertical, horizontal = images[:, :, 1:] - images[:, :, :-1], images[:, :, :, 1:] - images[:, :, :, :-1]
+        ctx.save_for_backward(vertical, horizontal)
+        return vertical.square().mean((1, 2, 3)) + horizontal.square().mean((1, 2, 3))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad: Tensor) -> Tensor:
+        vertical, horizontal = ctx.saved_tensors
+        grad = 2 * grad.view(-1, 1, 1, 1)
+        of_vertical, of_horizontal = (grad / max(1, part[0].numel()) for part in (vertical, horizontal))
+        result = vertical.new_zeros(horizontal.shape[:3] + vertical.shape[3:])
+        result[:, :, 1:].addcmul_(vertical, of_vertical)
+        result[:, :, :-1].addcmul_(vertical, of_vertical, value=-1)
+        result[:, :, :, 1:].addcmul_(horizontal, of_horizontal)
+        result[:, :, :, :-1].addcmul_(horizontal, of_horizontal, value=-1)
+        return result
+
+
+def statistics_distance(mean: Tensor, var: Tensor, running_mean: Tensor, running_var: Tensor, eps: Union[float, Tensor],
+                        relative: bool, channels: Union[int, Tensor, None] = None) -> Tensor:
     """Distance of a layer's batch statistics from those of training (feature term of eq. 2).
 
     Args:
-        mean, var: (C,) of the batch, biased variance.
-        running_mean, running_var: (C,) of training.
+        mean, var: (..., C) of the batch, biased variance; a row for each layer, narrow layers filled up with what
+            ``running_mean`` and ``running_var`` have in their place.
+        running_mean, running_var: (..., C) of training.
         eps: of the layer, added to the running variance.
         relative: False: the published Euclidean norms ``|mean - m| + |var - v|``. True: root mean squares over channels
             in units of the running statistics, so that neither wide layers nor loud channels drown the rest.
+        channels: (...) of each layer; by default C.
     Returns:
-        Scalar.
+        (...), a scalar for one layer.
     """
     if not relative:
-        return (mean - running_mean).norm() + (var - running_var).norm()
+        return (mean - running_mean).norm(dim=-1) + (var - running_var).norm(dim=-1)
     scale = running_var + eps
     # By norms, whose gradient at 0 is 0; that of a square root is not a number.
-    distance = ((mean - running_mean) / scale.sqrt()).norm() + ((var - running_var) / scale).norm()
-    return distance / len(mean)**0.5
+    distance = ((mean - running_mean) / scale.sqrt()).norm(dim=-1) + ((var - running_var) / scale).norm(dim=-1)
+    return distance / (mean.shape[-1] if channels is None else channels)**0.5

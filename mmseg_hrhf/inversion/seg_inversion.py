@@ -13,9 +13,12 @@ from torch import Tensor, nn
 
 from ..methods.logits import predicted_logits
 from .feature_statistics import FeatureStatistics, RecordedStatistics, feature_targets
+from .memory_format import fastest_memory_format
 from .objective import classification_loss, smoothness
+from .perturbation import draw_perturbation
 from .pixels import PixelSpace
 from .request import FakeRequest
+from .running_losses import RunningLosses
 
 _AMP_TYPES = {None: None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
@@ -40,6 +43,14 @@ def image_size(size: Union[int, Sequence[int]]) -> tuple[int, int]:
     if min(height, width) < 1:
         raise ValueError(f'Image size {size!r} must be positive.')
     return int(height), int(width)
+
+
+def _adam(images: Tensor, lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
+    """In one pass over images and state where torch can."""
+    try:
+        return torch.optim.Adam([images], lr=lr, betas=betas, fused=True)
+    except RuntimeError:
+        return torch.optim.Adam([images], lr=lr, betas=betas)
 
 
 @TASK_UTILS.register_module()
@@ -153,19 +164,20 @@ class SegInversion:
         # Drawn on the CPU, so that every device starts from the same noise.
         generator = torch.Generator().manual_seed(request.seed)
         images = space.clamp_(torch.randn((len(request), 3) + self._stage_size(0), generator=generator).to(device))
-        taken, losses = 0, {}
+        taken, losses = 0, RunningLosses(request, on_iteration, at_once=self.loss_threshold is not None)
         targets = feature_targets(model, recorded) if self.feature_weight > 0 else []
+        memory_format = fastest_memory_format(model, images[:1])
         with FeatureStatistics(targets, self.relative_features, self.first_layer_weight) as statistics:
             for stage, (_, iterations) in enumerate(self.stages):
                 images = F.interpolate(images, self._stage_size(stage), mode='bilinear', align_corners=False)
-                images, losses, used = self._optimise(model, images, r, target, space, statistics, iterations, rng,
-                                                      request, on_iteration)
+                images, used = self._optimise(model, images, r, target, space, statistics, memory_format, iterations,
+                                              rng, losses)
                 taken += used
         chosen_r = [
             [] if np.isnan(drawn).any() else [float(drawn[i, c]) for c in classes]
             for i, classes in enumerate(request.classes)
         ]
-        return FakeBatch(space.to_pixels(images), chosen_r, dict(losses, iterations=taken))
+        return FakeBatch(space.to_pixels(images), chosen_r, dict(losses.last, iterations=taken))
 
     def _stage_size(self, stage: int) -> tuple[int, int]:
         scale = self.stages[stage][0]
@@ -183,56 +195,48 @@ class SegInversion:
             row[0] = float(self.with_background)
         return (target / target.sum(1, keepdim=True)).to(device)
 
-    def _optimise(self, model, images, r, target, space, statistics, iterations, rng, request, on_iteration):
-        """One stage. Returns images, final losses and the iterations taken."""
-        images = images.detach().requires_grad_()
-        optimizer = torch.optim.Adam([images], lr=self.lr, betas=self.betas)
+    def _optimise(self, model, images, r, target, space, statistics, memory_format, iterations, rng, losses):
+        """One stage. Returns images and the iterations taken."""
+        images = images.detach().contiguous().requires_grad_()
+        optimizer = _adam(images, self.lr, self.betas)
         warmup = max(1, round(self.warmup * iterations))
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda i: min(1.0, (i + 1) / warmup) * 0.5 * (1 + math.cos(math.pi * i / iterations)))
         # Half precision has too little range for the gradient of a pixel; it is kept in range by a scale.
         scale = 1024.0 if self.amp == 'fp16' else 1.0
         # Where several classes share the target, cross-entropy cannot fall below the target's entropy.
         floor = -torch.special.xlogy(target, target).sum(1).mean().item()
-        losses: dict[str, float] = {}
+        steps = 0
         for iteration in range(iterations):
-            terms = self._terms(model, self._perturb(images, rng), r, target, space, statistics)
-            losses = {name: term.item() for name, (_, term) in terms.items()}
+            perturb = draw_perturbation(images.shape[2:], self.jitter, self.flip, rng)
+            perturbed = perturb(images.detach()).requires_grad_()
+            terms = self._terms(model, perturbed, r, target, space, statistics, memory_format)
             total = sum(weight * term for weight, term in terms.values())
-            if not math.isfinite(total.item()):
-                raise FloatingPointError(
-                    f'SegInversion: the loss is not finite at iteration {iteration} of the batch with seed '
-                    f'{request.seed} and classes {list(request.classes)}: {losses}. Lower lr, or switch amp off.')
-            gradient, = torch.autograd.grad(total * scale, images)
-            gradient /= scale
-            if not gradient.isfinite().all():
-                if scale <= 1:
-                    raise FloatingPointError(f'SegInversion: the gradient is not finite at iteration {iteration} of '
-                                             f'the batch with seed {request.seed}. Lower lr, or switch amp off.')
+            gradient, = torch.autograd.grad(total * scale, perturbed)
+            # The fused optimizer takes images, gradient and state for arrays of the same order in memory.
+            gradient = perturb.undo(gradient.contiguous())
+            if scale > 1:
+                gradient /= scale
+            magnitude = gradient.sum()
+            if scale > 1 and math.isfinite(total.item()) and not math.isfinite(magnitude.item()):
                 scale /= 2
                 continue
+            losses.add(iteration, {name: term for name, (_, term) in terms.items()}, total, magnitude)
             images.grad = gradient
+            optimizer.param_groups[0]['lr'] = self.lr * min(1.0, (steps + 1) / warmup) * 0.5 * (
+                1 + math.cos(math.pi * steps / iterations))
             optimizer.step()
-            schedule.step()
+            steps += 1
             with torch.no_grad():
                 space.clamp_(images)
-            if on_iteration is not None:
-                on_iteration(losses)
-            if self.loss_threshold is not None and losses['classification'] - floor < self.loss_threshold:
+            if self.loss_threshold is not None and losses.last['classification'] - floor < self.loss_threshold:
                 break
-        return images.detach(), losses, iteration + 1
+        losses.read()
+        return images.detach(), iteration + 1
 
-    def _perturb(self, images: Tensor, rng: np.random.Generator) -> Tensor:
-        """Roll and mirror, so that no pixel can settle into a pattern that only works in its place."""
-        reach = [round(self.jitter * side) for side in images.shape[2:]]
-        images = images.roll([int(rng.integers(-n, n + 1)) for n in reach], dims=(2, 3))
-        return images.flip(3) if self.flip and rng.random() < 0.5 else images
-
-    def _terms(self, model, images, r, target, space, statistics) -> dict[str, tuple[float, Tensor]]:
+    def _terms(self, model, images, r, target, space, statistics, memory_format) -> dict[str, tuple[float, Tensor]]:
         """(weight, value) of each term of eq. 2, values as means over the batch."""
         dtype = _AMP_TYPES[self.amp]
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
-            logits = predicted_logits(model, space.to_network(images))
+            logits = predicted_logits(model, space.to_network(images).contiguous(memory_format=memory_format))
         scores = self.aggregation(logits.float(), r)
         terms = dict(classification=(1.0, classification_loss(scores, target).mean()))
         features = statistics.loss()

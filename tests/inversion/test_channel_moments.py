@@ -1,0 +1,74 @@
+"""Moments of a layer's input and their gradient, against plain autograd."""
+import pytest
+import torch
+
+from mmseg_hrhf.inversion.channel_moments import channel_moments, watched
+
+
+def features(shape, dtype=torch.float64, mean=3.0, memory_format=None):
+    values = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(dtype) + mean
+    return values if memory_format is None else values.contiguous(memory_format=memory_format)
+
+
+LAYOUTS = [
+    ((4, 3, 5, 6), 1, torch.contiguous_format),
+    ((4, 3, 5, 6), 1, torch.channels_last),
+    ((4, 5, 6, 3), 3, None),
+    ((4, 7, 3), 2, None),
+    ((4, 3, 7), 1, None),
+    ((9, 3), 1, None),
+]
+
+
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float64, 1e-12), (torch.float32, 2e-6), (torch.bfloat16, 2e-6)])
+@pytest.mark.parametrize('shape, dim, memory_format', LAYOUTS)
+def test_moments_in_any_layout(shape, dim, memory_format, dtype, tolerance):
+    x = features(shape, dtype, memory_format=memory_format)
+    mean, var = channel_moments(x, dim)
+    rows = x.double().movedim(dim, -1).reshape(-1, 3)
+    assert mean.dtype == var.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
+    torch.testing.assert_close(mean.double(), rows.mean(0), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(var.double(), rows.var(0, unbiased=False), rtol=tolerance, atol=tolerance)
+
+
+def test_many_positions_lose_no_digits():
+    x = features((2, 4, 256, 150), torch.float32, mean=30.0, memory_format=torch.channels_last)
+    mean, var = channel_moments(x, 1)
+    torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)), rtol=1e-5, atol=0)
+    torch.testing.assert_close(var.double(), x.double().var((0, 2, 3), unbiased=False), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize('shape, dim, memory_format', LAYOUTS)
+def test_gradient(shape, dim, memory_format):
+    x = features(shape, memory_format=memory_format).requires_grad_(True)
+    assert torch.autograd.gradcheck(lambda x: watched(x, dim), x)
+
+
+@pytest.mark.parametrize('of', ['features', 'mean', 'var'])
+def test_gradient_of_one_of_the_three(of):
+    x = features((2, 3, 4, 5)).requires_grad_(True)
+    held = dict(zip(('features', 'mean', 'var'), watched(x, 1)))
+    plain = dict(features=x, mean=x.mean((0, 2, 3)), var=x.var((0, 2, 3), unbiased=False))
+    gradient, expected = (torch.autograd.grad((found[of]**2).sum(), x)[0] for found in (held, plain))
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_gradient_added_in_place_to_that_of_a_batch_norm(dtype, tolerance):
+    norm = torch.nn.BatchNorm2d(3).eval().requires_grad_(False)
+    norm.running_var.copy_(torch.tensor([.5, 1., 2.]))
+    x, weights = features((2, 3, 4, 5), dtype), features((2, 3, 4, 5), torch.float32)
+
+    def gradient(x, given, mean, var):
+        loss = (norm(given).float() * weights).sum() + (mean**2).sum() + (var**2).sum()
+        return torch.autograd.grad(loss, x)[0].float()
+
+    fast, plain = x.clone().requires_grad_(True), x.float().requires_grad_(True)
+    expected = gradient(plain, plain, plain.mean((0, 2, 3)), plain.var((0, 2, 3), unbiased=False))
+    torch.testing.assert_close(gradient(fast, *watched(fast, 1, in_place=True)), expected, rtol=tolerance,
+                               atol=tolerance)
+
+
+def test_constant_features_have_no_variance():
+    mean, var = channel_moments(torch.full((2, 3, 4, 4), 7.0), 1)
+    assert mean.tolist() == [7.0] * 3 and var.tolist() == [0.0] * 3
