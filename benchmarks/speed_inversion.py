@@ -1,0 +1,137 @@
+"""An iteration of SegInversion against its floor, and a whole synthesis against the published way.
+
+The floor is forward and backward to the input of the frozen network on the same batch: as mmseg runs it, and in channels
+last. Ours is a whole call of SegInversion of some iterations at full size, its start and end included. ``plain`` is the
+published way in plain PyTorch (plain_inversion.py).
+"""
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS, TASK_UTILS
+from plain_inversion import plain_synthesis
+from timing import interleaved, row
+
+from mmseg_hrhf.inversion.request import FakeRequest
+from mmseg_hrhf.methods.logits import predicted_logits
+
+CONFIGS = Path(__file__).parents[1] / 'configs/_base_/models'
+# Name: config, side, images of a batch, iterations that are timed together, rounds.
+ON_CPU = {
+    'FCN, ResNet-18 of 16 channels': ('fcn_small', 64, 48, 9, 9),
+    'DeepLabV3, MobileNetV2': ('deeplabv3_mobilenet-v2', 112, 16, 3, 5),
+    'DeepLabV3, ResNet-101': ('deeplabv3_r101-d16', 128, 4, 3, 5),
+}
+ON_GPU = {
+    'FCN, ResNet-18 of 16 channels': ('fcn_small', 64, 48, 50, 11),
+    'DeepLabV3, MobileNetV2': ('deeplabv3_mobilenet-v2', 512, 16, 20, 9),
+    'DeepLabV3, ResNet-101': ('deeplabv3_r101-d16', 512, 16, 10, 9),
+}
+# The published way: so many iterations of 16 images at full size. A share of them is timed.
+PUBLISHED, PUBLISHED_BATCH, SHARE = 1000, 16, 250
+# Name: network above, side, stages and batch of benchmarks/configs/{shapes,voc_animals_3-1}.py, of whose iterations a
+# tenth is timed (the start of a batch then counts tenfold), rounds.
+SYNTHESES = {
+    'Shapes': ('FCN, ResNet-18 of 16 channels', 64, [(0.5, 100), (1.0, 60)], 48, 5),
+    'VOC-animals': ('DeepLabV3, MobileNetV2', 112, [(0.375, 150), (0.625, 40), (1.0, 30)], 32, 3),
+}
+
+
+def network(config, side, device):
+    """A frozen network of random weights; its running statistics are those of a batch of noise, as after training."""
+    init_default_scope('mmseg')
+    torch.manual_seed(0)
+    cfg = Config.fromfile(CONFIGS / f'{config}.py').model
+    cfg.data_preprocessor.size = (side, side)
+    cfg.backbone.init_cfg = None
+    model = revert_sync_batchnorm(MODELS.build(cfg)).to(device)
+    model.train()
+    with torch.no_grad():
+        model.decode_head(model.backbone(torch.randn(8, 3, side, side, device=device)))
+    return model.eval().requires_grad_(False)
+
+
+def classes_and_r(model, batch, device):
+    classes = torch.arange(batch, device=device) % (model.num_classes - 1) + 1
+    return classes, torch.tensor([0.5, 1, 5, 10, 20], device=device)[torch.randint(5, (batch, model.num_classes))]
+
+
+def plainly(model, side, batch, iterations, device):
+    """The published way, as a callable."""
+    classes, r = classes_and_r(model, batch, device)
+    images = torch.randn(batch, 3, side, side, device=device)
+    return lambda: plain_synthesis(lambda x: predicted_logits(model, x), model, images, classes, r, iterations)
+
+
+def ours(model, side, batch, stages, device, amp=None):
+    request = FakeRequest(tuple((int(c), ) for c in classes_and_r(model, batch, device)[0]), 0)
+    inversion = TASK_UTILS.build(dict(type='SegInversion', size=side, batch_size=batch, stages=stages, amp=amp))
+    return lambda: inversion(model, request)
+
+
+def floor(model, images, iterations):
+    """Forward and backward to the input, as a callable."""
+
+    def passes():
+        for _ in range(iterations):
+            given = images.detach().requires_grad_()
+            logits = predicted_logits(model, given)
+            torch.autograd.grad(logits, given, torch.ones_like(logits))
+
+    return passes
+
+
+def iteration(name, config, side, batch, iterations, rounds, device):
+    """Seconds of one iteration each way."""
+    model = network(config, side, device)
+    images = torch.randn(batch, 3, side, side, device=device)
+    variants = {
+        'floor': floor(model, images, iterations),
+        'floor, channels last': floor(model, images.contiguous(memory_format=torch.channels_last), iterations),
+        'plain': plainly(model, side, batch, iterations, device),
+    }
+    for kind, amp in (('ours', None), ('ours, bf16', 'bf16')):
+        variants[kind] = ours(model, side, batch, [(1.0, iterations + 1)], device, amp)
+        variants[f'{kind}, start'] = ours(model, side, batch, [(1.0, 1)], device, amp)
+    timed = interleaved(variants, rounds, warmup=1, device=device)
+    for kind in ('ours', 'ours, bf16'):  # without what a batch takes once
+        start = timed.seconds.pop(f'{kind}, start')
+        timed.seconds[kind] = [whole - begun for whole, begun in zip(timed.seconds[kind], start)]
+    timed.seconds = {kind: [seconds / iterations for seconds in held] for kind, held in timed.seconds.items()}
+    return timed
+
+
+def synthesis(side, stages, batch, rounds, config, device):
+    """Seconds of an image each way."""
+    model = network(config, side, device)
+    timed = interleaved(dict(published=plainly(model, side, PUBLISHED_BATCH, PUBLISHED // SHARE, device),
+                             ours=ours(model, side, batch, [(scale, number // 10) for scale, number in stages], device)),
+                        rounds, warmup=1, device=device)
+    shares = dict(published=SHARE / PUBLISHED_BATCH, ours=10 / batch)
+    timed.seconds = {kind: [shares[kind] * seconds for seconds in held] for kind, held in timed.seconds.items()}
+    return timed
+
+
+def measure(device, out):
+    rows, per_iteration, per_image = [], {}, {}
+    networks = ON_GPU if device.startswith('cuda') else ON_CPU
+    for name, (config, side, batch, iterations, rounds) in networks.items():
+        timed = iteration(name, config, side, batch, iterations, rounds, device)
+        what = f'{name}, {batch} x {side} px'
+        rows += [
+            row(f'{what}: iteration / floor', timed.ratio('ours', 'floor'), at_most=1.15),
+            row(f'{what}: iteration / floor in channels last', timed.ratio('ours', 'floor, channels last')),
+            row(f'{what}: plain iteration / floor', timed.ratio('plain', 'floor')),
+            row(f'{what}: iteration, bf16 / float32', timed.ratio('ours, bf16', 'ours')),
+        ]
+        per_iteration[what] = {variant: timed.median(variant) for variant in timed.seconds}
+    for name, (of, side, stages, batch, rounds) in SYNTHESES.items():
+        timed = synthesis(side, stages, batch, rounds, networks[of][0], device)
+        rows.append(row(f'{name}, {side} px: seconds per image, published / ours', timed.ratio('published', 'ours'),
+                        at_least=8 if device.startswith('cuda') else 4))
+        per_image[name] = {variant: timed.median(variant) for variant in timed.seconds}
+    return dict(rows=rows, seconds_per_iteration=per_iteration, seconds_per_image=per_image)
