@@ -35,17 +35,20 @@ class Rounds:
 
     Args:
         device: waited for before a clock is read, where it is an accelerator.
+        own_time: on a CPU, count the time in which the process ran (all its threads, none of its children) instead of
+            that on the wall.
     """
 
-    def __init__(self, device: Union[str, torch.device] = 'cpu') -> None:
+    def __init__(self, device: Union[str, torch.device] = 'cpu', own_time: bool = False) -> None:
         self.device = torch.device(device)
+        self.clock = time.process_time if own_time and self.device.type == 'cpu' else time.perf_counter
         self.seconds: dict[str, list[float]] = defaultdict(list)
 
     def now(self) -> float:
         """Seconds on a clock, once the device has done what it was given."""
         if self.device.type == 'cuda':
             torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return self.clock()
 
     @contextlib.contextmanager
     def time(self, name: str) -> Iterator[None]:
@@ -66,7 +69,7 @@ class Rounds:
 
 
 def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int = 15, calls: int = 1, warmup: int = 2,
-                device: Union[str, torch.device] = 'cpu') -> Rounds:
+                device: Union[str, torch.device] = 'cpu', own_time: bool = False) -> Rounds:
     """Time each variant ``calls`` times in a row, one after another, ``rounds`` times over, in changing order.
 
     Args:
@@ -74,9 +77,9 @@ def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int = 15, 
         rounds: to be timed.
         calls: of a variant in a round; seconds are of one call.
         warmup: rounds before the first that is timed.
-        device: see :class:`Rounds`.
+        device, own_time: see :class:`Rounds`.
     """
-    timed, names = Rounds(device), list(variants)
+    timed, names = Rounds(device, own_time), list(variants)
     for number in range(-warmup, rounds):
         for name in names if number % 2 else reversed(names):
             began = timed.now()

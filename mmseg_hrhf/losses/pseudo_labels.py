@@ -6,6 +6,7 @@ import math
 import torch
 from torch import Tensor
 
+from .label_merge import predicted_class
 from .precision import at_least_float32
 
 # Entropies are counted in bins of 1 / 1000: finer than any threshold that is used.
@@ -28,7 +29,7 @@ def entropy_histogram(teacher_logits: Tensor, labels: Tensor) -> Tensor:
         (K, NUM_BINS) counts.
     """
     background = labels == 0
-    predicted = teacher_logits.argmax(1)[background]
+    predicted = predicted_class(teacher_logits)[background]
     bins = (normalised_entropy(teacher_logits)[background] * NUM_BINS).long().clamp(0, NUM_BINS - 1)
     num_classes = teacher_logits.shape[1]
     return torch.bincount(predicted * NUM_BINS + bins, minlength=num_classes * NUM_BINS).view(num_classes, NUM_BINS)
@@ -50,7 +51,7 @@ def median_thresholds(histogram: Tensor, minimum: float) -> Tensor:
     return ((bins + within) / NUM_BINS).squeeze(1).clamp(min=minimum).float()
 
 
-def pseudo_labels(labels: Tensor, teacher_logits: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
+def pseudo_labels(labels: Tensor, teacher_logits: Tensor, thresholds: Tensor) -> Tensor:
     """Let the teacher name what the labels call background, where its entropy is below its class's threshold.
 
     Args:
@@ -58,12 +59,24 @@ def pseudo_labels(labels: Tensor, teacher_logits: Tensor, thresholds: Tensor) ->
         teacher_logits: (N, K, H, W).
         thresholds: (K,) normalised entropies.
     Returns:
-        (N, H, W) labels, 255 where the teacher is not sure; and (N,) shares of background on which it is, 1 for images
-        without background: the weight of each image's loss, so that new classes do not outweigh the old.
+        (N, H, W) labels, 255 where the teacher is not sure.
     """
-    background, predicted = labels == 0, teacher_logits.argmax(1)
+    predicted = predicted_class(teacher_logits)
     sure = normalised_entropy(teacher_logits) < thresholds.to(teacher_logits.device)[predicted]
     named = torch.where(sure, predicted.to(labels.dtype), labels.new_full((), 255))
+    return torch.where(labels == 0, named, labels)
+
+
+def sure_share(labels: Tensor, named: Tensor) -> Tensor:
+    """Weight of each image's loss, so that new classes do not outweigh the old (PLOP).
+
+    Args:
+        labels: (N, H, W) of the step.
+        named: (N, H, W), from :func:`pseudo_labels`.
+    Returns:
+        (N,) shares of background on which the teacher is sure; 1 for images without background.
+    """
+    background = labels == 0
     pixels = background.sum((1, 2))
-    share = (sure & background).sum((1, 2)) / pixels.clamp(min=1)
-    return torch.where(background, named, labels), torch.where(pixels > 0, share, torch.ones_like(share))
+    share = (background & (named != 255)).sum((1, 2)) / pixels.clamp(min=1)
+    return torch.where(pixels > 0, share, torch.ones_like(share))

@@ -5,13 +5,13 @@ from typing import Optional
 
 import torch
 from mmengine.model import BaseModel, revert_sync_batchnorm
-from mmseg.models.utils import resize
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..checkpoint import load_checkpoint
 from ..options import check_choice
 from .classifier_growth import CLASSIFIER_STARTS, grow_classifier
+from .fused_pass import small_logits
 from .logits import captured_logits, predicted_logits
 
 
@@ -104,20 +104,24 @@ class IncrementalSegmentor(BaseModel):
 
     def student_loss(self, inputs: Tensor, data_samples: list) -> tuple[dict, Tensor]:
         """The student's own losses of a batch and, of the same pass, its (N, C, H, W) logits at the labels' size."""
-        with captured_logits(self.student) as captured:
+        with captured_logits(self.student, data_samples[0].gt_sem_seg.shape) as captured:
             losses = self.student.loss(inputs, data_samples)
-        size = data_samples[0].gt_sem_seg.shape
-        logits = resize(captured[0], size=size, mode='bilinear', align_corners=self.student.align_corners)
-        return losses, logits
+        return losses, captured[0]
 
     def method_state(self) -> dict:
         """What the next step needs beside the weights, as plain data and tensors; the checkpoint keeps it."""
         return {}
 
-    @torch.no_grad()
     def teacher_logits(self, inputs: Tensor) -> Tensor:
         """(N, K, H, W) logits of the teacher, at the size of ``inputs`` (N, 3, H, W)."""
-        return predicted_logits(self.teacher, inputs)
+        with torch.inference_mode():
+            logits = predicted_logits(self.teacher, inputs)
+        return logits.clone()  # an ordinary tensor again, which a loss may keep for its backward pass
+
+    @torch.inference_mode()
+    def small_teacher_logits(self, inputs: Tensor) -> Tensor:
+        """(N, K, h, w) logits of a teacher whose student :func:`~.fused_pass.fuses`, before up-sampling."""
+        return small_logits(self.teacher, inputs)
 
 
 def _start(student: nn.Module) -> None:

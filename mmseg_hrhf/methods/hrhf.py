@@ -1,14 +1,14 @@
 """Half-Real Half-Fake Distillation (eq. 3, 4, 5)."""
 from __future__ import annotations
 
-import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
 from ..losses import distillation_loss, merge_labels
 from .base import IncrementalSegmentor
+from .fused_pass import fused_pass, fuses
 from .loss_weight import check_weight
-from .relabelling import with_labels
+from .relabelling import stacked_labels, with_labels
 
 
 @MODELS.register_module()
@@ -29,10 +29,16 @@ class HRHF(IncrementalSegmentor):
         self.kd_weight = check_weight('kd_weight', kd_weight)
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
-        teacher_logits = self.teacher_logits(inputs)
-        labels = torch.stack([sample.gt_sem_seg.data[0] for sample in data_samples])
-        merged = merge_labels(labels, teacher_logits)
-        losses, student_logits = self.student_loss(inputs, with_labels(data_samples, merged))
+        if fuses(self.student):
+            losses, terms, _ = fused_pass(self.student, inputs, data_samples, self.small_teacher_logits(inputs),
+                                          relabel=merge_labels, distil=self.kd_weight > 0)
+            distillation = terms.distillation.sum() / terms.labels.numel()
+        else:
+            teacher_logits = self.teacher_logits(inputs)
+            merged = merge_labels(stacked_labels(data_samples), teacher_logits)
+            losses, student_logits = self.student_loss(inputs, with_labels(data_samples, merged))
+            if self.kd_weight > 0:
+                distillation = distillation_loss(student_logits, teacher_logits)
         if self.kd_weight > 0:
-            losses['loss_kd'] = self.kd_weight * distillation_loss(student_logits, teacher_logits)
+            losses['loss_kd'] = self.kd_weight * distillation
         return losses

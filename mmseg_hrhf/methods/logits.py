@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Callable, Iterator
+from typing import Callable, Iterator, Optional
 
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.utils import resize
 from torch import Tensor, nn
 
 from .scores import log_probability, query_log_probability
@@ -52,12 +54,21 @@ def main_logits(head: nn.Module, *outputs) -> Tensor:
         ValueError: no adapter says where they are; names the head and the remedy.
     """
     check_head(head)
-    for parent in type(head).__mro__:
-        if parent.__name__ in _ADAPTERS:
-            return _ADAPTERS[parent.__name__](*outputs)
+    adapter = _adapter(head)
+    if adapter is not None:
+        return adapter(*outputs)
     if isinstance(outputs[0], Tensor) and outputs[0].ndim == 4:
         return outputs[0]
     raise _no_adapter(head, type(outputs[0]).__name__)
+
+
+def has_plain_logits(head: nn.Module) -> bool:
+    """Whether a head is not known to hand anything but its logits to its ``loss_by_feat``."""
+    return _adapter(head) is None and not _is_any(head, _REFINE_POINTS)
+
+
+def _adapter(head: nn.Module) -> Optional[Callable]:
+    return next((_ADAPTERS[parent.__name__] for parent in type(head).__mro__ if parent.__name__ in _ADAPTERS), None)
 
 
 def main_head(segmentor: nn.Module) -> nn.Module:
@@ -103,24 +114,44 @@ def _no_adapter(head: nn.Module, what: str) -> ValueError:
 
 
 @contextlib.contextmanager
-def captured_logits(segmentor: nn.Module) -> Iterator[list]:
-    """Collect the main decode head's logits while ``segmentor.loss`` runs inside the block.
+def patched_loss(head: nn.Module, make: Callable[[Callable], Callable]) -> Iterator[None]:
+    """Let ``make(own)`` stand in for a head's ``loss_by_feat``, which was ``own``, inside the block.
 
-    ``loss_by_feat`` of the (last) decode head is called exactly once per loss in every family of mmseg; forward hooks
-    would not fire, since mmseg calls ``head.forward``.
+    ``loss_by_feat`` is called exactly once per loss in every family of mmseg; forward hooks would not fire, since mmseg
+    calls ``head.forward``.
     """
-    head = main_head(segmentor)
-    original, captured = head.loss_by_feat, []
     patched = head.__dict__.get('loss_by_feat')
-
-    def loss_by_feat(*args, **kwargs):
-        captured.append(main_logits(head, *args))
-        return original(*args, **kwargs)
-
-    head.loss_by_feat = loss_by_feat
+    head.loss_by_feat = make(head.loss_by_feat)
     try:
-        yield captured
+        yield
     finally:
         del head.loss_by_feat
         if patched is not None:
             head.loss_by_feat = patched
+
+
+@contextlib.contextmanager
+def captured_logits(segmentor: nn.Module, size: Optional[tuple[int, int]] = None) -> Iterator[list]:
+    """Collect the main decode head's logits while ``segmentor.loss`` runs inside the block.
+
+    Args:
+        size: (H, W) of the labels. Logits are up-sampled to it, before the head's own loss where that is mmseg's
+            ordinary one: it then finds them at its size, so that they are not up-sampled twice.
+    """
+    head, captured = main_head(segmentor), []
+
+    def capturing(own: Callable) -> Callable:
+
+        def loss_by_feat(*args, **kwargs):
+            logits = main_logits(head, *args)
+            if size is not None:
+                logits = resize(logits, size=size, mode='bilinear', align_corners=segmentor.align_corners)
+                if has_plain_logits(head) and type(head).loss_by_feat is BaseDecodeHead.loss_by_feat:
+                    args = logits, *args[1:]
+            captured.append(logits)
+            return own(*args, **kwargs)
+
+        return loss_by_feat
+
+    with patched_loss(head, capturing):
+        yield captured

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..losses import distillation_loss, merge_old_classes, merge_old_labels
 from .base import IncrementalSegmentor
+from .fused_pass import fused_pass, fuses
 from .head_losses import HeadLoss, replace_losses
 from .loss_weight import check_weight
 
@@ -34,11 +35,17 @@ class MiB(IncrementalSegmentor):
             replace_losses(self.student, functools.partial(UnbiasedLoss, num_old=self.teacher.num_classes))
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
-        teacher_logits = self.teacher_logits(inputs)
-        losses, student_logits = self.student_loss(inputs, data_samples)
+        num_old = self.teacher.num_classes
+        if fuses(self.student):
+            losses, terms, _ = fused_pass(self.student, inputs, data_samples, self.small_teacher_logits(inputs),
+                                          distil=True, num_merged=num_old)
+            distillation = terms.distillation.sum() / terms.labels.numel()
+        else:
+            teacher_logits = self.teacher_logits(inputs)
+            losses, student_logits = self.student_loss(inputs, data_samples)
+            distillation = distillation_loss(student_logits, teacher_logits)
         # Eq. 3 of HRHF is the same sum over classes; MiB's code takes the mean.
-        distillation = distillation_loss(student_logits, teacher_logits) / teacher_logits.shape[1]
-        losses['loss_kd'] = self.kd_weight * distillation
+        losses['loss_kd'] = self.kd_weight * distillation / num_old
         return losses
 
 

@@ -6,16 +6,17 @@ import math
 from typing import Callable, Optional
 
 import torch
-import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..losses.pod import fold_new_logits, pod_distance
-from ..losses.pseudo_labels import entropy_histogram, median_thresholds, pseudo_labels
+from ..losses.pseudo_labels import entropy_histogram, median_thresholds, pseudo_labels, sure_share
+from ..losses.upsampling import pool_upsampled
 from .base import IncrementalSegmentor
+from .fused_pass import fused_pass, fuses
 from .head_losses import HeadLoss, replace_losses
 from .loss_weight import check_weight
-from .relabelling import with_labels
+from .relabelling import stacked_labels, with_labels
 from .stages import captured_stages
 
 
@@ -54,25 +55,39 @@ class PLOP(IncrementalSegmentor):
 
     def entropy_histogram(self, inputs: Tensor, data_samples: list) -> Tensor:
         """(K, bins) counts of the teacher's entropies on a batch's background."""
-        return entropy_histogram(self.teacher_logits(inputs), _labels(data_samples))
+        return entropy_histogram(self.teacher_logits(inputs), stacked_labels(data_samples))
 
     def set_thresholds(self, histogram: Tensor) -> None:
         """Take the medians of what :meth:`entropy_histogram` counted over all images."""
         self.thresholds = median_thresholds(histogram.cpu(), self.min_threshold)
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
+        fused = fuses(self.student)
         with captured_stages(self.teacher) as old_stages:
-            teacher_logits = self.teacher_logits(inputs)
-        labels, self._image_weight = pseudo_labels(_labels(data_samples), teacher_logits, self.thresholds)
+            old = self.small_teacher_logits(inputs) if fused else self.teacher_logits(inputs)
         with captured_stages(self.student) as new_stages:
-            losses, student_logits = self.student_loss(inputs, with_labels(data_samples, labels))
-        num_old, num_classes = teacher_logits.shape[1], self.student.num_classes
+            if fused:
+                losses, _, new = fused_pass(self.student, inputs, data_samples, old, self._relabel,
+                                            weigh=self._weigh)
+            else:
+                raw = stacked_labels(data_samples)
+                labels = self._relabel(raw, old)
+                self._weigh(raw, labels)
+                losses, new = self.student_loss(inputs, with_labels(data_samples, labels))
+        num_old, num_classes = self.teacher.num_classes, self.student.num_classes
         distances = [self.pod_weight * pod_distance(new, old) for new, old in zip(new_stages, old_stages)]
-        new, old = (F.adaptive_avg_pool2d(logits, old_stages[-1].shape[2:])
-                    for logits in (fold_new_logits(student_logits, num_old), teacher_logits))
-        distances.append(self.logits_weight * pod_distance(new, old))
+        size, pooled = data_samples[0].gt_sem_seg.shape, old_stages[-1].shape[2:]
+        new, old = (pool_upsampled(logits, size, pooled, self.student.align_corners) for logits in (new, old))
+        distances.append(self.logits_weight * pod_distance(fold_new_logits(new, num_old), old))
         losses['loss_pod'] = math.sqrt(num_classes / (num_classes - num_old)) * torch.stack(distances).mean()
         return losses
+
+    def _relabel(self, labels: Tensor, teacher_logits: Tensor) -> Tensor:
+        return pseudo_labels(labels, teacher_logits, self.thresholds)
+
+    def _weigh(self, labels: Tensor, named: Tensor) -> Tensor:
+        self._image_weight = sure_share(labels, named)
+        return self._image_weight
 
     def training_state(self) -> dict:
         return {} if self.thresholds is None else dict(thresholds=self.thresholds.cpu())
@@ -96,7 +111,3 @@ class ImageWeightedLoss(HeadLoss):
     def class_loss(self, logits: Tensor, labels: Tensor, weight: Optional[Tensor] = None, **kwargs) -> Tensor:
         weights = self.image_weight().view(-1, 1, 1).expand(labels.shape)
         return self.inner(logits, labels, weight=weights if weight is None else weight * weights, **kwargs)
-
-
-def _labels(data_samples: list) -> Tensor:
-    return torch.stack([sample.gt_sem_seg.data[0] for sample in data_samples])

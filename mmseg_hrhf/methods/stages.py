@@ -4,6 +4,7 @@ from __future__ import annotations
 import contextlib
 from typing import Iterator
 
+import torch
 from torch import Tensor, nn
 
 
@@ -18,7 +19,10 @@ def captured_stages(segmentor: nn.Module) -> Iterator[list]:
 
     def keep(module, args, output) -> None:
         outputs = output if isinstance(output, (list, tuple)) else [output]
-        stages[:] = [item for item in outputs if isinstance(item, Tensor) and item.ndim == 4]
+        with torch.inference_mode(False):
+            # What a teacher computes in inference mode is made an ordinary tensor, which a loss may keep.
+            stages[:] = [item.clone() if item.is_inference() else item for item in outputs
+                         if isinstance(item, Tensor) and item.ndim == 4]
         if not stages:
             raise ValueError(f'{type(module).__name__} returns no (N, C, h, w) feature map to distil: choose a method '
                              'without feature distillation, such as MiB.')

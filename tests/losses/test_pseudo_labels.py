@@ -10,6 +10,7 @@ from mmseg_hrhf.losses.pseudo_labels import (
     median_thresholds,
     normalised_entropy,
     pseudo_labels,
+    sure_share,
 )
 
 
@@ -32,15 +33,15 @@ def test_labels_and_weights_by_hand():
     # Sure background, unsure background, sure class 1, class 1 above its threshold; then a new class, and void.
     logits = pixels((.99, .01), (.6, .4), (.01, .99), (.2, .8), (.99, .01), (.99, .01))
     labels = torch.tensor([[[0, 0, 0, 0, 2, 255]]])
-    out, weight = pseudo_labels(labels, logits, torch.tensor([.5, .3]))
+    out = pseudo_labels(labels, logits, torch.tensor([.5, .3]))
     assert out.tolist() == [[[0, 255, 1, 255, 2, 255]]]
-    assert weight.tolist() == [.5]  # two of four background pixels
+    assert sure_share(labels, out).tolist() == [.5]  # two of four background pixels
     assert labels.tolist() == [[[0, 0, 0, 0, 2, 255]]]
 
 
 def test_an_image_without_background_weighs_1():
-    _, weight = pseudo_labels(torch.full((1, 1, 1), 2), pixels((.5, .5)), torch.tensor([.1, .1]))
-    assert weight.tolist() == [1]
+    labels = torch.full((1, 1, 1), 2)
+    assert sure_share(labels, pseudo_labels(labels, pixels((.5, .5)), torch.tensor([.1, .1]))).tolist() == [1]
 
 
 def test_histogram_counts_background_by_predicted_class():

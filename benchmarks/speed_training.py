@@ -1,0 +1,191 @@
+"""A training iteration of step 1 against its floor, and the memory it takes.
+
+Ours is what passes between two iterations of the real Runner: data (from memory), hooks, both networks, losses,
+backward, optimizer, log. After each the floor runs on the same batch, with a copy of the student: forward, a plain
+cross-entropy on the up-sampled logits (a backward needs some loss) and backward; forward of the teacher without
+gradient; optimizer step. ``mmseg`` is the same with the student's own loss of mmseg, which also counts the accuracy.
+On a CPU, in one thread, seconds are the process's own, so that other processes do not count.
+"""
+from __future__ import annotations
+
+import copy
+import json
+import tempfile
+from pathlib import Path
+
+import torch
+from in_memory import in_memory_config
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from mmseg.models.utils import resize
+from mmseg.registry import MODELS
+from timing import Rounds, row
+
+from mmseg_hrhf.methods.logits import predicted_logits
+
+BARS = dict(HRHF=1.03, MiB=1.05, PLOP=1.10)
+WARMUP, ROUNDS = 2, dict(mobilenet=15, small=21, r101=25)
+
+
+class Floor:
+    """One iteration of nothing but the networks, a plain loss and the optimizer."""
+
+    def __init__(self, runner) -> None:
+        self.teacher, self.preprocess = runner.model.teacher, runner.model.data_preprocessor
+        # The student of step 1 as mmseg would train it: without what a system puts between heads and losses.
+        student_cfg = copy.deepcopy(runner.cfg.model.student)
+        self.student = MODELS.build(student_cfg).to(next(runner.model.parameters()).device).train()
+        self.optimizer = torch.optim.SGD(self.student.parameters(), lr=1e-3, momentum=0.9, nesterov=True,
+                                         weight_decay=1e-4)
+
+    def batch(self, data):
+        return self.preprocess(data, True)
+
+    def run(self, inputs, data_samples):
+        head = self.student.decode_head
+        labels = torch.stack([sample.gt_sem_seg.data[0] for sample in data_samples])
+        logits = resize(head.forward(self.student.extract_feat(inputs)), size=labels.shape[1:], mode='bilinear',
+                        align_corners=head.align_corners)
+        self._step(head.loss_decode(logits, labels, ignore_index=255), inputs)
+
+    def run_mmseg(self, inputs, data_samples):
+        losses = self.student.loss(inputs, data_samples)
+        self._step(sum(value for name, value in losses.items() if 'loss' in name), inputs)
+
+    def student_alone(self, inputs, data_samples):
+        losses = self.student.loss(inputs, data_samples)
+        self._step(sum(value for name, value in losses.items() if 'loss' in name), None)
+
+    def _step(self, loss, inputs):
+        if inputs is not None:
+            with torch.no_grad():
+                predicted_logits(self.teacher, inputs)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+
+@HOOKS.register_module()
+class InterleaveHook(Hook):
+    """Times what the loop does between two of its calls, and runs and times the floor in each call."""
+    priority = 'LOWEST'
+
+    def __init__(self, rounds: int, device: str) -> None:
+        self.wanted, self.rounds, self.floor, self.began = rounds, Rounds(device, own_time=True), None, None
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+        ended, rounds = self.rounds.now(), self.rounds
+        if self.floor is None:
+            self.floor = Floor(runner)
+        batch = self.floor.batch(data_batch)
+        number = runner.iter - WARMUP
+        if number >= 0:
+            rounds.seconds['ours'].append(ended - self.began)
+        order = [('floor', self.floor.run), ('mmseg', self.floor.run_mmseg)]
+        for name, run in order if number % 2 else order[::-1]:
+            began = rounds.now()
+            run(**batch)
+            if number >= 0:
+                rounds.seconds[name].append(rounds.now() - began)
+        if number + 1 >= self.wanted:
+            raise Enough(self)
+        self.began = rounds.now()
+
+
+class Enough(Exception):
+    """Ends a training that was only there to be timed."""
+
+
+def build(network, method, out, hook=None):
+    cfg = in_memory_config(network, method, out)
+    cfg.log_level = 'ERROR'
+    if hook:
+        cfg.custom_hooks = [*cfg.custom_hooks, hook]
+    return Runner.from_cfg(cfg)
+
+
+def iteration(network, method, device, out):
+    """Rounds of ``ours``, ``floor`` and ``mmseg``."""
+    runner = build(network, method, out, dict(type='InterleaveHook', rounds=ROUNDS[network], device=device))
+    try:
+        runner.train()
+    except Enough as enough:
+        return enough.args[0].rounds
+    raise RuntimeError('The training ended before it was timed.')
+
+
+def peak(work, device):
+    """Most bytes that ``work()`` holds at once beyond what was there before."""
+    if torch.device(device).type == 'cuda':
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        torch.cuda.synchronize()
+        return torch.cuda.max_memory_allocated() - before
+    trace = Path(tempfile.mkdtemp()) / 'trace.json'
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work()
+    profiler.export_chrome_trace(str(trace))
+    events = [event for event in json.loads(trace.read_text())['traceEvents'] if event.get('name') == '[memory]']
+    trace.unlink()
+    held = most = 0
+    for event in sorted(events, key=lambda event: event['ts']):
+        held += event['args']['Bytes']
+        most = max(most, held)
+    return most
+
+
+def memory(network, method, device, out):
+    """Bytes: ``student`` alone and ``ours`` at their peaks (weights, momentum and iteration), and ``teacher``."""
+    found = {}
+
+    class Once(Hook):
+        priority = 'LOWEST'
+
+        def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
+            floor = Floor(runner)
+            batch = floor.batch(data_batch)
+            floor.student_alone(**batch)  # makes the momentum
+            floor.optimizer.zero_grad()
+            runner.optim_wrapper.zero_grad()
+            weights = sum(t.numel() * t.element_size() for t in floor.student.state_dict().values())
+            momentum = sum(t.numel() * t.element_size() for t in floor.student.parameters())
+            found['teacher'] = sum(t.numel() * t.element_size() for t in runner.model.teacher.state_dict().values())
+            found['student'] = weights + momentum + peak(lambda: floor.student_alone(**batch), device)
+            floor.optimizer.zero_grad()
+
+            def ours():
+                runner.model.train_step(data_batch, runner.optim_wrapper)
+
+            found['ours'] = weights + momentum + found['teacher'] + peak(ours, device)
+            raise Enough
+
+    runner = build(network, method, out)
+    runner.register_hook(Once())
+    try:
+        runner.train()
+    except Enough:
+        return found
+
+
+def measure(device, out):
+    rows, times = [], {}
+    for network in ('mobilenet', 'small') if torch.device(device).type == 'cpu' else ('r101', 'mobilenet', 'small'):
+        bars = {} if network == 'small' else BARS
+        for method in BARS:
+            rounds = iteration(network, method, device, out)
+            held = {name: rounds.median(name) for name in rounds.seconds}
+            times[f'{network}, {method}'] = held
+            rows.append(row(f'iteration / floor, {method}, {network} ({1e3 * held["floor"]:.0f} ms)',
+                            rounds.ratio('ours', 'floor'), at_most=bars.get(method)))
+            if method == 'HRHF':
+                rows.append(row(f"mmseg's own loss / floor, {network}", rounds.ratio('mmseg', 'floor')))
+        if network != 'small':
+            for method in BARS:
+                held = memory(network, method, device, out)
+                times[f'{network}, {method}'].update(bytes=held)
+                rows.append(row(f'peak memory / (student alone + teacher weights), {method}, {network}',
+                                held['ours'] / (held['student'] + held['teacher']), at_most=1.15))
+    return dict(rows=rows, times=times)

@@ -1,0 +1,80 @@
+"""Bilinear up-sampling as two matrix products, so that a loss can take an image band by band."""
+from __future__ import annotations
+
+import functools
+from typing import Iterator, Union
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .precision import at_least_float32
+
+# Bytes of one band of logits. A CPU is fastest where what is computed from it stays in the cache; a GPU wants few and
+# large pieces.
+_BAND_BYTES = dict(cpu=2**21)
+_BAND_BYTES_ELSEWHERE = 2**27
+
+
+@functools.lru_cache(maxsize=32)
+def interpolation_matrix(size_in: int, size_out: int, align_corners: bool, dtype: torch.dtype,
+                         device: torch.device) -> Tensor:
+    """(size_out, size_in) matrix that up-samples along one side as ``F.interpolate(mode='bilinear')`` does."""
+    unit = torch.eye(size_in, dtype=torch.float64)[None]
+    matrix = F.interpolate(unit, size_out, mode='linear', align_corners=align_corners)[0].t()
+    return matrix.contiguous().to(device, dtype)
+
+
+class Upsampling:
+    """Linear maps between (N, C, h, w) logits and bands of their (N, C, H, W) up-sampling.
+
+    Args:
+        size_in: (h, w).
+        size_out: (H, W).
+        align_corners: as in ``F.interpolate``.
+        like: a tensor of the type and device of the logits.
+    """
+
+    def __init__(self, size_in: tuple[int, int], size_out: tuple[int, int], align_corners: bool, like: Tensor) -> None:
+        self.rows, self.columns = (
+            interpolation_matrix(a, b, align_corners, like.dtype, like.device) for a, b in zip(size_in, size_out))
+
+    def up(self, logits: Tensor, band: slice = slice(None)) -> Tensor:
+        """(N, C, rows of ``band``, W) from (N, C, h, w)."""
+        return self.rows[band] @ (logits @ self.columns.t())
+
+    def adjoint(self, gradient: Tensor, band: slice = slice(None)) -> Tensor:
+        """(N, C, h, w) gradient of the logits, from the gradient of what :meth:`up` gives."""
+        return self.rows[band].t() @ (gradient @ self.columns)
+
+
+def bands(shape: Union[torch.Size, tuple[int, int, int, int]], like: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Slices of images and of rows that cut an (N, C, H, W) tensor into pieces of about the same bytes.
+
+    A piece is several whole images, or some rows of one.
+    """
+    number, channels, height, width = shape
+    wanted = _BAND_BYTES.get(like.device.type, _BAND_BYTES_ELSEWHERE)
+    rows = max(1, wanted // (channels * width * like.element_size()))
+    images = max(1, rows // height)
+    for first in range(0, number, images):
+        for top in range(0, height, rows):
+            yield slice(first, first + images), slice(top, min(top + rows, height))
+
+
+def pool_upsampled(logits: Tensor, size: tuple[int, int], pooled: tuple[int, int], align_corners: bool) -> Tensor:
+    """Average pooling of bilinearly up-sampled logits, without the up-sampled ones: both are linear.
+
+    Args:
+        logits: (N, C, h, w).
+        size: (H, W) of the up-sampling.
+        pooled: (h', w') of ``F.adaptive_avg_pool2d``.
+        align_corners: of the up-sampling.
+    Returns:
+        (N, C, h', w').
+    """
+    logits = at_least_float32(logits)
+    up = Upsampling(logits.shape[2:], size, align_corners, logits)
+    rows, columns = (F.adaptive_avg_pool1d(matrix.t()[None], out)[0].t()
+                     for matrix, out in zip((up.rows, up.columns), pooled))
+    return rows @ (logits @ columns.t())

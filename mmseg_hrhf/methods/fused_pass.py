@@ -1,0 +1,119 @@
+"""The student's pass with its losses fused, for heads of mmseg's ordinary form."""
+from __future__ import annotations
+
+import contextlib
+from typing import Callable, Optional
+
+import torch
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.losses import CrossEntropyLoss
+from mmseg.models.segmentors import EncoderDecoder
+from torch import Tensor, nn
+
+from ..losses.fused import FusedTerms, fused_losses
+from .head_losses import HeadLoss
+from .logits import has_plain_logits, patched_loss
+from .relabelling import stacked_labels, with_labels
+
+# mmseg adds it to what it divides by.
+_EPS = torch.finfo(torch.float32).eps
+
+
+def fuses(segmentor: nn.Module) -> bool:
+    """Whether :func:`fused_pass` computes what the segmentor's own ``loss`` would.
+
+    It does where segmentor and decode head are mmseg's ordinary ones (logits up-sampled to the labels' size, no pixel
+    sampler) and the loss is plain cross-entropy.
+    """
+    return _inherits(segmentor, EncoderDecoder, 'loss', 'encode_decode', 'extract_feat') and _is_plain(
+        segmentor.decode_head)
+
+
+def small_logits(segmentor: nn.Module, inputs: Tensor) -> Tensor:
+    """(N, C, h, w) logits of a segmentor that :func:`fuses`, as its head computes them."""
+    return segmentor.decode_head.forward(segmentor.extract_feat(inputs))
+
+
+def fused_pass(student: nn.Module,
+               inputs: Tensor,
+               data_samples: list,
+               teacher_logits: Tensor,
+               relabel: Optional[Callable[[Tensor, Tensor], Tensor]] = None,
+               distil: bool = False,
+               num_merged: int = 0,
+               weigh: Optional[Callable[[Tensor, Tensor], Tensor]] = None) -> tuple[dict, FusedTerms, Tensor]:
+    """Losses of a student that :func:`fuses`, on all its heads.
+
+    Args:
+        teacher_logits: (N, K, h, w), see :func:`small_logits`.
+        relabel, distil, num_merged: see :func:`~mmseg_hrhf.losses.fused.fused_losses`; distillation is the main
+            head's alone.
+        weigh: from (N, H, W) labels and what ``relabel`` made of them to (N,) weights of the images' cross-entropy.
+    Returns:
+        What the student's own ``loss`` returns, the terms of the main head, and its (N, C, h, w) logits.
+    """
+    found: list[tuple[FusedTerms, Tensor, Optional[Tensor]]] = []
+
+    def main_loss(logits: Tensor, samples: list) -> dict:
+        labels = stacked_labels(samples)
+        terms = fused_losses(logits, labels, teacher_logits, relabel, distil, num_merged, head.align_corners,
+                             head.ignore_index)
+        weight = None if weigh is None else weigh(labels, terms.labels)
+        found.append((terms, logits, weight))
+        return _losses(head, terms, weight)
+
+    def auxiliary_loss(head: nn.Module, own: Callable) -> Callable:
+
+        def loss(*outputs_and_samples) -> dict:
+            *outputs, samples = outputs_and_samples
+            main, _, weight = found[0]  # mmseg computes the decode head's loss first
+            if not _is_plain(head):
+                return own(*outputs, with_labels(samples, main.labels))
+            terms = fused_losses(outputs[0], main.labels, num_merged=num_merged, align_corners=head.align_corners,
+                                 ignore_index=head.ignore_index)
+            return _losses(head, terms, weight)
+
+        return loss
+
+    head = student.decode_head
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(patched_loss(head, lambda own: main_loss))
+        for auxiliary in _auxiliary_heads(student):
+            stack.enter_context(patched_loss(auxiliary, lambda own, head=auxiliary: auxiliary_loss(head, own)))
+        losses = student.loss(inputs, data_samples)
+    terms, logits, _ = found[0]
+    return losses, terms, logits
+
+
+def _losses(head: nn.Module, terms: FusedTerms, weight: Optional[Tensor]) -> dict:
+    """What ``BaseDecodeHead.loss_by_feat`` returns: loss and accuracy in percent."""
+    loss, kept = _plain_loss(head), (terms.labels != head.ignore_index).sum()
+    total = terms.cross_entropy.sum() if weight is None else (weight * terms.cross_entropy).sum()
+    number = kept if loss.avg_non_ignore else terms.labels.numel()
+    accuracy = (terms.correct.sum() + _EPS) * (100. / (kept + _EPS))
+    return {loss.loss_name: loss.loss_weight * total / (number + _EPS), 'acc_seg': accuracy.reshape(1)}
+
+
+def _auxiliary_heads(segmentor: nn.Module) -> list[nn.Module]:
+    heads = getattr(segmentor, 'auxiliary_head', None)
+    return [] if heads is None else list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+
+
+def _is_plain(head: nn.Module) -> bool:
+    """Whether a head's loss is the mean cross-entropy of its logits, up-sampled to the size of the labels."""
+    if not _inherits(head, BaseDecodeHead, 'loss', 'loss_by_feat', 'predict', 'predict_by_feat'):
+        return False
+    loss = _plain_loss(head)
+    return (has_plain_logits(head) and head.sampler is None and head.out_channels == head.num_classes
+            and type(loss) is CrossEntropyLoss and not (loss.use_sigmoid or loss.use_mask)
+            and loss.class_weight is None and loss.reduction == 'mean')
+
+
+def _plain_loss(head: nn.Module) -> nn.Module:
+    return head.loss_decode.inner if isinstance(head.loss_decode, HeadLoss) else head.loss_decode
+
+
+def _inherits(module: nn.Module, base: type, *methods: str) -> bool:
+    """Whether a module runs these methods of a class of mmseg, neither overridden nor patched."""
+    return isinstance(module, base) and all(
+        getattr(type(module), name) is getattr(base, name) and name not in vars(module) for name in methods)
