@@ -1,6 +1,6 @@
 """Synthesis of fake images in plain PyTorch, as one would write it from the paper's formulas: the baseline of speeds.
 
-All iterations at full size, float32, one term after another by autograd, hooks on the batch norms, ``torch.optim.Adam``.
+All iterations at full size, float32, one term after another by autograd, hooks on the batch norms, torch's Adam.
 """
 from __future__ import annotations
 

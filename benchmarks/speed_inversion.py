@@ -1,7 +1,7 @@
 """An iteration of SegInversion against its floor, and a whole synthesis against the published way.
 
-The floor is forward and backward to the input of the frozen network on the same batch: as mmseg runs it, and in channels
-last. Ours is a whole call of SegInversion of some iterations at full size, its start and end included. ``plain`` is the
+The floor is forward and backward to the input of the frozen network on the same batch: as mmseg runs it, and in
+channels last. Ours is what each further iteration of a call of SegInversion takes at full size. ``plain`` is the
 published way in plain PyTorch (plain_inversion.py).
 """
 from __future__ import annotations
@@ -85,7 +85,7 @@ def floor(model, images, iterations):
     return passes
 
 
-def iteration(name, config, side, batch, iterations, rounds, device):
+def iteration(config, side, batch, iterations, rounds, device):
     """Seconds of one iteration each way."""
     model = network(config, side, device)
     images = torch.randn(batch, 3, side, side, device=device)
@@ -108,9 +108,10 @@ def iteration(name, config, side, batch, iterations, rounds, device):
 def synthesis(side, stages, batch, rounds, config, device):
     """Seconds of an image each way."""
     model = network(config, side, device)
-    timed = interleaved(dict(published=plainly(model, side, PUBLISHED_BATCH, PUBLISHED // SHARE, device),
-                             ours=ours(model, side, batch, [(scale, number // 10) for scale, number in stages], device)),
-                        rounds, warmup=1, device=device)
+    tenth = [(scale, number // 10) for scale, number in stages]
+    variants = dict(published=plainly(model, side, PUBLISHED_BATCH, PUBLISHED // SHARE, device),
+                    ours=ours(model, side, batch, tenth, device))
+    timed = interleaved(variants, rounds, warmup=1, device=device)
     shares = dict(published=SHARE / PUBLISHED_BATCH, ours=10 / batch)
     timed.seconds = {kind: [shares[kind] * seconds for seconds in held] for kind, held in timed.seconds.items()}
     return timed
@@ -120,7 +121,7 @@ def measure(device, out):
     rows, per_iteration, per_image = [], {}, {}
     networks = ON_GPU if device.startswith('cuda') else ON_CPU
     for name, (config, side, batch, iterations, rounds) in networks.items():
-        timed = iteration(name, config, side, batch, iterations, rounds, device)
+        timed = iteration(config, side, batch, iterations, rounds, device)
         what = f'{name}, {batch} x {side} px'
         rows += [
             row(f'{what}: iteration / floor', timed.ratio('ours', 'floor'), at_most=1.15),

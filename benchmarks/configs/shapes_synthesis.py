@@ -1,5 +1,5 @@
-# Ways to synthesise 48 fakes a step, compared by the student that they teach: the published schedule, stages from coarse
-# to fine, fewer iterations of these, and half precision. All have the weights that were chosen for the stages.
+# Ways to synthesise 48 fakes a step, compared by the student that they teach: the published schedule, stages from
+# coarse to fine, fewer iterations of these, and half precision. All have the weights that were chosen for the stages.
 _base_ = ['shapes.py']
 replay = dict(num_images=48)
 

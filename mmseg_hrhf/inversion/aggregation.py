@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import Sequence, Union
+from typing import Iterator, Sequence, Union
 
 import numpy as np
 import torch
@@ -10,8 +10,9 @@ from mmseg.registry import TASK_UTILS
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Scores that are pooled in one go, unless an image has more.
-_CHUNK = 2**18
+# Scores that are pooled in one go, unless a map has more: what caches hold, or what keeps a GPU busy.
+_CHUNK = {'cpu': 2**18}
+_CHUNK_OF_ACCELERATORS = 2**24
 
 
 def scale_aware_aggregation(logits: Tensor, r: Tensor) -> Tensor:
@@ -27,15 +28,16 @@ def scale_aware_aggregation(logits: Tensor, r: Tensor) -> Tensor:
 
 
 class _LogMeanExp(torch.autograd.Function):
-    """``(1/r) log mean exp(r s)`` over the last dimension. Beside the scores, only some images' are held at a time."""
+    """``(1/r) log mean exp(r s)`` over the last dimension. Beside the scores, only some maps are held at a time."""
 
     @staticmethod
     def forward(ctx, scores: Tensor, r: Tensor) -> Tensor:
-        parts = zip(*_some_images(scores, r))
-        # Reductions and broadcasts over pixels are several times as fast where these lie side by side.
-        pooled = torch.cat([(s.contiguous() * q).logsumexp(-1, keepdim=True) for s, q in parts])
+        pooled = torch.empty_like(r)
+        for part in _parts(scores):
+            # Reductions and broadcasts over pixels are several times as fast where these lie side by side.
+            pooled[part] = (scores[part].contiguous() * r[part]).logsumexp(-1, keepdim=True)
         ctx.save_for_backward(scores, r, pooled)
-        return (pooled - math.log(scores.shape[-1])).div_(r).squeeze(-1)
+        return ((pooled - math.log(scores.shape[-1])) / r).squeeze(-1)
 
     @staticmethod
     @once_differentiable
@@ -43,16 +45,20 @@ class _LogMeanExp(torch.autograd.Function):
         # The derivative by a score is its share in the sum: softmax(r s).
         scores, r, pooled = ctx.saved_tensors
         result = torch.empty_like(scores, memory_format=torch.contiguous_format)
-        for out, *parts in zip(*_some_images(result, scores, r, pooled, grad[..., None])):
-            s, q, log_sum, g = parts
-            torch.mul(s.contiguous(), q, out=out).sub_(log_sum).exp_().mul_(g)
+        for part in _parts(scores):
+            shares = torch.mul(scores[part].contiguous(), r[part], out=result[part])
+            shares.sub_(pooled[part]).exp_().mul_(grad[..., None][part])
         return result, None
 
 
-def _some_images(*tensors: Tensor) -> list[tuple[Tensor, ...]]:
-    """Each tensor in parts of as many images as one goes through at once."""
-    images = max(1, _CHUNK // max(1, tensors[0][0].numel()))
-    return [tensor.split(images) for tensor in tensors]
+def _parts(scores: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Images and classes of (N, K, P) scores, as many as one goes through at once."""
+    images, classes, pixels = scores.shape
+    maps = max(1, _CHUNK.get(scores.device.type, _CHUNK_OF_ACCELERATORS) // pixels)
+    step = max(1, maps // classes)
+    for image in range(0, images, step):
+        for k in range(0, classes, min(maps, classes)):
+            yield slice(image, image + step), slice(k, k + min(maps, classes))
 
 
 class _Aggregation:

@@ -157,3 +157,19 @@ def test_r_must_be_positive(r):
     with pytest.raises(ValueError, match=r'aggregation\.r=.* positive numbers.*AverageAggregation') as error:
         ScaleAwareAggregation(r=r)
     assert repr(r) in str(error.value)
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('shape', [(5, 3, 20, 30), (2, 7, 20, 30), (3, 2, 40, 50)], ids=['images', 'maps', 'one map'])
+def test_pooled_in_parts_as_at_once(shape, memory_format, monkeypatch):
+    # At most 1300 scores at once: two maps of 600 pixels, one of 2000.
+    monkeypatch.setattr('mmseg_hrhf.inversion.aggregation._CHUNK', {'cpu': 1300})
+    generator = torch.Generator().manual_seed(1)
+    scores = torch.randn(shape, generator=generator, dtype=torch.float64).contiguous(memory_format=memory_format)
+    r, weights = (torch.rand(shape[:2], generator=generator, dtype=torch.float64) + 0.5 for _ in range(2))
+    scores.requires_grad_(True)
+    pooled = scale_aware_aggregation(scores, r)
+    plain = (scores.flatten(2) * r[..., None]).exp().mean(-1).log() / r
+    torch.testing.assert_close(pooled, plain)
+    gradient, expected = (torch.autograd.grad((found * weights).sum(), scores)[0] for found in (pooled, plain))
+    torch.testing.assert_close(gradient, expected)
