@@ -1,0 +1,31 @@
+# SegInversion's open choices, one at a time, on the classes of Shapes' step 0 alone: disc and square, then triangle, judged
+# on images of the training list that are held back (benchmarks/hold_back.py writes LISTS).
+_base_ = ['shapes.py']
+lists = '{{$LISTS:work_dirs/shapes_lists}}'
+scenario = dict(_delete_=True, steps=[['disc', 'square'], ['triangle']], setting='overlapped')
+train_dataloader = dict(dataset=dict(ann_file=lists + '/kept.txt'))
+test_dataloader = dict(dataset=dict(ann_file=lists + '/held_back.txt'))
+
+
+def _hrhf(num_images=None, **inversion):
+    replay = dict(inversion=inversion)
+    if num_images:
+        replay['num_images'] = num_images
+    return dict(method=dict(_delete_=True, type='HRHF'), replay=replay)
+
+
+comparison = dict(
+    systems={
+        'TV weight 1': _hrhf(tv_weight=1.0),
+        'TV weight 20': _hrhf(tv_weight=20.0),
+        'feature weight 1': _hrhf(feature_weight=1.0),
+        'feature weight 12': _hrhf(feature_weight=12.0),
+        'half the iterations': _hrhf(stages=[(0.5, 50), (1.0, 30)]),
+        'twice the iterations': _hrhf(stages=[(0.5, 200), (1.0, 120)]),
+        'full size only': _hrhf(stages=[(1.0, 85)]),
+        'one class an image': _hrhf(classes_per_image=(1, )),
+        'two classes an image': _hrhf(classes_per_image=(2, )),
+        'without background': _hrhf(with_background=False),
+        '48 fakes': _hrhf(num_images=48),
+        '192 fakes': _hrhf(num_images=192),
+    })
