@@ -16,7 +16,6 @@ from pathlib import Path
 import torch
 from in_memory import in_memory_config
 from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
@@ -49,6 +48,10 @@ class Floor:
                         align_corners=head.align_corners)
         self._step(head.loss_decode(logits, labels, ignore_index=255), inputs)
 
+    def variants(self, inputs, data_samples):
+        """What is timed on a batch, by name."""
+        return dict(floor=lambda: self.run(inputs, data_samples), mmseg=lambda: self.run_mmseg(inputs, data_samples))
+
     def run_mmseg(self, inputs, data_samples):
         losses = self.student.loss(inputs, data_samples)
         self._step(sum(value for name, value in losses.items() if 'loss' in name), inputs)
@@ -66,26 +69,25 @@ class Floor:
         self.optimizer.step()
 
 
-@HOOKS.register_module()
 class InterleaveHook(Hook):
     """Times what the loop does between two of its calls, and runs and times the floor in each call."""
     priority = 'LOWEST'
 
-    def __init__(self, rounds: int, device: str) -> None:
-        self.wanted, self.rounds, self.floor, self.began = rounds, Rounds(device, own_time=True), None, None
+    def __init__(self, rounds: int, device: str, kind: type) -> None:
+        self.wanted, self.rounds, self.kind = rounds, Rounds(device, own_time=True), kind
+        self.floor, self.began = None, None
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
         ended, rounds = self.rounds.now(), self.rounds
         if self.floor is None:
-            self.floor = Floor(runner)
-        batch = self.floor.batch(data_batch)
+            self.floor = self.kind(runner)
         number = runner.iter - WARMUP
         if number >= 0:
             rounds.seconds['ours'].append(ended - self.began)
-        order = [('floor', self.floor.run), ('mmseg', self.floor.run_mmseg)]
+        order = list(self.floor.variants(**self.floor.batch(data_batch)).items())
         for name, run in order if number % 2 else order[::-1]:
             began = rounds.now()
-            run(**batch)
+            run()
             if number >= 0:
                 rounds.seconds[name].append(rounds.now() - began)
         if number + 1 >= self.wanted:
@@ -97,17 +99,16 @@ class Enough(Exception):
     """Ends a training that was only there to be timed."""
 
 
-def build(network, method, out, hook=None):
+def build(network, method, out):
     cfg = in_memory_config(network, method, out)
     cfg.log_level = 'ERROR'
-    if hook:
-        cfg.custom_hooks = [*cfg.custom_hooks, hook]
     return Runner.from_cfg(cfg)
 
 
-def iteration(network, method, device, out):
-    """Rounds of ``ours``, ``floor`` and ``mmseg``."""
-    runner = build(network, method, out, dict(type='InterleaveHook', rounds=ROUNDS[network], device=device))
+def iteration(network, method, device, out, kind=Floor):
+    """Rounds of ``ours`` and of what ``kind`` puts beside it."""
+    runner = build(network, method, out)
+    runner.register_hook(InterleaveHook(ROUNDS[network], device, kind))
     try:
         runner.train()
     except Enough as enough:
@@ -189,3 +190,23 @@ def measure(device, out):
                 rows.append(row(f'peak memory / (student alone + teacher weights), {method}, {network}',
                                 held['ours'] / (held['student'] + held['teacher']), at_most=1.15))
     return dict(rows=rows, times=times)
+
+
+def draw(figures, path):
+    """Seconds of an iteration beside its floor, for each network and system."""
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    times = figures['times']
+    figure, axis = plt.subplots(figsize=(7, 2.8))
+    for offset, name, colour in ((-0.2, 'floor', '#9a9a9a'), (0.2, 'ours', '#2678b2')):
+        bars = axis.bar([i + offset for i in range(len(times))], [1e3 * held[name] for held in times.values()], 0.38,
+                        label=name, color=colour)
+        axis.bar_label(bars, fmt='%.0f', fontsize=8)
+    axis.set_xticks(range(len(times)), [name.replace(', ', '\n') for name in times], fontsize=8)
+    axis.set_ylabel('ms of an iteration')
+    axis.margins(y=0.12)
+    axis.legend(frameon=False)
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -49,7 +49,7 @@ def read_mask(path: str, backend_args: Optional[dict] = None) -> tuple[np.ndarra
     """
     try:
         # Most masks lie on a local disk, where a plain read is far cheaper than mmengine's backend look-up.
-        data = read_bytes(path, backend_args=backend_args) if backend_args else Path(path).read_bytes()
+        data = read_bytes(path, backend_args=backend_args) if backend_args else _local_bytes(path)
     except OSError as error:
         raise ValueError(f'Mask {path!r} cannot be read: {error.strerror or error}.') from error
     try:
@@ -65,14 +65,22 @@ def read_mask(path: str, backend_args: Optional[dict] = None) -> tuple[np.ndarra
     if mode not in _MASK_MODES:
         raise ValueError(f'Mask {path!r} has mode {mode!r}; a mask must be one 8-bit channel of labels (grey or '
                          'palette). Convert colour masks to label masks first: tools/convert_colour_masks.py.')
-    return np.asarray(histogram[:256], dtype=np.int64) > 0, size
+    return np.array(histogram[:256], dtype=bool), size
 
 
-def _read_pair(mask: str, image: Optional[str], backend_args: Optional[dict]) -> np.ndarray:
-    labels, size = read_mask(mask, backend_args)
-    if image is not None:
-        check_image(image, mask, size)
-    return labels
+def _local_bytes(path: str) -> bytes:
+    with open(path, 'rb') as file:
+        return file.read()
+
+
+def _read_pairs(pairs: Sequence[tuple[str, Optional[str]]], backend_args: Optional[dict]) -> np.ndarray:
+    """(N, 256) labels of masks; the image that goes with each is checked."""
+    rows = np.zeros((len(pairs), 256), dtype=bool)
+    for row, (mask, image) in zip(rows, pairs):
+        row[:], size = read_mask(mask, backend_args)
+        if image is not None:
+            check_image(image, mask, size)
+    return rows
 
 
 def fingerprint(paths: Sequence[str]) -> str:
@@ -105,13 +113,14 @@ def scan(paths: Sequence[str],
             is missing, truncated or not of its mask's size.
     """
     presence = np.zeros((len(paths), 256), dtype=bool)
-    with _workers(len(paths), num_workers or os.cpu_count() or 1) as pool:
-        read = partial(_read_pair, backend_args=backend_args)
-        rows = pool.map(read, paths, images or [None] * len(paths), chunksize=_CHUNK)
-        bar = tqdm(rows, desc='class index', total=len(paths), unit='mask', mininterval=0.5)
-        for i, row in enumerate(bar):
-            _check_labels(row[None], known_labels, paths[i:i + 1])
-            presence[i] = row
+    pairs = list(zip(paths, images or [None] * len(paths)))
+    chunks = [slice(start, start + _CHUNK) for start in range(0, len(paths), _CHUNK)]
+    with _workers(len(paths), num_workers or os.cpu_count() or 1) as pool, \
+            tqdm(desc='class index', total=len(paths), unit='mask', mininterval=0.5) as bar:
+        found = pool.map(partial(_read_pairs, backend_args=backend_args), [pairs[chunk] for chunk in chunks])
+        for chunk, rows in zip(chunks, found):
+            presence[chunk] = _check_labels(rows, known_labels, paths[chunk])
+            bar.update(len(rows))
     return presence
 
 

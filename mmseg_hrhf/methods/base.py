@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..checkpoint import load_checkpoint
 from ..options import check_choice
 from .classifier_growth import CLASSIFIER_STARTS, grow_classifier
-from .fused_pass import small_logits
+from .fused_pass import fuses, inherits, small_logits
 from .logits import captured_logits, predicted_logits
 
 
@@ -107,6 +107,14 @@ class IncrementalSegmentor(BaseModel):
         with captured_logits(self.student, data_samples[0].gt_sem_seg.shape) as captured:
             losses = self.student.loss(inputs, data_samples)
         return losses, captured[0]
+
+    def fuses_losses(self, stand_in: Optional[type] = None) -> bool:
+        """Whether losses can be had from :func:`~.fused_pass.fused_pass` instead of full logits of both networks.
+
+        Args:
+            stand_in: see :func:`~.fused_pass.fuses`.
+        """
+        return inherits(self, IncrementalSegmentor, 'student_loss', 'teacher_logits') and fuses(self.student, stand_in)
 
     def method_state(self) -> dict:
         """What the next step needs beside the weights, as plain data and tensors; the checkpoint keeps it."""

@@ -19,14 +19,18 @@ from .relabelling import stacked_labels, with_labels
 _EPS = torch.finfo(torch.float32).eps
 
 
-def fuses(segmentor: nn.Module) -> bool:
+def fuses(segmentor: nn.Module, stand_in: Optional[type] = None) -> bool:
     """Whether :func:`fused_pass` computes what the segmentor's own ``loss`` would.
 
     It does where segmentor and decode head are mmseg's ordinary ones (logits up-sampled to the labels' size, no pixel
     sampler) and the loss is plain cross-entropy.
+
+    Args:
+        stand_in: class of :class:`HeadLoss` whose rule the options of :func:`fused_pass` express; None: no other loss
+            stands in for the heads' own.
     """
-    return _inherits(segmentor, EncoderDecoder, 'loss', 'encode_decode', 'extract_feat') and _is_plain(
-        segmentor.decode_head)
+    return inherits(segmentor, EncoderDecoder, 'loss', 'encode_decode', '_decode_head_forward_train',
+                    '_auxiliary_head_forward_train') and _is_plain(segmentor.decode_head, stand_in)
 
 
 def small_logits(segmentor: nn.Module, inputs: Tensor) -> Tensor:
@@ -41,7 +45,8 @@ def fused_pass(student: nn.Module,
                relabel: Optional[Callable[[Tensor, Tensor], Tensor]] = None,
                distil: bool = False,
                num_merged: int = 0,
-               weigh: Optional[Callable[[Tensor, Tensor], Tensor]] = None) -> tuple[dict, FusedTerms, Tensor]:
+               weigh: Optional[Callable[[Tensor, Tensor], Tensor]] = None,
+               stand_in: Optional[type] = None) -> tuple[dict, FusedTerms, Tensor]:
     """Losses of a student that :func:`fuses`, on all its heads.
 
     Args:
@@ -49,6 +54,7 @@ def fused_pass(student: nn.Module,
         relabel, distil, num_merged: see :func:`~mmseg_hrhf.losses.fused.fused_losses`; distillation is the main
             head's alone.
         weigh: from (N, H, W) labels and what ``relabel`` made of them to (N,) weights of the images' cross-entropy.
+        stand_in: see :func:`fuses`.
     Returns:
         What the student's own ``loss`` returns, the terms of the main head, and its (N, C, h, w) logits.
     """
@@ -67,7 +73,7 @@ def fused_pass(student: nn.Module,
         def loss(*outputs_and_samples) -> dict:
             *outputs, samples = outputs_and_samples
             main, _, weight = found[0]  # mmseg computes the decode head's loss first
-            if not _is_plain(head):
+            if not _is_plain(head, stand_in):
                 return own(*outputs, with_labels(samples, main.labels))
             terms = fused_losses(outputs[0], main.labels, num_merged=num_merged, align_corners=head.align_corners,
                                  ignore_index=head.ignore_index)
@@ -99,9 +105,11 @@ def _auxiliary_heads(segmentor: nn.Module) -> list[nn.Module]:
     return [] if heads is None else list(heads) if isinstance(heads, nn.ModuleList) else [heads]
 
 
-def _is_plain(head: nn.Module) -> bool:
+def _is_plain(head: nn.Module, stand_in: Optional[type]) -> bool:
     """Whether a head's loss is the mean cross-entropy of its logits, up-sampled to the size of the labels."""
-    if not _inherits(head, BaseDecodeHead, 'loss', 'loss_by_feat', 'predict', 'predict_by_feat'):
+    if not inherits(head, BaseDecodeHead, 'loss', 'loss_by_feat', 'predict', 'predict_by_feat'):
+        return False
+    if isinstance(head.loss_decode, HeadLoss) and type(head.loss_decode) is not stand_in:
         return False
     loss = _plain_loss(head)
     return (has_plain_logits(head) and head.sampler is None and head.out_channels == head.num_classes
@@ -113,7 +121,7 @@ def _plain_loss(head: nn.Module) -> nn.Module:
     return head.loss_decode.inner if isinstance(head.loss_decode, HeadLoss) else head.loss_decode
 
 
-def _inherits(module: nn.Module, base: type, *methods: str) -> bool:
-    """Whether a module runs these methods of a class of mmseg, neither overridden nor patched."""
+def inherits(module: nn.Module, base: type, *methods: str) -> bool:
+    """Whether a module runs these methods of a class as they are, neither overridden nor patched."""
     return isinstance(module, base) and all(
         getattr(type(module), name) is getattr(base, name) and name not in vars(module) for name in methods)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ..losses import distillation_loss, merge_labels
 from .base import IncrementalSegmentor
-from .fused_pass import fused_pass, fuses
+from .fused_pass import fused_pass
 from .loss_weight import check_weight
 from .relabelling import stacked_labels, with_labels
 
@@ -29,7 +29,7 @@ class HRHF(IncrementalSegmentor):
         self.kd_weight = check_weight('kd_weight', kd_weight)
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
-        if fuses(self.student):
+        if self.fuses_losses():
             losses, terms, _ = fused_pass(self.student, inputs, data_samples, self.small_teacher_logits(inputs),
                                           relabel=merge_labels, distil=self.kd_weight > 0)
             distillation = terms.distillation.sum() / terms.labels.numel()

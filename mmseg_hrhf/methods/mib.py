@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..losses import distillation_loss, merge_old_classes, merge_old_labels
 from .base import IncrementalSegmentor
-from .fused_pass import fused_pass, fuses
+from .fused_pass import fused_pass
 from .head_losses import HeadLoss, replace_losses
 from .loss_weight import check_weight
 
@@ -36,9 +36,9 @@ class MiB(IncrementalSegmentor):
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
         num_old = self.teacher.num_classes
-        if fuses(self.student):
+        if self.fuses_losses(UnbiasedLoss):
             losses, terms, _ = fused_pass(self.student, inputs, data_samples, self.small_teacher_logits(inputs),
-                                          distil=True, num_merged=num_old)
+                                          distil=True, num_merged=num_old, stand_in=UnbiasedLoss)
             distillation = terms.distillation.sum() / terms.labels.numel()
         else:
             teacher_logits = self.teacher_logits(inputs)

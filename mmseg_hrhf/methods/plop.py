@@ -13,7 +13,7 @@ from ..losses.pod import fold_new_logits, pod_distance
 from ..losses.pseudo_labels import entropy_histogram, median_thresholds, pseudo_labels, sure_share
 from ..losses.upsampling import pool_upsampled
 from .base import IncrementalSegmentor
-from .fused_pass import fused_pass, fuses
+from .fused_pass import fused_pass
 from .head_losses import HeadLoss, replace_losses
 from .loss_weight import check_weight
 from .relabelling import stacked_labels, with_labels
@@ -62,13 +62,13 @@ class PLOP(IncrementalSegmentor):
         self.thresholds = median_thresholds(histogram.cpu(), self.min_threshold)
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
-        fused = fuses(self.student)
+        fused = self.fuses_losses(ImageWeightedLoss)
         with captured_stages(self.teacher) as old_stages:
             old = self.small_teacher_logits(inputs) if fused else self.teacher_logits(inputs)
         with captured_stages(self.student) as new_stages:
             if fused:
                 losses, _, new = fused_pass(self.student, inputs, data_samples, old, self._relabel,
-                                            weigh=self._weigh)
+                                            weigh=self._weigh, stand_in=ImageWeightedLoss)
             else:
                 raw = stacked_labels(data_samples)
                 labels = self._relabel(raw, old)

@@ -3,8 +3,10 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
-from mmseg_hrhf.methods import hrhf, mib, plop
+from mmseg_hrhf.methods import HRHF, IncrementalSegmentor
 from mmseg_hrhf.methods.fused_pass import fuses
+from mmseg_hrhf.methods.mib import UnbiasedLoss
+from mmseg_hrhf.methods.plop import ImageWeightedLoss
 
 
 def losses_of(build_system, make_batch, monkeypatch, system, fused, head=None, **options):
@@ -12,9 +14,8 @@ def losses_of(build_system, make_batch, monkeypatch, system, fused, head=None, *
     model = build_system(system, head=head, **options).double().train()
     model.thresholds = torch.tensor([.9, .5, .5])
     inputs, samples = make_batch([0, 0, 3, 4, 255], number=3)
-    assert fuses(model.student)
-    for module in (hrhf, mib, plop):
-        monkeypatch.setattr(module, 'fuses', lambda student: fused)
+    assert model.fuses_losses(dict(MiB=UnbiasedLoss, PLOP=ImageWeightedLoss).get(system))
+    monkeypatch.setattr(IncrementalSegmentor, 'fuses_losses', lambda self, stand_in=None: fused)
     losses = model.loss(inputs.double(), samples)
     sum(value for name, value in losses.items() if 'loss' in name).backward()
     return losses, {name: weight.grad for name, weight in model.student.named_parameters()}
@@ -80,3 +81,20 @@ def test_teacher_s_logits_can_be_kept_for_backward(build_system, make_batch):
     _, student = model.student_loss(inputs, samples)
     torch.nn.functional.mse_loss(student[:, :3], teacher).backward()
     assert not teacher.is_inference() and not teacher.requires_grad
+
+
+def test_what_a_subclass_overrides_is_not_passed_over(build_system):
+    class Sharpened(HRHF):
+
+        def teacher_logits(self, inputs):
+            return 2 * super().teacher_logits(inputs)
+
+    model = build_system('HRHF')
+    assert model.fuses_losses()
+    model.__class__ = Sharpened
+    assert not model.fuses_losses()
+
+
+def test_a_loss_of_another_method_is_not_passed_over(build_system):
+    student = build_system('MiB').student
+    assert fuses(student, UnbiasedLoss) and not fuses(student) and not fuses(student, ImageWeightedLoss)

@@ -1,0 +1,196 @@
+"""What data cost: a batch of real and fake images against one of plain mmseg, and the class index against decoding.
+
+Images are generated at VOC's size, 500 x 375 (JPEG), fakes at 512 x 512 (PNG, as the buffer writes them), and go
+through the training pipeline of configs/_base_/datasets/voc.py. Masks are VOC's own where HRHF_SHARED (or ../shared)
+has data/voc_train_aug_masks.tar, else generated. Seconds are those that the processes ran, workers included.
+"""
+from __future__ import annotations
+
+import os
+import resource
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler, worker_init_fn
+from mmengine.registry import FUNCTIONS, init_default_scope
+from mmengine.structures import PixelData
+from mmseg.registry import DATASETS, MODELS
+from PIL import Image
+from timing import Rounds, interleaved, row
+from torch.utils.data import DataLoader
+
+from mmseg_hrhf.datasets.class_index import scan
+from mmseg_hrhf.replay.buffer import FakeImageBuffer
+from mmseg_hrhf.replay.sampler import RealFakeSampler
+
+REPO = Path(__file__).parents[1]
+NUMBER, BATCH, WARMUP, ITERATIONS = 96, 12, 3, 9
+LABELS = [*range(21), 255]
+
+
+def smooth(rng, width, height):
+    """Structure at several scales and some grain, as a photograph has."""
+    total = np.zeros((height, width, 3), np.float32)
+    for cells, weight in ((4, 60), (16, 40), (64, 20)):
+        coarse = rng.normal(0, weight, (cells, cells, 3)).astype(np.float32)
+        total += np.stack([np.asarray(Image.fromarray(coarse[..., c]).resize((width, height), Image.BICUBIC))
+                           for c in range(3)], -1)
+    return np.clip(128 + total + rng.normal(0, 4, total.shape), 0, 255).astype(np.uint8)
+
+
+def ellipses(rng, width, height, labels):
+    rows, columns = np.mgrid[:height, :width]
+    mask = np.zeros((height, width), np.uint8)
+    for label in labels:
+        y, x, a, b = rng.uniform(0.2, 0.8), rng.uniform(0.2, 0.8), rng.uniform(0.1, 0.3), rng.uniform(0.1, 0.3)
+        distance = ((rows / height - y) / a)**2 + ((columns / width - x) / b)**2
+        mask[distance < 1.1] = 255
+        mask[distance < 1] = label
+    return mask
+
+
+def generate(root):
+    """A VOC 2012 of ``NUMBER`` images and a buffer of as many fakes. Returns the two folders."""
+    devkit, fakes = root / 'VOC2012', root / 'fakes'
+    if (fakes / 'manifest.jsonl').exists():
+        return devkit, fakes
+    for folder in ('JPEGImages', 'SegmentationClassAug', 'ImageSets/Segmentation'):
+        (devkit / folder).mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    for i in range(NUMBER):
+        Image.fromarray(smooth(rng, 500, 375)).save(devkit / f'JPEGImages/{i:06d}.jpg', quality=92)
+        mask = Image.fromarray(ellipses(rng, 500, 375, rng.integers(16, 21, 2)))
+        mask.save(devkit / f'SegmentationClassAug/{i:06d}.png')
+    (devkit / 'ImageSets/Segmentation/train_aug.txt').write_text(''.join(f'{i:06d}\n' for i in range(NUMBER)))
+    buffer = FakeImageBuffer(fakes, NUMBER)
+    buffer.open(dict(teacher='none'), (512, 512))
+    buffer.add_batch(0, np.stack([smooth(rng, 512, 512) for _ in range(NUMBER)]), [dict(classes=[1])] * NUMBER)
+    buffer.close()
+    return devkit, fakes
+
+
+def datasets(root):
+    """Plain mmseg's dataset and ours."""
+    devkit, fakes = generate(root)
+    cfg = Config.fromfile(REPO / 'configs/_base_/datasets/voc.py').train_dataloader.dataset.to_dict()
+    cfg['data_root'] = str(devkit)
+    real = dict(type='IncrementalDataset', dataset=cfg, scenario=dict(task='15-5', setting='overlapped'), step=1,
+                cache_dir=str(root / 'index'))
+    return DATASETS.build(cfg), DATASETS.build(dict(type='RealFakeDataset', real=real, fake_folder=str(fakes),
+                                                    num_fake=NUMBER))
+
+
+def loaders(root, workers):
+    """Endless loaders of plain mmseg and of ours."""
+    plain, mixed = datasets(root)
+    common = dict(batch_size=BATCH, num_workers=workers, collate_fn=FUNCTIONS.get('pseudo_collate'),
+                  persistent_workers=workers > 0)
+    if workers:
+        common['worker_init_fn'] = limited
+    return dict(plain=DataLoader(plain, sampler=InfiniteSampler(plain, seed=0), **common),
+                ours=DataLoader(mixed, sampler=RealFakeSampler(mixed, BATCH, '1:1', infinite=True, seed=0), **common))
+
+
+def limited(worker):
+    """As mmengine seeds a worker, in one thread."""
+    worker_init_fn(worker, num_workers=1, rank=0, seed=0)
+    torch.set_num_threads(1)
+
+
+def waiting(root, device):
+    """Share of the time of an iteration in which it does not wait for data, of each loader with one worker.
+
+    An iteration is forward and backward of DeepLabV3 on MobileNetV2, and the teacher's forward; on a CPU on every
+    fourth row and column, which is as hard on the loader as a machine of sixteen times the speed.
+    """
+    step = 1 if torch.device(device).type == 'cuda' else 4
+    cfg = Config.fromfile(REPO / 'configs/_base_/models/deeplabv3_mobilenet-v2.py').model
+    cfg.data_preprocessor.size, cfg.backbone.init_cfg = (512, 512), None  # the pipeline's crops
+    model = MODELS.build(cfg).to(device).train()
+    waited, worked = Rounds(device), Rounds(device)
+    for name, loader in loaders(root, workers=1).items():
+        iterator = iter(loader)
+        for _ in range(WARMUP + ITERATIONS):
+            with waited.time(name):
+                batch = next(iterator)
+            with worked.time(name):
+                data = model.data_preprocessor(batch, True)
+                data['inputs'] = data['inputs'][..., ::step, ::step]
+                for sample in data['data_samples']:
+                    sample.gt_sem_seg = PixelData(data=sample.gt_sem_seg.data[..., ::step, ::step])
+                sum(value for key, value in model.loss(**data).items() if 'loss' in key).backward()
+                with torch.no_grad():
+                    model.extract_feat(data['inputs'])
+    spent = {name: [sum(rounds.seconds[name][WARMUP:]) for rounds in (worked, waited)] for name in worked.seconds}
+    return {name: work / (work + wait) for name, (work, wait) in spent.items()}
+
+
+def processor_seconds():
+    """Of this process and of those that it waited for."""
+    return sum(usage.ru_utime + usage.ru_stime
+               for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
+
+
+def masks(root):
+    """Paths of VOC's masks, or of generated ones, and what they are."""
+    shared = Path(os.environ.get('HRHF_SHARED', REPO.parent / 'shared')) / 'data/voc_train_aug_masks.tar'
+    folder = root / ('voc_masks' if shared.exists() else 'masks')
+    if not folder.exists():
+        if shared.exists():
+            with tarfile.open(shared) as archive:
+                archive.extractall(folder, filter='data')
+        else:
+            folder.mkdir(parents=True)
+            rng = np.random.default_rng(0)
+            for i in range(500):
+                Image.fromarray(ellipses(rng, 500, 375, rng.integers(1, 21, 2))).save(folder / f'{i:06d}.png')
+    paths = sorted(map(str, folder.rglob('*.png')))
+    return (paths[:10582], "VOC's masks") if shared.exists() else (paths * 6, 'generated masks')
+
+
+def decode(paths):
+    for path in paths:
+        with Image.open(path) as image:
+            np.asarray(image)
+
+
+def class_index(root):
+    """Rounds of processor seconds and of seconds on the wall."""
+    paths, what = masks(root)
+    own, wall = Rounds(), Rounds()
+    for _ in range(3):
+        for name, work in (('decode', lambda: decode(paths)), ('scan', lambda: scan(paths, LABELS))):
+            began, began_on_wall = processor_seconds(), time.perf_counter()
+            work()
+            own.seconds[name].append(processor_seconds() - began)
+            wall.seconds[name].append(time.perf_counter() - began_on_wall)
+    return own, wall, f'{len(paths)} of {what}'
+
+
+def measure(device, out):
+    init_default_scope('mmseg')
+    torch.set_num_threads(1)
+    root = out.absolute() / 'data'
+    iterators = {name: iter(loader) for name, loader in loaders(root, workers=0).items()}
+    batches = interleaved({name: lambda name=name: next(iterators[name]) for name in iterators}, rounds=15,
+                          own_time=True)
+    working = waiting(root, device)
+    own, wall, what = class_index(root)
+    cores = os.cpu_count()
+    return dict(
+        rows=[
+            row(f'a batch of {BATCH}: plain mmseg / ours (plain: {1e3 * batches.median("plain"):.0f} ms)',
+                batches.ratio('plain', 'ours'), at_least=0.95),
+            row('speed / speed with data from memory, one worker', working['ours'], at_least=0.95),
+            row('the same, plain mmseg', working['plain']),
+            row(f'class index, {what}: processor time / decoding with Pillow ({own.median("decode"):.1f} s)',
+                own.ratio('scan', 'decode'), at_most=1.2),
+            row(f'the same on the wall, {cores} cores: time / (decoding / cores)',
+                wall.ratio('scan', 'decode').value * cores),
+        ],
+        seconds=dict(batch={name: batches.median(name) for name in batches.seconds},
+                     class_index={name: own.median(name) for name in own.seconds}))
