@@ -5,6 +5,7 @@
 import argparse
 import gc
 import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -58,35 +59,49 @@ def resident():
     return int(status['RssAnon'].split()[0]) / 1024
 
 
+def clock(device):
+    """What tells the seconds of a long piece of work: on a CPU those it worked, whatever else the machine did."""
+    return time.process_time if str(device) == 'cpu' else time.perf_counter
+
+
 class MeasuringRunner(IncrementalRunner):
     """Notes memory, open files, threads and living networks after each step."""
     rows = []
 
     def _run_step(self, step):
+        now = clock('cuda' if torch.cuda.is_available() else 'cpu')
+        began = now()
         super()._run_step(step)
+        seconds = now() - began
         gc.collect()
         networks = sum(isinstance(thing, MODELS.get('EncoderDecoder')) for thing in gc.get_objects())
         files, threads = (len(os.listdir(f'/proc/self/{name}')) for name in ('fd', 'task'))
-        self.rows.append((step, resident(), files, threads, networks))
-        print('step %d: %.0f MiB, %d open files, %d threads, %d networks' % self.rows[-1], flush=True)
+        self.rows.append((step, seconds, resident(), files, threads, networks))
+        print('step %d: %.1f s, %.0f MiB, %d open files, %d threads, %d networks' % self.rows[-1], flush=True)
+
+
+def run_steps(folder):
+    """Train all steps. Returns rows: step, seconds, own memory (MiB), open files, threads, networks alive."""
+    init_default_scope('mmseg')
+    folder.mkdir(parents=True, exist_ok=True)
+    root = folder.absolute() / 'data'
+    make_data(root)
+    config = folder / 'config.py'
+    config.write_text(CONFIG.format(repo=REPO.absolute(), root=root, side=SIDE, classes=CLASSES))
+    cfg = Config.fromfile(config)
+    cfg.work_dir = str(folder / 'run')
+    MeasuringRunner(cfg).train()
+    return MeasuringRunner.rows
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--work-dir', type=Path, required=True)
-    args = parser.parse_args()
-    init_default_scope('mmseg')
-    root = args.work_dir.absolute() / 'data'
-    make_data(root)
-    config = args.work_dir / 'config.py'
-    config.write_text(CONFIG.format(repo=REPO.absolute(), root=root, side=SIDE, classes=CLASSES))
-    cfg = Config.fromfile(config)
-    cfg.work_dir = str(args.work_dir / 'run')
-    MeasuringRunner(cfg).train()
+    rows = run_steps(parser.parse_args().work_dir)
     print(f'torch {torch.__version__}')
-    print('| step | own memory (MiB) | open files | threads | networks alive |\n|' + '---|' * 5)
-    for row in MeasuringRunner.rows:
-        print('| %d | %.0f | %d | %d | %d |' % row)
+    print('| step | seconds | own memory (MiB) | open files | threads | networks alive |\n|' + '---|' * 6)
+    for row in rows:
+        print('| %d | %.1f | %.0f | %d | %d | %d |' % row)
 
 
 if __name__ == '__main__':

@@ -1,0 +1,89 @@
+"""What the paper's runs cost, from counted operations: images x iterations x operations of each part."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import init_default_scope
+from mmseg.registry import MODELS
+from torch.utils.flop_counter import FlopCounterMode
+
+from mmseg_hrhf.methods.logits import predicted_logits
+
+REPO = Path(__file__).parents[1]
+# Real images of each step (overlapped rule; MiB's partition), epochs, validation images, steps.
+RUNS = {
+    'VOC 15-1': dict(real=(9568, 487, 299, 491, 500, 548), epochs=30, tested=1449),
+    'ADE20K 100-10': dict(real=(13452, 1130, 1200, 1366, 1550, 1498), epochs=60, tested=2000),
+}
+FEWEST_FAKES, MOST_FAKES = 512, 4096
+# Iterations at full size that a fake costs: as published, and by VOC-animals' stages (in pixels).
+ITERATIONS = {'published': 1000, 'stages': 0.375**2 * 150 + 0.625**2 * 40 + 30}
+# Dense operations a second of one H200 as its maker names them.
+PEAK = {'bf16': 989e12, 'TF32': 494e12}
+GOALS = {'one GPU in an hour': 3600, 'eight GPUs in 15 minutes': 8 * 900}
+
+
+def operations(side=512):
+    """Floating-point operations of DeepLabV3 with ResNet-101 for one image, counted on tensors without data."""
+    init_default_scope('mmseg')
+    cfg = Config.fromfile(REPO / 'configs/_base_/models/deeplabv3_r101-d16.py').model
+    cfg.backbone.init_cfg = None
+    with torch.device('meta'):
+        model = revert_sync_batchnorm(MODELS.build(cfg)).eval().requires_grad_(False)
+        image = torch.randn(1, 3, side, side, requires_grad=True)
+
+    def counted(work):
+        with FlopCounterMode(display=False) as counter:
+            work()
+        return counter.get_total_flops()
+
+    forward = counted(lambda: predicted_logits(model, image))
+    to_input = counted(lambda: predicted_logits(model, image).sum().backward())
+    model.requires_grad_(True)
+    trained = counted(lambda: predicted_logits(model, image.detach()).sum().backward())
+    return dict(forward=forward, inversion=to_input, training=trained)
+
+
+def parts(run, each, iterations):
+    """Operations of each part of a run.
+
+    Args:
+        run: of ``RUNS``.
+        each: see :func:`operations`.
+        iterations: of an image's inversion, at full size.
+    """
+    first, *later = run['real']
+    fakes = sum(min(max(FEWEST_FAKES, number), MOST_FAKES) for number in later)
+    return {
+        'step 0': first * run['epochs'] * each['training'],
+        # As many fakes as real images in each batch; the teacher sees both.
+        'steps from 1 on': 2 * sum(later) * run['epochs'] * (each['training'] + each['forward']),
+        'inversion': fakes * iterations * each['inversion'],
+        'tests': len(run['real']) * run['tested'] * each['forward'],
+    }
+
+
+def extrapolation():
+    """Operations by run, way of synthesis and part; and the share of peak that a goal asks for."""
+    each = operations()
+    runs = {f'{name}, {way}': parts(run, each, iterations) for name, run in RUNS.items()
+            for way, iterations in ITERATIONS.items()}
+    needed = {name: {goal: {kind: sum(held.values()) / seconds / peak for kind, peak in PEAK.items()}
+                     for goal, seconds in GOALS.items()} for name, held in runs.items()}
+    return dict(each=each, runs=runs, needed=needed)
+
+
+def table(figures):
+    """Markdown of what :func:`extrapolation` returns."""
+    names = list(next(iter(figures['runs'].values())))
+    lines = ['| run, synthesis | ' + ' | '.join(f'{name} (10^15)' for name in names) + ' | all | '
+             + ' | '.join(f'{goal}: share of {kind} peak' for goal in GOALS for kind in PEAK) + ' |']
+    lines.append('|' + '---|' * (len(names) + 2 + len(GOALS) * len(PEAK)))
+    for name, held in figures['runs'].items():
+        shares = [figures['needed'][name][goal][kind] for goal in GOALS for kind in PEAK]
+        cells = [f'{value / 1e15:.1f}' for value in (*held.values(), sum(held.values()))]
+        lines.append('| ' + ' | '.join([name, *cells, *(f'{100 * share:.0f} %' for share in shares)]) + ' |')
+    return '\n'.join(lines) + '\n'

@@ -1,0 +1,153 @@
+"""Cost against work: fakes, classes, steps, processes, images of a batch; and what the paper's runs would cost.
+
+Each figure is that of the largest amount of work over that of a smaller one, per unit of work: 1 is linear.
+"""
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import matplotlib
+import torch
+import torch.distributed as dist
+from extrapolation import extrapolation, table
+from memory_over_steps import clock, resident, run_steps
+from peak_memory import peak_bytes
+from speed_inversion import network
+from timing import interleaved, row
+
+from mmseg_hrhf.inversion.aggregation import scale_aware_aggregation
+from mmseg_hrhf.inversion.request import FakeRequest
+from mmseg_hrhf.inversion.seg_inversion import SegInversion
+from mmseg_hrhf.losses.fused import fused_losses
+from mmseg_hrhf.replay import FakeImageBuffer
+from mmseg_hrhf.replay.seg_inversion_hook import fill_buffer
+
+SIDE = 64
+INVERSION = dict(type='SegInversion', size=SIDE, batch_size=16, stages=[(1.0, 4)])
+FAKES, BATCHES, CLASSES, PROCESSES = (16, 32, 64, 128), (4, 8, 16, 32, 64), (21, 51, 101, 151), (1, 2)
+
+
+def of_fakes(device, out):
+    """Seconds (on a CPU those it worked) and own memory (MiB) for each number of fakes, the smallest once before."""
+    model, rows, now = network('fcn_small', SIDE, device), [], clock(device)
+    for number in (FAKES[0], *FAKES):
+        folder = out / f'fakes_{number}_{len(rows)}'
+        began = now()
+        fill_buffer(FakeImageBuffer(folder, number), model, INVERSION, seed=0)
+        rows.append((number, now() - began, resident()))
+    return rows[1:]
+
+
+def of_classes(device):
+    """Peak of tensors' memory, in units of (K, 512, 512) float32 logits, of aggregation and of distillation."""
+    rows = []
+    for number in CLASSES:
+        unit = 4 * number * 512**2
+
+        def aggregate(number=number):
+            scores = torch.randn(1, number, 512, 512, device=device, requires_grad=True)
+            pooled = scale_aware_aggregation(scores, torch.full((1, number), 5.0, device=device))
+            torch.autograd.grad(pooled.sum(), scores)
+
+        def distil(number=number):
+            # At the head's stride of 16; up-sampled to the labels' size within.
+            student = torch.randn(1, number, 32, 32, device=device, requires_grad=True)
+            teacher = torch.randn(1, max(1, number - 10), 32, 32, device=device)
+            labels = torch.zeros(1, 512, 512, dtype=torch.long, device=device)
+            terms = fused_losses(student, labels, teacher, distil=True)
+            torch.autograd.grad((terms.cross_entropy + terms.distillation).sum(), student)
+
+        timed = interleaved(dict(aggregate=aggregate, distil=distil), 3, warmup=1, device=device)
+        rows.append((number, peak_bytes(aggregate, device) / unit, peak_bytes(distil, device) / unit,
+                     timed.median('aggregate'), timed.median('distil')))
+    return rows
+
+
+def of_batches(device):
+    """Seconds of an iteration per image, for each size of a batch."""
+    model = network('fcn_small', SIDE, device)
+
+    def call(number):
+        inversion = SegInversion(SIDE, batch_size=number, stages=[(1.0, 4)])
+        return lambda: inversion(model, FakeRequest(((1, ), ) * number, 0))
+
+    timed = interleaved({str(number): call(number) for number in BATCHES}, 3, warmup=1, device=device)
+    return [(number, timed.median(str(number)) / 4 / number) for number in BATCHES]
+
+
+def of_processes(out):
+    """Seconds that so many processes take for 128 fakes, each with one thread."""
+    rows = []
+    for number in PROCESSES:
+        command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={number}',
+                   __file__, str(out / f'processes_{number}')]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        rows.append((number, float(done.stdout.split('seconds:')[1].split()[0])))
+    return rows
+
+
+def process(folder):
+    """One of several processes that fill a buffer together."""
+    torch.set_num_threads(1)
+    dist.init_process_group('gloo')
+    model = network('fcn_small', SIDE, 'cpu')
+    dist.barrier()
+    began = time.perf_counter()
+    fill_buffer(FakeImageBuffer(folder, 128), model, INVERSION, seed=0)
+    if dist.get_rank() == 0:
+        print('seconds:', time.perf_counter() - began)
+    dist.destroy_process_group()
+
+
+def measure(device, out):
+    work = out / f'scale_{int(time.time())}'
+    work.mkdir(parents=True)
+    costs = extrapolation()
+    fakes, classes, batches = of_fakes(device, work), of_classes(device), of_batches(device)
+    processes, steps = of_processes(work), run_steps(work / 'steps')
+    (out / 'extrapolation.md').write_text(table(costs))
+    (few, few_s, few_mib), (many, many_s, many_mib) = fakes[0], fakes[-1]
+    return dict(
+        rows=[
+            row(f'seconds per fake, {many} / {few}', many_s / many / (few_s / few), at_most=1.1),
+            row(f'own memory, {many} fakes / {few}', many_mib / few_mib, at_most=1.05),
+            row(f'aggregation of {CLASSES[-1]} classes: memory / logits and their gradient', classes[-1][1] / 2,
+                at_most=1.05),
+            row(f'all losses of {CLASSES[-1]} classes: memory / logits at full size', classes[-1][2], at_most=1.05),
+            row(f'aggregation: seconds per class, {CLASSES[-1]} / {CLASSES[0]}',
+                classes[-1][3] / CLASSES[-1] / (classes[0][3] / CLASSES[0]), at_most=1.2),
+            row('seconds of step 10 / step 1', steps[10][1] / steps[1][1], at_most=1.2),
+            row('own memory after step 10 / step 1', steps[10][2] / steps[1][2], at_most=1.05),
+            row('seconds for 128 fakes, 1 process / 2', processes[0][1] / processes[1][1]),
+            row(f'seconds of an iteration per image, batch {BATCHES[-1]} / {BATCHES[0]}',
+                batches[-1][1] / batches[0][1], at_most=1.0),
+        ],
+        fakes=fakes, classes=classes, batches=batches, processes=processes, steps=steps, extrapolation=costs)
+
+
+def draw(figures, path):
+    matplotlib.use('Agg')
+    from matplotlib import pyplot
+    panels = [
+        ('fakes', 'seconds', [1], ['one process']),
+        ('fakes', 'own memory (MiB)', [2], ['one process']),
+        ('classes', 'memory / logits of 512 x 512', [1, 2], ['aggregation', 'all losses']),
+        ('steps', 'seconds', [1], ['10-1']),
+        ('steps', 'own memory (MiB)', [2], ['10-1']),
+        ('batches', 'seconds per image, iteration', [1], ['64 px']),
+    ]
+    figure, axes = pyplot.subplots(2, 3, figsize=(12, 6.5), constrained_layout=True)
+    for axis, (name, label, columns, legends) in zip(axes.flat, panels):
+        for column, legend in zip(columns, legends):
+            axis.plot([held[0] for held in figures[name]], [held[column] for held in figures[name]], 'o-', label=legend)
+        axis.set(xlabel=dict(batches='images of a batch').get(name, name), ylabel=label, ylim=(0, None))
+        axis.legend(frameon=False)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+if __name__ == '__main__':
+    process(Path(sys.argv[1]))
