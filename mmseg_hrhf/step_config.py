@@ -9,6 +9,7 @@ from typing import Optional
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
+from .config_text import TextOnceConfig
 from .head_classes import set_classes
 from .input_size import inversion_batch, training_size
 from .inversion import build_inversion
@@ -105,7 +106,7 @@ def num_fake_images(cfg: Config, step: int, num_real: int) -> int:
 
 def plain_config(cfg: Config) -> Config:
     """The config without what is ours."""
-    plain = Config({key: copy.deepcopy(value) for key, value in cfg._cfg_dict.items() if key not in OWN_KEYS})
+    plain = TextOnceConfig({key: copy.deepcopy(value) for key, value in cfg._cfg_dict.items() if key not in OWN_KEYS})
     imports = plain.get('custom_imports')
     if imports:
         names = imports['imports']

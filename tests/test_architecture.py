@@ -28,6 +28,7 @@ ORDER = [
     'step_schedule',
     'step_train_data',
     'step_evaluation',
+    'config_text',
     'step_config',
     'config_check',
     'plain_step',
