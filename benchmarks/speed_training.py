@@ -9,9 +9,6 @@ On a CPU, in one thread, seconds are the process's own, so that other processes 
 from __future__ import annotations
 
 import copy
-import json
-import tempfile
-from pathlib import Path
 
 import torch
 from in_memory import in_memory_config
@@ -19,6 +16,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmseg.models.utils import resize
 from mmseg.registry import MODELS
+from peak_memory import peak_bytes
 from timing import Rounds, row
 
 from mmseg_hrhf.methods.logits import predicted_logits
@@ -116,28 +114,6 @@ def iteration(network, method, device, out, kind=Floor):
     raise RuntimeError('The training ended before it was timed.')
 
 
-def peak(work, device):
-    """Most bytes that ``work()`` holds at once beyond what was there before."""
-    if torch.device(device).type == 'cuda':
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        work()
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before
-    trace = Path(tempfile.mkdtemp()) / 'trace.json'
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work()
-    profiler.export_chrome_trace(str(trace))
-    events = [event for event in json.loads(trace.read_text())['traceEvents'] if event.get('name') == '[memory]']
-    trace.unlink()
-    held = most = 0
-    for event in sorted(events, key=lambda event: event['ts']):
-        held += event['args']['Bytes']
-        most = max(most, held)
-    return most
-
-
 def memory(network, method, device, out):
     """Bytes: ``student`` alone and ``ours`` at their peaks (weights, momentum and iteration), and ``teacher``."""
     found = {}
@@ -154,13 +130,13 @@ def memory(network, method, device, out):
             weights = sum(t.numel() * t.element_size() for t in floor.student.state_dict().values())
             momentum = sum(t.numel() * t.element_size() for t in floor.student.parameters())
             found['teacher'] = sum(t.numel() * t.element_size() for t in runner.model.teacher.state_dict().values())
-            found['student'] = weights + momentum + peak(lambda: floor.student_alone(**batch), device)
+            found['student'] = weights + momentum + peak_bytes(lambda: floor.student_alone(**batch), device)
             floor.optimizer.zero_grad()
 
             def ours():
                 runner.model.train_step(data_batch, runner.optim_wrapper)
 
-            found['ours'] = weights + momentum + found['teacher'] + peak(ours, device)
+            found['ours'] = weights + momentum + found['teacher'] + peak_bytes(ours, device)
             raise Enough
 
     runner = build(network, method, out)

@@ -20,9 +20,10 @@ _BAND_BYTES_ELSEWHERE = 2**27
 def interpolation_matrix(size_in: int, size_out: int, align_corners: bool, dtype: torch.dtype,
                          device: torch.device) -> Tensor:
     """(size_out, size_in) matrix that up-samples along one side as ``F.interpolate(mode='bilinear')`` does."""
-    unit = torch.eye(size_in, dtype=torch.float64)[None]
-    matrix = F.interpolate(unit, size_out, mode='linear', align_corners=align_corners)[0].t()
-    return matrix.contiguous().to(device, dtype)
+    with torch.inference_mode(False):  # it is kept, and used where gradients flow
+        unit = torch.eye(size_in, dtype=torch.float64)[None]
+        matrix = F.interpolate(unit, size_out, mode='linear', align_corners=align_corners)[0].t()
+        return matrix.contiguous().to(device, dtype)
 
 
 class Upsampling:
@@ -77,4 +78,5 @@ def pool_upsampled(logits: Tensor, size: tuple[int, int], pooled: tuple[int, int
     up = Upsampling(logits.shape[2:], size, align_corners, logits)
     rows, columns = (F.adaptive_avg_pool1d(matrix.t()[None], out)[0].t()
                      for matrix, out in zip((up.rows, up.columns), pooled))
-    return rows @ (logits @ columns.t())
+    with torch.autocast(logits.device.type, enabled=False):
+        return rows @ (logits @ columns.t())

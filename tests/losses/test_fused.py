@@ -105,6 +105,19 @@ def test_pooling_of_what_is_never_up_sampled(align_corners):
     expected = F.adaptive_avg_pool2d(
         F.interpolate(student, (7, 9), mode='bilinear', align_corners=align_corners), (2, 4))
     torch.testing.assert_close(upsampling.pool_upsampled(student, (7, 9), (2, 4), align_corners), expected)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        half = upsampling.pool_upsampled(student.bfloat16(), (7, 9), (2, 4), align_corners)
+    assert half.dtype == torch.float32
+    torch.testing.assert_close(half.double(), expected, atol=.05, rtol=.02)
+
+
+def test_matrices_made_in_inference_mode_serve_gradients():
+    upsampling.interpolation_matrix.cache_clear()
+    student, *_ = example()
+    with torch.inference_mode():
+        upsampling.pool_upsampled(student, (5, 6), (2, 3), False)
+    upsampling.pool_upsampled(student, (5, 6), (2, 3), False).sum().backward()
+    assert student.grad.isfinite().all()
 
 
 def test_bands_cover_every_pixel_once(monkeypatch):
