@@ -98,3 +98,13 @@ def test_what_a_subclass_overrides_is_not_passed_over(build_system):
 def test_a_loss_of_another_method_is_not_passed_over(build_system):
     student = build_system('MiB').student
     assert fuses(student, UnbiasedLoss) and not fuses(student) and not fuses(student, ImageWeightedLoss)
+
+
+def test_the_teacher_runs_in_the_student_s_precision_and_in_inference_mode(build_system, make_batch):
+    model, (inputs, samples) = build_system('HRHF').train(), make_batch([0, 3, 4])
+    seen = []
+    model.teacher.backbone.register_forward_hook(lambda module, args, output: seen.append(output[-1]))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = model.loss(inputs, samples)
+    assert seen[0].dtype == torch.bfloat16 and seen[0].is_inference()
+    assert losses['decode.loss_ce'].dtype == losses['loss_kd'].dtype == torch.float32
