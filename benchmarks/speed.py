@@ -12,6 +12,7 @@ import importlib
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -71,6 +72,11 @@ def figure(row):
     return f'{row["value"]:.3f}{spread}'
 
 
+def name(row):
+    """What a row is of, without the seconds in brackets, which differ from run to run."""
+    return re.sub(r' \([^()]*\)$', '', row['what'])
+
+
 def bar(row):
     if row['at_most'] is not None:
         return f'≤ {row["at_most"]:g}', row['value'] <= row['at_most']
@@ -82,12 +88,12 @@ def bar(row):
 def table(now, before, gpu):
     """Markdown: a line for each figure of each part; what a file has not is said to be not measured."""
     lines = ['| part | what | bar | before | now | holds | GPU |', '|' + '---|' * 7]
-    others = [{(part, row['what']): row for part, held in there.items() for row in held['rows']}
+    others = [{(part, name(row)): row for part, held in there.items() for row in held['rows']}
               for there in (before, gpu)]
     for part in PARTS:
         for row in now.get(part, dict(rows=[]))['rows']:
             limit, holds = bar(row)
-            was, there = (figure(other[part, row['what']]) if (part, row['what']) in other else '' for other in others)
+            was, there = (figure(other[part, name(row)]) if (part, name(row)) in other else '' for other in others)
             holds = {None: '', True: 'yes', False: '**no**'}[holds]
             lines.append(f'| {part} | {row["what"]} | {limit} | {was} | {figure(row)} | {holds} | '
                          f'{there or "not measured"} |')
