@@ -14,6 +14,7 @@ def _hrhf(num_images=None, **inversion):
     return dict(method=dict(_delete_=True, type='HRHF'), replay=replay)
 
 
+_lr = dict(incremental_overrides=dict(optim_wrapper=dict(optimizer=dict(lr=0.01))))
 comparison = dict(
     systems={
         'TV weight 5': _hrhf(tv_weight=5.0),
@@ -28,4 +29,7 @@ comparison = dict(
         'background in the target': _hrhf(with_background=True),
         '48 fakes': _hrhf(num_images=48),
         '192 fakes': _hrhf(num_images=192),
+        # The schedule, which all systems share.
+        'HRHF, lr 0.01': dict(_hrhf(), **_lr),
+        'MiB, lr 0.01': dict(method=dict(_delete_=True, type='MiB'), **_lr),
     })
