@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from PIL import Image
 
 from ..files import PathLike, atomic_write, read_json, sha256, write_json, write_text
+from .stored_png import stored_png
 
 
 class FakeImageBuffer:
@@ -72,7 +73,8 @@ class FakeImageBuffer:
                 raise ValueError(f'The fake images in {self.folder} are stale, they were made otherwise ({details}). '
                                  'Delete that folder to have them made again, or use another work dir.')
         if not self._has_blank_mask(size):
-            self._write_png(self.blank_mask, np.zeros(size, dtype=np.uint8))
+            with atomic_write(self.blank_mask) as file:
+                Image.fromarray(np.zeros(size, dtype=np.uint8)).save(file, format='PNG')
         if held is None:
             write_json(self.folder / 'fingerprint.json', fingerprint)
 
@@ -94,11 +96,6 @@ class FakeImageBuffer:
                 return mask.mode == 'L' and np.array_equal(np.asarray(mask), np.zeros(size))
         except (OSError, SyntaxError, ValueError):
             return False
-
-    @staticmethod
-    def _write_png(path: Path, array: np.ndarray) -> None:
-        with atomic_write(path) as file:
-            Image.fromarray(array).save(file, format='PNG', compress_level=1)
 
     def has_batch(self, start: int) -> bool:
         """Whether the batch whose first image is ``start`` is whole: record and every image."""
@@ -132,7 +129,8 @@ class FakeImageBuffer:
         entries = []
         for offset, (image, record) in enumerate(zip(images, records)):
             path = self.image_path(start + offset)
-            self._write_png(path, image)
+            with atomic_write(path) as file:
+                file.write(stored_png(image))
             entries.append(dict(record, image=self._name(path), sha256=sha256(path)))
         if curve:
             write_json(self._curve_path(start), curve)

@@ -191,7 +191,7 @@ def test_folder_stopped_before_its_blank_mask_gets_one(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(FakeImageBuffer, '_write_png', killed)
+        patch.setattr('mmseg_hrhf.replay.buffer.Image.fromarray', killed)
         with pytest.raises(KeyboardInterrupt):
             FakeImageBuffer(tmp_path, 2).open(FINGERPRINT, SIZE)
     buffer = FakeImageBuffer(tmp_path, 2)
