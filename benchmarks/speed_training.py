@@ -22,7 +22,7 @@ from timing import Rounds, row
 from mmseg_hrhf.methods.logits import predicted_logits
 
 BARS = dict(HRHF=1.03, MiB=1.05, PLOP=1.10)
-WARMUP, ROUNDS = 2, dict(mobilenet=15, small=21, r101=25)
+WARMUP, ROUNDS = 2, dict(mobilenet=21, small=21, r101=25)
 
 
 class Floor:
