@@ -1,4 +1,4 @@
-"""PNG that is not compressed: a fake image has grain and shrinks by a fifth at most, at many times the time."""
+"""PNG that is not compressed: a fake image has grain, so that it shrinks little, at many times the time."""
 from __future__ import annotations
 
 import struct
