@@ -23,7 +23,7 @@ from PIL import Image
 from timing import Rounds, interleaved, row
 from torch.utils.data import DataLoader
 
-from mmseg_hrhf.datasets.class_index import scan
+from mmseg_hrhf.datasets.class_index import mask_labels, scan
 from mmseg_hrhf.replay.buffer import FakeImageBuffer
 from mmseg_hrhf.replay.sampler import RealFakeSampler
 
@@ -159,16 +159,20 @@ def decode(paths):
 
 
 def class_index(root):
-    """Rounds of processor seconds and of seconds on the wall."""
+    """Rounds of processor seconds, of seconds on the wall, and of single masks' processor seconds."""
     paths, what = masks(root)
-    own, wall = Rounds(), Rounds()
+    own, wall, one = Rounds(), Rounds(), Rounds(own_time=True)
+    for number, path in enumerate(paths[:3000]):
+        for name in ('decode', 'labels') if number % 2 else ('labels', 'decode'):
+            with one.time(name):
+                decode([path]) if name == 'decode' else mask_labels(path)
     for _ in range(3):
         for name, work in (('decode', lambda: decode(paths)), ('scan', lambda: scan(paths, LABELS))):
             began, began_on_wall = processor_seconds(), time.perf_counter()
             work()
             own.seconds[name].append(processor_seconds() - began)
             wall.seconds[name].append(time.perf_counter() - began_on_wall)
-    return own, wall, f'{len(paths)} of {what}'
+    return own, wall, one, f'{len(paths)} of {what}'
 
 
 def measure(device, out):
@@ -179,7 +183,7 @@ def measure(device, out):
     batches = interleaved({name: lambda name=name: next(iterators[name]) for name in iterators}, rounds=15,
                           own_time=True)
     working = waiting(root, device)
-    own, wall, what = class_index(root)
+    own, wall, one, what = class_index(root)
     cores = os.cpu_count()
     return dict(
         rows=[
@@ -187,6 +191,7 @@ def measure(device, out):
             row('the same, plain mmseg', working['plain']),
             row(f'processor time of a batch of {BATCH}: ours / plain mmseg ({1e3 * batches.median("plain"):.0f} ms)',
                 batches.ratio('ours', 'plain')),
+            row('labels of a mask / decoding it with Pillow, in turns', one.ratio('labels', 'decode')),
             row(f'class index, {what}: processor time / decoding with Pillow ({own.median("decode"):.1f} s)',
                 own.ratio('scan', 'decode'), at_most=1.2),
             row(f'the same on the wall, {cores} cores: time / (decoding / cores)',
