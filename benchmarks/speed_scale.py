@@ -4,6 +4,7 @@ Each figure is that of the largest amount of work over that of a smaller one, pe
 """
 from __future__ import annotations
 
+import statistics
 import subprocess
 import sys
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 import matplotlib
 import torch
 import torch.distributed as dist
-from extrapolation import extrapolation, table
+from extrapolation import extrapolation, operations, table
 from memory_over_steps import clock, resident, run_steps
 from peak_memory import peak_bytes
 from speed_inversion import network
@@ -42,28 +43,31 @@ def of_fakes(device, out):
 
 
 def of_classes(device):
-    """Peak of tensors' memory, in units of (K, 512, 512) float32 logits, of aggregation and of distillation."""
-    rows = []
-    for number in CLASSES:
-        unit = 4 * number * 512**2
+    """Of aggregation and of all losses of an image: peak of tensors' memory, in units of (K, 512, 512) float32 logits,
+    and seconds. And the ratio of aggregation's seconds per class, most classes over fewest."""
 
-        def aggregate(number=number):
-            scores = torch.randn(1, number, 512, 512, device=device, requires_grad=True)
-            pooled = scale_aware_aggregation(scores, torch.full((1, number), 5.0, device=device))
-            torch.autograd.grad(pooled.sum(), scores)
+    def aggregation(number):
+        scores = torch.randn(1, number, 512, 512, device=device, requires_grad=True)
+        pooled = scale_aware_aggregation(scores, torch.full((1, number), 5.0, device=device))
+        torch.autograd.grad(pooled.sum(), scores)
 
-        def distil(number=number):
-            # At the head's stride of 16; up-sampled to the labels' size within.
-            student = torch.randn(1, number, 32, 32, device=device, requires_grad=True)
-            teacher = torch.randn(1, max(1, number - 10), 32, 32, device=device)
-            labels = torch.zeros(1, 512, 512, dtype=torch.long, device=device)
-            terms = fused_losses(student, labels, teacher, distil=True)
-            torch.autograd.grad((terms.cross_entropy + terms.distillation).sum(), student)
+    def losses(number):
+        # At the head's stride of 16; up-sampled to the labels' size within.
+        student = torch.randn(1, number, 32, 32, device=device, requires_grad=True)
+        teacher = torch.randn(1, number - 10, 32, 32, device=device)
+        labels = torch.zeros(1, 512, 512, dtype=torch.long, device=device)
+        terms = fused_losses(student, labels, teacher, distil=True)
+        torch.autograd.grad((terms.cross_entropy + terms.distillation).sum(), student)
 
-        timed = interleaved(dict(aggregate=aggregate, distil=distil), 3, warmup=1, device=device)
-        rows.append((number, peak_bytes(aggregate, device) / unit, peak_bytes(distil, device) / unit,
-                     timed.median('aggregate'), timed.median('distil')))
-    return rows
+    works = {(work.__name__, number): lambda work=work, number=number: work(number)
+             for number in CLASSES for work in (aggregation, losses)}
+    timed = interleaved(works, 5, warmup=1, device=device)
+    units = {number: 4 * number * 512**2 for number in CLASSES}
+    rows = [(number, *(peak_bytes(works[kind, number], device) / units[number] for kind in ('aggregation', 'losses')),
+             *(timed.median((kind, number)) for kind in ('aggregation', 'losses'))) for number in CLASSES]
+    ratio = timed.ratio(('aggregation', CLASSES[-1]), ('aggregation', CLASSES[0]))
+    share = CLASSES[0] / CLASSES[-1]
+    return rows, ratio._replace(value=share * ratio.value, low=share * ratio.low, high=share * ratio.high)
 
 
 def of_batches(device):
@@ -78,14 +82,29 @@ def of_batches(device):
     return [(number, timed.median(str(number)) / 4 / number) for number in BATCHES]
 
 
+def of_peak(device):
+    """Operations a second: of an iteration with ResNet-101, and of a product of matrices, the most the device does.
+
+    Both in float32, which on a GPU is TF32 where torch allows it.
+    """
+    side, batch, iterations = (512, 16, 4) if device.startswith('cuda') else (128, 4, 2)
+    model, request = network('deeplabv3_r101-d16', side, device), FakeRequest(((1, ), ) * batch, 0)
+    whole, start = (SegInversion(side, batch_size=batch, stages=[(1.0, number)]) for number in (iterations + 1, 1))
+    matrix = torch.randn(2048, 2048, device=device)
+    timed = interleaved(dict(whole=lambda: whole(model, request), start=lambda: start(model, request),
+                             product=lambda: matrix @ matrix), 3, warmup=1, device=device)
+    seconds = (timed.median('whole') - timed.median('start')) / iterations
+    return batch * operations(side)['inversion'] / seconds, 2 * 2048**3 / timed.median('product')
+
+
 def of_processes(out):
-    """Seconds that so many processes take for 128 fakes, each with one thread."""
+    """Seconds that so many processes take for 128 fakes, each with one thread, and those that the first one worked."""
     rows = []
     for number in PROCESSES:
         command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={number}',
                    __file__, str(out / f'processes_{number}')]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
-        rows.append((number, float(done.stdout.split('seconds:')[1].split()[0])))
+        rows.append((number, *map(float, done.stdout.split('seconds:')[1].split()[:2])))
     return rows
 
 
@@ -95,18 +114,22 @@ def process(folder):
     dist.init_process_group('gloo')
     model = network('fcn_small', SIDE, 'cpu')
     dist.barrier()
-    began = time.perf_counter()
+    began, worked = time.perf_counter(), time.process_time()
     fill_buffer(FakeImageBuffer(folder, 128), model, INVERSION, seed=0)
     if dist.get_rank() == 0:
-        print('seconds:', time.perf_counter() - began)
+        print('seconds:', time.perf_counter() - began, time.process_time() - worked)
     dist.destroy_process_group()
+
+
+def middle(steps):
+    return statistics.median(step[1] for step in steps)
 
 
 def measure(device, out):
     work = out / f'scale_{int(time.time())}'
     work.mkdir(parents=True)
-    costs = extrapolation()
-    fakes, classes, batches = of_fakes(device, work), of_classes(device), of_batches(device)
+    costs, peak = extrapolation(), of_peak(device)
+    fakes, (classes, per_class), batches = of_fakes(device, work), of_classes(device), of_batches(device)
     processes, steps = of_processes(work), run_steps(work / 'steps')
     (out / 'extrapolation.md').write_text(table(costs))
     (few, few_s, few_mib), (many, many_s, many_mib) = fakes[0], fakes[-1]
@@ -117,15 +140,17 @@ def measure(device, out):
             row(f'aggregation of {CLASSES[-1]} classes: memory / logits and their gradient', classes[-1][1] / 2,
                 at_most=1.05),
             row(f'all losses of {CLASSES[-1]} classes: memory / logits at full size', classes[-1][2], at_most=1.05),
-            row(f'aggregation: seconds per class, {CLASSES[-1]} / {CLASSES[0]}',
-                classes[-1][3] / CLASSES[-1] / (classes[0][3] / CLASSES[0]), at_most=1.2),
-            row('seconds of step 10 / step 1', steps[10][1] / steps[1][1], at_most=1.2),
+            row(f'aggregation: seconds per class, {CLASSES[-1]} / {CLASSES[0]}', per_class, at_most=1.2),
+            row('seconds of steps 8 to 10 / 1 to 3, medians', middle(steps[8:11]) / middle(steps[1:4]), at_most=1.2),
             row('own memory after step 10 / step 1', steps[10][2] / steps[1][2], at_most=1.05),
-            row('seconds for 128 fakes, 1 process / 2', processes[0][1] / processes[1][1]),
+            row('seconds for 128 fakes, 2 processes / 1', processes[1][1] / processes[0][1]),
+            row('seconds that the first of 2 processes works / that one does alone', processes[1][2] / processes[0][2]),
             row(f'seconds of an iteration per image, batch {BATCHES[-1]} / {BATCHES[0]}',
                 batches[-1][1] / batches[0][1], at_most=1.0),
+            row('iteration with ResNet-101: operations a second / those of a product of matrices', peak[0] / peak[1]),
         ],
-        fakes=fakes, classes=classes, batches=batches, processes=processes, steps=steps, extrapolation=costs)
+        fakes=fakes, classes=classes, batches=batches, processes=processes, steps=steps, extrapolation=costs,
+        operations_per_second=peak)
 
 
 def draw(figures, path):
@@ -141,9 +166,10 @@ def draw(figures, path):
     ]
     figure, axes = pyplot.subplots(2, 3, figsize=(12, 6.5), constrained_layout=True)
     for axis, (name, label, columns, legends) in zip(axes.flat, panels):
+        top = max(held[column] for held in figures[name] for column in columns)
         for column, legend in zip(columns, legends):
             axis.plot([held[0] for held in figures[name]], [held[column] for held in figures[name]], 'o-', label=legend)
-        axis.set(xlabel=dict(batches='images of a batch').get(name, name), ylabel=label, ylim=(0, None))
+        axis.set(xlabel=dict(batches='images of a batch').get(name, name), ylabel=label, ylim=(0, 1.15 * top))
         axis.legend(frameon=False)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
