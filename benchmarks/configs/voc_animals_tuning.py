@@ -23,6 +23,7 @@ comparison = dict(
         'feature weight 12': _hrhf(feature_weight=12.0),
         'half the iterations': _hrhf(stages=[(0.375, 75), (0.625, 20), (1.0, 15)]),
         'twice the iterations': _hrhf(stages=[(0.375, 300), (0.625, 80), (1.0, 60)]),
+        'longer fine stages': _hrhf(stages=[(0.375, 150), (0.625, 150), (1.0, 120)]),
         'full size only': _hrhf(stages=[(1.0, 67)]),
         'one class an image': _hrhf(classes_per_image=(1, )),
         'two classes an image': _hrhf(classes_per_image=(2, )),
