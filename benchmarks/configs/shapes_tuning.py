@@ -1,5 +1,5 @@
-# SegInversion's open choices, one at a time, on the classes of Shapes' step 0 alone: disc and square, then triangle, judged
-# on images of the training list that are held back (benchmarks/hold_back.py writes LISTS).
+# SegInversion's open choices, one at a time, on the classes of Shapes' step 0 alone: disc and square, then triangle,
+# judged on images of the training list that are held back (benchmarks/hold_back.py writes LISTS).
 _base_ = ['shapes.py']
 lists = '{{$LISTS:work_dirs/shapes_lists}}'
 scenario = dict(_delete_=True, steps=[['disc', 'square'], ['triangle']], setting='overlapped')

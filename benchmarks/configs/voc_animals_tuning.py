@@ -1,5 +1,5 @@
-# SegInversion's open choices, one at a time, on the classes of VOC-animals' step 0 alone: cat and cow, then dog, judged on
-# images of the training list that are held back (benchmarks/hold_back.py writes LISTS).
+# SegInversion's open choices, one at a time, on the classes of VOC-animals' step 0 alone: cat and cow, then dog,
+# judged on images of the training list that are held back (benchmarks/hold_back.py writes LISTS).
 _base_ = ['voc_animals_3-1.py']
 lists = '{{$LISTS:work_dirs/voc_animals_lists}}'
 scenario = dict(steps=[['cat', 'cow'], ['dog']])
