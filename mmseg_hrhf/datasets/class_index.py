@@ -113,7 +113,8 @@ def scan(paths: Sequence[str],
             is missing, truncated or not of its mask's size.
     """
     presence = np.zeros((len(paths), 256), dtype=bool)
-    pairs = list(zip(paths, images or [None] * len(paths)))
+    checked: Sequence[Optional[str]] = images or [None] * len(paths)
+    pairs = list(zip(paths, checked))
     chunks = [slice(start, start + _CHUNK) for start in range(0, len(paths), _CHUNK)]
     with _workers(len(paths), num_workers or os.cpu_count() or 1) as pool, \
             tqdm(desc='class index', total=len(paths), unit='mask', mininterval=0.5) as bar:

@@ -117,7 +117,7 @@ class SegInversion:
         if amp not in _AMP_TYPES:
             raise ValueError(f'inversion.amp={amp!r} is not one of {list(_AMP_TYPES)}.')
         self.lr = lr
-        self.betas = tuple(betas)
+        self.betas = (betas[0], betas[1])
         self.warmup = warmup
         self.batch_size = batch_size
         self.classes_per_image = tuple(classes_per_image)

@@ -52,6 +52,7 @@ class IncrementalSegmentor(BaseModel):
         self.data_preprocessor = built.data_preprocessor
         self.classifier_start = classifier_start
         self._hidden_teacher: list[nn.Module] = []
+        self.num_old = 0  # channels of the teacher
         self._previous_state: Optional[dict] = None
         # What the teacher's layers saw in training, for its inversion; see inversion/recording.py.
         self.teacher_statistics: Optional[dict] = None
@@ -62,6 +63,7 @@ class IncrementalSegmentor(BaseModel):
             self._previous_state = checkpoint.get('method_state')
             self.teacher_statistics = checkpoint.get('feature_statistics')
             self._hidden_teacher = [previous.eval().requires_grad_(False)]
+            self.num_old = previous.num_classes
         self.first_step = teacher is None
         self._register_state_dict_hook(_drop_student_prefix)
         self._register_load_state_dict_pre_hook(_add_student_prefix)

@@ -32,20 +32,19 @@ class MiB(IncrementalSegmentor):
         super().__init__(**kwargs)
         self.kd_weight = check_weight('kd_weight', kd_weight)
         if self.teacher is not None:
-            replace_losses(self.student, functools.partial(UnbiasedLoss, num_old=self.teacher.num_classes))
+            replace_losses(self.student, functools.partial(UnbiasedLoss, num_old=self.num_old))
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
-        num_old = self.teacher.num_classes
         if self.fuses_losses(UnbiasedLoss):
             losses, terms, _ = fused_pass(self.student, inputs, data_samples, self.small_teacher_logits(inputs),
-                                          distil=True, num_merged=num_old, stand_in=UnbiasedLoss)
+                                          distil=True, num_merged=self.num_old, stand_in=UnbiasedLoss)
             distillation = terms.distillation.sum() / terms.labels.numel()
         else:
             teacher_logits = self.teacher_logits(inputs)
             losses, student_logits = self.student_loss(inputs, data_samples)
             distillation = distillation_loss(student_logits, teacher_logits)
         # Eq. 3 of HRHF is the same sum over classes; MiB's code takes the mean.
-        losses['loss_kd'] = self.kd_weight * distillation / num_old
+        losses['loss_kd'] = self.kd_weight * distillation / self.num_old
         return losses
 
 

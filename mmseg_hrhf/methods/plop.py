@@ -74,7 +74,7 @@ class PLOP(IncrementalSegmentor):
                 labels = self._relabel(raw, old)
                 self._weigh(raw, labels)
                 losses, new = self.student_loss(inputs, with_labels(data_samples, labels))
-        num_old, num_classes = self.teacher.num_classes, self.student.num_classes
+        num_old, num_classes = self.num_old, self.student.num_classes
         distances = [self.pod_weight * pod_distance(new, old) for new, old in zip(new_stages, old_stages)]
         size, pooled = data_samples[0].gt_sem_seg.shape, old_stages[-1].shape[2:]
         new, old = (pool_upsampled(logits, size, pooled, self.student.align_corners) for logits in (new, old))
