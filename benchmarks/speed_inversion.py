@@ -97,7 +97,7 @@ def iteration(config, side, batch, iterations, rounds, device):
     for kind, amp in (('ours', None), ('ours, bf16', 'bf16')):
         variants[kind] = ours(model, side, batch, [(1.0, iterations + 1)], device, amp)
         variants[f'{kind}, start'] = ours(model, side, batch, [(1.0, 1)], device, amp)
-    timed = interleaved(variants, rounds, warmup=1, device=device)
+    timed = interleaved(variants, rounds, warmup=1, device=device, own_time=True)
     for kind in ('ours', 'ours, bf16'):  # without what a batch takes once
         start = timed.seconds.pop(f'{kind}, start')
         timed.seconds[kind] = [whole - begun for whole, begun in zip(timed.seconds[kind], start)]
@@ -111,7 +111,7 @@ def synthesis(side, stages, batch, rounds, config, device):
     tenth = [(scale, number // 10) for scale, number in stages]
     variants = dict(published=plainly(model, side, PUBLISHED_BATCH, PUBLISHED // SHARE, device),
                     ours=ours(model, side, batch, tenth, device))
-    timed = interleaved(variants, rounds, warmup=1, device=device)
+    timed = interleaved(variants, rounds, warmup=1, device=device, own_time=True)
     shares = dict(published=SHARE / PUBLISHED_BATCH, ours=10 / batch)
     timed.seconds = {kind: [shares[kind] * seconds for seconds in held] for kind, held in timed.seconds.items()}
     return timed

@@ -61,7 +61,7 @@ def of_classes(device):
 
     works = {(work.__name__, number): lambda work=work, number=number: work(number)
              for number in CLASSES for work in (aggregation, losses)}
-    timed = interleaved(works, 5, warmup=1, device=device)
+    timed = interleaved(works, 5, warmup=1, device=device, own_time=True)
     units = {number: 4 * number * 512**2 for number in CLASSES}
     rows = [(number, *(peak_bytes(works[kind, number], device) / units[number] for kind in ('aggregation', 'losses')),
              *(timed.median((kind, number)) for kind in ('aggregation', 'losses'))) for number in CLASSES]
@@ -78,7 +78,7 @@ def of_batches(device):
         inversion = SegInversion(SIDE, batch_size=number, stages=[(1.0, 4)])
         return lambda: inversion(model, FakeRequest(((1, ), ) * number, 0))
 
-    timed = interleaved({str(number): call(number) for number in BATCHES}, 3, warmup=1, device=device)
+    timed = interleaved({str(number): call(number) for number in BATCHES}, 3, warmup=1, device=device, own_time=True)
     return [(number, timed.median(str(number)) / 4 / number) for number in BATCHES]
 
 
@@ -92,7 +92,7 @@ def of_peak(device):
     whole, start = (SegInversion(side, batch_size=batch, stages=[(1.0, number)]) for number in (iterations + 1, 1))
     matrix = torch.randn(2048, 2048, device=device)
     timed = interleaved(dict(whole=lambda: whole(model, request), start=lambda: start(model, request),
-                             product=lambda: matrix @ matrix), 3, warmup=1, device=device)
+                             product=lambda: matrix @ matrix), 3, warmup=1, device=device, own_time=True)
     seconds = (timed.median('whole') - timed.median('start')) / iterations
     return batch * operations(side)['inversion'] / seconds, 2 * 2048**3 / timed.median('product')
 
