@@ -14,7 +14,7 @@ def fastest_memory_format(model: nn.Module, images: Tensor) -> torch.memory_form
 
     Args:
         model: frozen segmentor.
-        images: (N, 3, H, W) for a trial pass forward and backward.
+        images: (N, 3, H, W) for a trial pass forward and backward; two, since a single image has both orders at once.
     """
     images = images.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
     try:

@@ -103,15 +103,3 @@ def test_same_losses_in_every_iteration_and_the_same_images(relative):
     # may go either way.
     off = (batch.images.double() - images).abs()
     assert off.median() <= 0.5 and (off > 2).double().mean() < 0.01
-
-
-class ViewNet(nn.Module):
-    """Looks at its input as DMNet does, which only the usual order of memory allows."""
-    decode_head = None
-
-    def encode_decode(self, inputs, batch_img_metas):
-        return inputs.view(1, -1, *inputs.shape[2:]).view(inputs.shape)
-
-
-def test_a_network_that_takes_no_other_order_of_memory_gets_the_usual_one():
-    assert fastest_memory_format(ViewNet(), torch.zeros(2, 3, 8, 8)) == torch.contiguous_format

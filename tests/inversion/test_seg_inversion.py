@@ -52,6 +52,20 @@ def test_the_network_finds_what_was_asked_for(net):
     assert shares[0, 2] < shares[0, 1] and shares[1, 1] < shares[1, 2]
 
 
+class ViewNet(ColourNet):
+    """Looks at its features as DMNet does, which the usual order of memory alone allows."""
+
+    def encode_decode(self, inputs, batch_img_metas):
+        features = self.norm(inputs)
+        return self.score(features.view(1, -1, *inputs.shape[2:]).view(inputs.shape))
+
+
+def test_a_network_that_takes_no_other_order_of_memory():
+    view_net = ViewNet().eval().requires_grad_(False)
+    shares = recognised(view_net, inversion()(view_net, REQUEST).images)
+    assert all(shares[i, classes[0]] > 0.01 for i, classes in enumerate(REQUEST.classes))
+
+
 def test_several_classes_in_one_image(net):
     shares = recognised(net, inversion()(net, FakeRequest(((1, 2), ), seed=1)).images)
     assert (shares[0, 1:] > 0.01).all()
