@@ -28,7 +28,7 @@ def save_checkpoint(path: PathLike, state_dict: Mapping[str, Tensor], meta: dict
     mmengine ignores what is beside: a method's state (``method_state``), statistics for the next step's inversion
     (``feature_statistics``).
     """
-    state_dict = {name: tensor.detach().cpu() for name, tensor in state_dict.items()}
+    state_dict = {name: tensor.detach().cpu().contiguous() for name, tensor in state_dict.items()}
     checkpoint = dict({key: value for key, value in extra.items() if value}, state_dict=state_dict, meta=meta)
     with atomic_write(path) as file:
         torch.save(checkpoint, file)

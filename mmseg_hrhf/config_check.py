@@ -37,7 +37,8 @@ def check_config(cfg: Config) -> None:
             raise ValueError(f'The config has no {key}=dict(...), so it is not a whole mmseg config: take one from '
                              'configs/_base_ or from mmseg.')
     _check_evaluation(cfg)
-    check_types('config', dict(only_step=cfg.get('only_step')), dict(only_step=Optional[int]))
+    check_types('config', dict(only_step=cfg.get('only_step'), channels_last=cfg.get('channels_last')),
+                dict(only_step=Optional[int], channels_last=Optional[bool]))
     check_types('randomness', cfg.get('randomness') or {}, dict(seed=Optional[int]))
     seed = (cfg.get('randomness') or {}).get('seed')
     if seed is not None and not 0 <= seed < 2**31:

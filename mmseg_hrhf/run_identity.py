@@ -10,7 +10,8 @@ from .files import read_json, write_json
 
 # What makes two runs different; another number of workers, log level or process count does not.
 _IDENTITY = ('model', 'data_preprocessor', 'scenario', 'method', 'replay', 'incremental_overrides', 'train_dataloader',
-             'test_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'load_from', 'randomness')
+             'test_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'load_from', 'randomness',
+             'channels_last')
 _NOT_IDENTITY = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 from typing import Optional
 
 import numpy as np
+import torch
 from mmengine.config import Config
 from mmengine.dist import get_world_size
 from mmseg.registry import MODELS
@@ -11,6 +12,8 @@ from torch import nn
 
 from .datasets.incremental import build_source, presence_of, scenario_of, select_images
 from .datasets.source import split_mix
+from .input_size import training_size
+from .inversion.memory_format import fastest_memory_format
 from .inversion.recording import layers_to_record
 from .methods.classifier_growth import check_growth
 from .methods.head_losses import check_losses
@@ -90,6 +93,8 @@ class RunPlan:
     def check_model(self) -> None:
         """Build the networks of the first two steps: what cannot be distilled or grown must come to light now."""
         first = _build(self.configs[self.steps[0]].model).student
+        if self.cfg.get('channels_last'):
+            _check_channels_last(first, training_size(self.cfg))
         if len(self.steps) > 1:
             second = _build(self.configs[1].model.student)
             check_growth(first, second)
@@ -120,6 +125,13 @@ class RunPlan:
                 lines.append(f'{name}_dataloader: reduce_zero_label of {source.raw_labels.dataset} is switched off: 0 '
                              'stays 0, the channel of background in training and void in evaluation.')
         return '\n'.join(lines)
+
+
+def _check_channels_last(model: nn.Module, size: Optional[tuple[int, int]]) -> None:
+    images = torch.zeros(2, 3, *(size or (64, 64)))
+    if fastest_memory_format(model.eval(), images) is not torch.channels_last:
+        raise ValueError(f'channels_last=True: {type(model).__name__} with {type(main_head(model)).__name__} computes in '
+                         'the usual order of memory only: leave channels_last out.')
 
 
 def _build(model: dict) -> nn.Module:

@@ -24,7 +24,8 @@ from .step_train_data import set_train_data
 from .unsupported import as_list, refuse_unsupported
 
 # Top-level keys that are ours; what is left is a plain mmseg config.
-OWN_KEYS = ('scenario', 'method', 'replay', 'incremental_overrides', 'runner_type', 'only_step', 'comparison')
+OWN_KEYS = ('scenario', 'method', 'replay', 'incremental_overrides', 'runner_type', 'only_step', 'comparison',
+            'channels_last')
 _REPLAY_OPTIONS = ('ratio', 'num_images', 'inversion', 'feature_statistics')
 PACKAGE = 'mmseg_hrhf'
 
@@ -39,7 +40,7 @@ def method_class(cfg: Config) -> type[IncrementalSegmentor]:
         raise ValueError(f'method.type={name!r} is no incremental method' +
                          (f': did you mean {near[0]!r}?' if near else f'; there are {sorted(known)}.'))
     annotations = parameters(found, IncrementalSegmentor)
-    set_here = {'student', 'teacher', 'teacher_checkpoint'}
+    set_here = {'student', 'teacher', 'teacher_checkpoint', 'channels_last'}
     check_names(f'method {found.__name__}', cfg.method, set(annotations) - set_here | {'type'})
     check_types('method', cfg.method, annotations)
     return found
@@ -149,6 +150,8 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
     if not first:
         out.model.teacher = set_classes(segmentor, scenario.class_names(step - 1))
         out.model.teacher_checkpoint = files.previous().checkpoint
+    if own['channels_last']:
+        out.model.channels_last = True
     _show_the_student(out)
     options, learnt = training_scenario(cfg, scenario, step)
     real = dict(scenario=options, step=learnt, cache_dir=osp.join(work_dir, 'class_index'))

@@ -64,6 +64,7 @@ def check(group, case, line, message, *places):
 # -- configs ---------------------------------------------------------------------------------------------------------
 
 # Settings merged into a good config | what the answer must hold.
+DM_HEAD = dict(_delete_=True, type='DMHead', in_channels=16, in_index=2, channels=8, num_classes=4)
 CONFIGS = {
     # Scenario.
     'scenario.task does not add up': ({'scenario.task': '2-2'}, r"task='2-2' does not fit the 3 .* B \+ k\*I = 3"),
@@ -168,6 +169,9 @@ CONFIGS = {
     'head without classes': ({'model.decode_head.num_classes': None}, r'num_classes'),
     'class weights of another length': ({'model.decode_head.loss_decode.class_weight': [1] * 3},
                                         r'class_weight for 4 classes'),
+    'order of memory of another type': ({'channels_last': 'yes'}, r"channels_last='yes' must be True or False"),
+    'order of memory that the head refuses': ({'channels_last': True, 'model.decode_head': DM_HEAD},
+                                              r'EncoderDecoder with DMHead .*leave channels_last out'),
     'load_from absent': ({'load_from': 'absent.pth'}, r"load_from='absent\.pth' does not exist"),
     'pretrained weights absent': ({'model.backbone.init_cfg': dict(type='Pretrained', checkpoint='absent.pth')},
                                   r"model\.backbone\.init_cfg\.checkpoint='absent\.pth' does not exist"),

@@ -8,6 +8,7 @@ _base_ = [
 data_root = '{{$DATA:data/voc_animals/VOCdevkit/VOC2012}}'
 weights = '{{$WEIGHTS:data/weights/mobilenet_v2_imagenet.pth}}'
 crop_size = 112
+channels_last = True
 
 scenario = dict(steps=[['cat', 'cow', 'dog'], ['horse'], ['person'], ['sheep']], setting='overlapped')
 comparison = dict(
@@ -17,8 +18,8 @@ comparison = dict(
         'MiB, KD 100': dict(method=dict(_delete_=True, type='MiB', kd_weight=100.0)),
         # Joint trains as long as all steps together.
         'Joint': dict(
-            train_cfg=dict(max_iters=1400, val_interval=1400),
-            param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=1400)]),
+            train_cfg=dict(max_iters=2000, val_interval=2000),
+            param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=2000)]),
     })
 model = dict(
     data_preprocessor=dict(size=(crop_size, crop_size)),
@@ -44,7 +45,7 @@ _dataset = dict(
     data_root=data_root,
     data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug'))
 train_dataloader = dict(
-    batch_size=12,
+    batch_size=16,
     num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(**_dataset, ann_file='ImageSets/Segmentation/train_aug.txt', pipeline=train_pipeline))
@@ -71,8 +72,8 @@ default_hooks = dict(
 # From step 1 on.
 incremental_overrides = dict(
     optim_wrapper=dict(optimizer=dict(lr=0.003)),
-    param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=200)],
-    train_cfg=dict(max_iters=200, val_interval=200))
+    param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=400)],
+    train_cfg=dict(max_iters=400, val_interval=400))
 # Chosen on step-0 classes alone, by what the teacher and a second network find on the fakes (docs/results.md).
 replay = dict(
     num_images=96,

@@ -26,6 +26,7 @@ class IncrementalSegmentor(BaseModel):
         teacher: config of the same segmentor with the classes of the previous step; None at step 0.
         teacher_checkpoint: plain checkpoint of the previous step.
         classifier_start: ``'mib'`` or ``'random'``, see :func:`~.classifier_growth.grow_tensor`.
+        channels_last: whether both networks compute in channels last, set by ``channels_last`` of the config.
     """
     # Whether the method uses the previous step's network beyond its weights.
     needs_teacher = True
@@ -44,7 +45,8 @@ class IncrementalSegmentor(BaseModel):
                  student: dict,
                  teacher: Optional[dict] = None,
                  teacher_checkpoint: Optional[str] = None,
-                 classifier_start: str = 'mib') -> None:
+                 classifier_start: str = 'mib',
+                 channels_last: bool = False) -> None:
         check_choice('method.classifier_start', classifier_start, CLASSIFIER_STARTS)
         built: nn.Module = MODELS.build(student)
         super().__init__()
@@ -65,6 +67,9 @@ class IncrementalSegmentor(BaseModel):
             self._hidden_teacher = [previous.eval().requires_grad_(False)]
             self.num_old = previous.num_classes
         self.first_step = teacher is None
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        # Now, and not in a hook: DDP lays out its buckets by the strides that it finds.
+        self.to(memory_format=self.memory_format)
         self._register_state_dict_hook(_drop_student_prefix)
         self._register_load_state_dict_pre_hook(_add_student_prefix)
 
@@ -82,7 +87,10 @@ class IncrementalSegmentor(BaseModel):
     def init_weights(self) -> None:
         """Start from the previous step with a grown classifier, or, at step 0, as the student's config says."""
         if self.first_step:
+            # Random weights are drawn in the order of memory: a seed means the same ones in every order.
+            self.student.to(memory_format=torch.contiguous_format)
             _start(self.student)
+            self.student.to(memory_format=self.memory_format)
         elif self.teacher is not None:
             grow_classifier(self.student, self.teacher.state_dict(), self.teacher.num_classes,
                             self.student.num_classes, self.classifier_start)
