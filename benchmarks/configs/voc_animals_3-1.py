@@ -45,7 +45,7 @@ _dataset = dict(
     data_root=data_root,
     data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug'))
 train_dataloader = dict(
-    batch_size=16,
+    batch_size=12,
     num_workers=0,
     sampler=dict(type='InfiniteSampler', shuffle=True),
     dataset=dict(**_dataset, ann_file='ImageSets/Segmentation/train_aug.txt', pipeline=train_pipeline))
@@ -76,7 +76,7 @@ incremental_overrides = dict(
     train_cfg=dict(max_iters=400, val_interval=400))
 # Chosen on step-0 classes alone, by what the teacher and a second network find on the fakes (docs/results.md).
 replay = dict(
-    num_images=96,
+    num_images=192,
     inversion=dict(
         size=crop_size,
         stages=[(0.375, 150), (0.625, 40), (1.0, 30)],

@@ -29,8 +29,7 @@ comparison = dict(
         'two classes an image': _hrhf(classes_per_image=(2, )),
         'background in the target': _hrhf(with_background=True),
         '48 fakes': _hrhf(num_images=48),
-        '192 fakes': _hrhf(num_images=192),
-        '384 fakes': _hrhf(num_images=384),
+        '96 fakes': _hrhf(num_images=96),
         # The schedule, which all systems share.
         'HRHF, lr 0.01': dict(_hrhf(), **_lr),
         'MiB, lr 0.01': dict(method=dict(_delete_=True, type='MiB'), **_lr),
