@@ -2,6 +2,7 @@
 # Tasks: 4-1 adds one class, 2-3 adds three at once, 3-1 adds two, one by one.
 _base_ = ['../../configs/hrhf/shapes_3-1.py']
 crop_size = (64, 64)
+channels_last = True
 train_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='LoadAnnotations'),
@@ -12,7 +13,7 @@ train_pipeline = [
 # 12 can be divided 1:1, 1:2 and 2:1.
 train_dataloader = dict(batch_size=12, dataset=dict(pipeline=train_pipeline))
 model = dict(data_preprocessor=dict(size=crop_size))
-replay = dict(num_images=96, inversion=dict(size=crop_size, batch_size=48))
+replay = dict(inversion=dict(size=crop_size, batch_size=48))
 comparison = dict(
     systems={
         # As MiB does where classes come one by one (VOC 15-1).
