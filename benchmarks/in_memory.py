@@ -74,10 +74,11 @@ class MemoryDataset(Dataset):
         return dict(inputs=held['inputs'], data_samples=held['data_samples'].new())
 
 
-def in_memory_config(network: str, method: str, out: Path, **options) -> Config:
+def in_memory_config(network: str, method: str, out: Path, channels_last: bool = False, **options) -> Config:
     """The config of step 1 of ``method`` on a network of ``NETWORKS``; its teacher has random weights.
 
     Args:
+        channels_last: of the config.
         options: of the method.
     """
     init_default_scope('mmseg')
@@ -85,7 +86,7 @@ def in_memory_config(network: str, method: str, out: Path, **options) -> Config:
     file = out / f'{network}.py'
     file.write_text(RUNTIME.format(repo=REPO, model=model, side=side, batch=batch))
     cfg = Config.fromfile(file)
-    cfg.method = dict(type=method, **options)
+    cfg.method, cfg.channels_last = dict(type=method, **options), channels_last
     scenario = RawLabels.of(PascalVOCDataset, None, False).scenario(cfg.scenario)
     work_dir = out / f'{network}_{method}'
     step = step_config(cfg, scenario, 1, str(work_dir), num_real=48, seed=0)

@@ -97,15 +97,15 @@ class Enough(Exception):
     """Ends a training that was only there to be timed."""
 
 
-def build(network, method, out):
-    cfg = in_memory_config(network, method, out)
+def build(network, method, out, channels_last=False):
+    cfg = in_memory_config(network, method, out, channels_last)
     cfg.log_level = 'ERROR'
     return Runner.from_cfg(cfg)
 
 
-def iteration(network, method, device, out, kind=Floor):
-    """Rounds of ``ours`` and of what ``kind`` puts beside it."""
-    runner = build(network, method, out)
+def iteration(network, method, device, out, kind=Floor, channels_last=False):
+    """Rounds of ``ours`` and of what ``kind`` puts beside it; ``channels_last`` concerns ours alone."""
+    runner = build(network, method, out, channels_last)
     runner.register_hook(InterleaveHook(ROUNDS[network], device, kind))
     try:
         runner.train()
@@ -159,6 +159,9 @@ def measure(device, out):
                             rounds.ratio('ours', 'floor'), at_most=bars.get(method)))
             if method == 'HRHF':
                 rows.append(row(f"mmseg's own loss / floor, {network}", rounds.ratio('mmseg', 'floor')))
+                rounds = iteration(network, method, device, out, channels_last=True)
+                rows.append(row(f'iteration with channels_last / floor in the usual order, HRHF, {network}',
+                                rounds.ratio('ours', 'floor')))
         if network != 'small':
             for method in BARS:
                 held = memory(network, method, device, out)

@@ -130,8 +130,8 @@ class RunPlan:
 def _check_channels_last(model: nn.Module, size: Optional[tuple[int, int]]) -> None:
     images = torch.zeros(2, 3, *(size or (64, 64)))
     if fastest_memory_format(model.eval(), images) is not torch.channels_last:
-        raise ValueError(f'channels_last=True: {type(model).__name__} with {type(main_head(model)).__name__} computes in '
-                         'the usual order of memory only: leave channels_last out.')
+        raise ValueError(f'channels_last=True: {type(model).__name__} with {type(main_head(model)).__name__} computes '
+                         'in the usual order of memory only: leave channels_last out.')
 
 
 def _build(model: dict) -> nn.Module:
