@@ -18,8 +18,8 @@ comparison = dict(
         'MiB, KD 100': dict(method=dict(_delete_=True, type='MiB', kd_weight=100.0)),
         # Joint trains as long as all steps together.
         'Joint': dict(
-            train_cfg=dict(max_iters=2000, val_interval=2000),
-            param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=2000)]),
+            train_cfg=dict(max_iters=3600, val_interval=3600),
+            param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=3600)]),
     })
 model = dict(
     data_preprocessor=dict(size=(crop_size, crop_size)),
@@ -59,8 +59,8 @@ test_cfg = dict(type='TestLoop')
 
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4))
-param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=800)]
-train_cfg = dict(type='IterBasedTrainLoop', max_iters=800, val_interval=800)
+param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=2400)]
+train_cfg = dict(type='IterBasedTrainLoop', max_iters=2400, val_interval=2400)
 log_processor = dict(by_epoch=False)
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),
