@@ -30,6 +30,19 @@ comparison = dict(
         'background in the target': _hrhf(with_background=True),
         '48 fakes': _hrhf(num_images=48),
         '96 fakes': _hrhf(num_images=96),
+        # A bound, not a system: see benchmarks/real_images.py.
+        'real images for fakes': dict(
+            custom_imports=dict(imports=['benchmarks.real_images']),
+            method=dict(_delete_=True, type='HRHF'),
+            replay=dict(
+                num_images=384,
+                inversion=dict(
+                    _delete_=True,
+                    type='RealImages',
+                    size={{_base_.crop_size}},
+                    data_root={{_base_.data_root}},
+                    ann_file=lists + '/kept.txt',
+                    labels=(8, 10)))),
         # The schedule, which all systems share.
         'HRHF, lr 0.01': dict(_hrhf(), **_lr),
         'MiB, lr 0.01': dict(method=dict(_delete_=True, type='MiB'), **_lr),

@@ -1,0 +1,64 @@
+"""Real images of the old classes in place of fakes: what replay could be worth on a schedule, whatever the inversion.
+
+No class-incremental system may do this. It tells a schedule that learns too little from fakes that show too little:
+
+    PYTHONPATH=. python tools/compare.py benchmarks/configs/voc_animals_tuning.py --systems "real images for fakes"
+"""
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Callable, Optional, Sequence
+
+import numpy as np
+import torch
+from mmseg.registry import TASK_UTILS
+from PIL import Image
+
+from mmseg_hrhf.inversion.seg_inversion import FakeBatch, image_size
+
+# Share of an image that a class must cover to stand for it.
+_SHARE = 0.02
+
+
+@TASK_UTILS.register_module()
+class RealImages:
+    """Square crops of training images that show the first class asked for; the teacher labels them as it does fakes.
+
+    Args:
+        size: side, or (height, width), of the images in pixels.
+        data_root: in VOC's layout.
+        ann_file: list of image names, one a line.
+        labels: raw mask label of each old class, in the teacher's order, background left out.
+        batch_size: images handed out at once.
+    """
+    classes_per_image = (1, )
+
+    def __init__(self, size, data_root: str, ann_file: str, labels: Sequence[int], batch_size: int = 16) -> None:
+        self.size, self.batch_size = image_size(size), batch_size
+        self.folder = Path(data_root) / 'JPEGImages'
+        self.names: dict[int, list[str]] = {number: [] for number in range(1, len(labels) + 1)}
+        for name in Path(ann_file).read_text().split():
+            with Image.open(Path(data_root) / 'SegmentationClassAug' / f'{name}.png') as mask:
+                counts = mask.histogram()
+            for number, label in enumerate(labels, 1):
+                if counts[label] > _SHARE * sum(counts):
+                    self.names[number].append(name)
+
+    def iterations(self) -> int:
+        return 1
+
+    def __call__(self, model, request, on_iteration: Optional[Callable[[dict], None]] = None,
+                 recorded=None) -> FakeBatch:
+        rng = np.random.default_rng(request.seed)
+        images = [self._crop(rng.choice(self.names[classes[0]]), rng) for classes in request.classes]
+        if on_iteration is not None:
+            on_iteration({})
+        return FakeBatch(torch.from_numpy(np.stack(images)), [[] for _ in images], {})
+
+    def _crop(self, name: str, rng: np.random.Generator) -> np.ndarray:
+        with Image.open(self.folder / f'{name}.jpg') as image:
+            image = image.convert('RGB')
+        side = min(image.size)
+        left, top = (int(rng.integers(length - side + 1)) for length in image.size)
+        image = image.crop((left, top, left + side, top + side))
+        return np.asarray(image.resize(self.size[::-1], Image.Resampling.BILINEAR))
