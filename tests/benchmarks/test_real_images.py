@@ -1,0 +1,37 @@
+"""The bound of the tuning: crops of real images of the class asked for."""
+import runpy
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mmseg_hrhf.inversion.request import FakeRequest
+
+COLOURS = {8: (200, 0, 0), 10: (0, 0, 200)}
+
+
+@pytest.fixture
+def root(tmp_path):
+    for folder in ('JPEGImages', 'SegmentationClassAug'):
+        (tmp_path / folder).mkdir()
+    for i, label in enumerate((8, 8, 10)):
+        Image.new('RGB', (40, 30), COLOURS[label]).save(tmp_path / f'JPEGImages/{i}.jpg', quality=95)
+        mask = np.zeros((30, 40), dtype=np.uint8)
+        mask[:10] = label
+        mask[20, 20] = 10  # a single pixel stands for nothing
+        Image.fromarray(mask).save(tmp_path / f'SegmentationClassAug/{i}.png')
+    (tmp_path / 'list.txt').write_text('0\n1\n2\n')
+    return tmp_path
+
+
+def test_images_show_the_class_asked_for(repo, root):
+    kind = runpy.run_path(str(repo / 'benchmarks/real_images.py'))['RealImages']
+    images = kind(size=(12, 16), data_root=str(root), ann_file=str(root / 'list.txt'), labels=(8, 10))
+    assert images.names == {1: ['0', '1'], 2: ['2']}
+    request, seen = FakeRequest(((1, ), (2, ), (1, 2)), seed=3), []
+    batch = images(None, request, seen.append)
+    assert batch.images.shape == (3, 12, 16, 3) and batch.images.dtype == torch.uint8 and len(seen) == 1
+    means = batch.images.float().mean((1, 2)).round()
+    assert [int(mean.argmax()) for mean in means] == [0, 2, 0]
+    assert torch.equal(batch.images, images(None, request).images)
