@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from ..files import atomic_write
 from .image_check import check_image
+from .unfiltered_png import unfiltered_labels
 
 # Modes in which a pixel is one 8-bit label: grey, palette, and black and white.
 _MASK_MODES = ('L', 'P', '1')
@@ -52,6 +53,10 @@ def read_mask(path: str, backend_args: Optional[dict] = None) -> tuple[np.ndarra
         data = read_bytes(path, backend_args=backend_args) if backend_args else _local_bytes(path)
     except OSError as error:
         raise ValueError(f'Mask {path!r} cannot be read: {error.strerror or error}.') from error
+    return unfiltered_labels(data) or _pillow_labels(data, path)
+
+
+def _pillow_labels(data: bytes, path: str) -> tuple[np.ndarray, tuple[int, int]]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             mode, size = image.mode, image.size
