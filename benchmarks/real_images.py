@@ -22,7 +22,7 @@ _SHARE = 0.02
 
 @TASK_UTILS.register_module()
 class RealImages:
-    """Square crops of training images that show the first class asked for; the teacher labels them as it does fakes.
+    """Crops of training images that show the first class asked for; the teacher labels them as it does fakes.
 
     Args:
         size: side, or (height, width), of the images in pixels.
@@ -30,15 +30,19 @@ class RealImages:
         ann_file: list of image names, one a line.
         labels: raw mask label of each old class, in the teacher's order, background left out.
         batch_size: images handed out at once.
+        whole_side: squares as large as the image allows, resized; else cut out at ``size`` pixels.
+        masks: folder of the masks.
+        suffix: of the images' names.
     """
     classes_per_image = (1, )
 
-    def __init__(self, size, data_root: str, ann_file: str, labels: Sequence[int], batch_size: int = 16) -> None:
-        self.size, self.batch_size = image_size(size), batch_size
+    def __init__(self, size, data_root: str, ann_file: str, labels: Sequence[int], batch_size: int = 16,
+                 whole_side: bool = True, masks: str = 'SegmentationClassAug', suffix: str = '.jpg') -> None:
+        self.size, self.batch_size, self.whole_side, self.suffix = image_size(size), batch_size, whole_side, suffix
         self.folder = Path(data_root) / 'JPEGImages'
         self.names: dict[int, list[str]] = {number: [] for number in range(1, len(labels) + 1)}
         for name in Path(ann_file).read_text().split():
-            with Image.open(Path(data_root) / 'SegmentationClassAug' / f'{name}.png') as mask:
+            with Image.open(Path(data_root) / masks / f'{name}.png') as mask:
                 counts = mask.histogram()
             for number, label in enumerate(labels, 1):
                 if counts[label] > _SHARE * sum(counts):
@@ -56,9 +60,9 @@ class RealImages:
         return FakeBatch(torch.from_numpy(np.stack(images)), [[] for _ in images], {})
 
     def _crop(self, name: str, rng: np.random.Generator) -> np.ndarray:
-        with Image.open(self.folder / f'{name}.jpg') as image:
+        with Image.open(self.folder / f'{name}{self.suffix}') as image:
             image = image.convert('RGB')
-        side = min(image.size)
-        left, top = (int(rng.integers(length - side + 1)) for length in image.size)
-        image = image.crop((left, top, left + side, top + side))
+        crop = (min(image.size), ) * 2 if self.whole_side else self.size[::-1]
+        left, top = (int(rng.integers(length - side + 1)) for length, side in zip(image.size, crop))
+        image = image.crop((left, top, left + crop[0], top + crop[1]))
         return np.asarray(image.resize(self.size[::-1], Image.Resampling.BILINEAR))

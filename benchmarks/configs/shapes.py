@@ -22,6 +22,21 @@ comparison = dict(
         'Joint': dict(
             train_cfg=dict(max_iters=1800, val_interval=1800),
             param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=1800)]),
+        # A bound, not a system: see benchmarks/real_images.py.
+        'real images for fakes': dict(
+            custom_imports=dict(imports=['benchmarks.real_images']),
+            method=dict(_delete_=True, type='HRHF'),
+            replay=dict(
+                inversion=dict(
+                    _delete_=True,
+                    type='RealImages',
+                    size=crop_size,
+                    data_root={{_base_.data_root}},
+                    ann_file={{_base_.data_root}} + '/ImageSets/Segmentation/train.txt',
+                    labels=(1, 2, 3, 4, 5),
+                    whole_side=False,
+                    masks='SegmentationClass',
+                    suffix='.png'))),
     })
 # 300 iterations leave new classes underlearnt, most where half of a batch is fake (docs/results.md).
 incremental_overrides = dict(

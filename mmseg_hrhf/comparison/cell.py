@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Optional
 
 from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
 
 from ..config_file import load_config
 from ..files import PathLike, read_json, write_text
@@ -74,7 +75,11 @@ def parse_setting(text: str) -> tuple[Optional[str], str]:
 
 
 def cell_config(cell: Cell, base: Config) -> Config:
-    """The config of a run: ``base`` as the cell's system, task and setting."""
+    """The config of a run: ``base`` as the cell's system, task and setting.
+
+    Raises:
+        ValueError: a system that does not fit the config, or whose ``custom_imports`` cannot be imported.
+    """
     cfg = copy.deepcopy(base)
     comparison = cfg.pop('comparison', None) or {}
     scenario = dict(cfg.scenario)
@@ -84,6 +89,11 @@ def cell_config(cell: Cell, base: Config) -> Config:
         scenario.update((comparison.get('tasks') or {}).get(cell.task) or dict(task=cell.task))
     scenario['setting'] = cell.setting
     options = system_options(cell.system, base, scenario.get('task'))
+    try:  # a row's own modules have to be there before its types are looked up
+        import_modules_from_strings(**options.get('custom_imports') or dict(imports=[]))
+    except ImportError as error:
+        raise ValueError(f'System {cell.system!r} of the comparison needs a module that cannot be imported: '
+                         f'{str(error).splitlines()[0]}') from error
     cfg.merge_from_dict(dict(options, scenario=dict(scenario, _delete_=True)))
     return cfg
 

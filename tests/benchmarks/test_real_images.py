@@ -11,6 +11,11 @@ from mmseg_hrhf.inversion.request import FakeRequest
 COLOURS = {8: (200, 0, 0), 10: (0, 0, 200)}
 
 
+@pytest.fixture(scope='module')
+def kind(repo):
+    return runpy.run_path(str(repo / 'benchmarks/real_images.py'))['RealImages']
+
+
 @pytest.fixture
 def root(tmp_path):
     for folder in ('JPEGImages', 'SegmentationClassAug'):
@@ -25,8 +30,7 @@ def root(tmp_path):
     return tmp_path
 
 
-def test_images_show_the_class_asked_for(repo, root):
-    kind = runpy.run_path(str(repo / 'benchmarks/real_images.py'))['RealImages']
+def test_images_show_the_class_asked_for(kind, root):
     images = kind(size=(12, 16), data_root=str(root), ann_file=str(root / 'list.txt'), labels=(8, 10))
     assert images.names == {1: ['0', '1'], 2: ['2']}
     request, seen = FakeRequest(((1, ), (2, ), (1, 2)), seed=3), []
@@ -35,3 +39,13 @@ def test_images_show_the_class_asked_for(repo, root):
     means = batch.images.float().mean((1, 2)).round()
     assert [int(mean.argmax()) for mean in means] == [0, 2, 0]
     assert torch.equal(batch.images, images(None, request).images)
+
+
+def test_cut_out_at_the_images_own_scale(kind, root):
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(root / 'JPEGImages/2.png')
+    images = kind(size=(6, 8), data_root=str(root), ann_file=str(root / 'list.txt'), labels=(8, 10), whole_side=False,
+                  suffix='.png')
+    image = images(None, FakeRequest(((2, ), ), seed=5)).images[0].numpy()
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, (6, 8), (0, 1)).transpose(0, 1, 3, 4, 2)
+    assert (windows == image).all((2, 3, 4)).sum() == 1

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -138,6 +139,21 @@ def test_the_plan_shares_step_0_and_equal_fakes(tiny_config, tmp_path):
     assert [cell.system for cell in runs['HRHF 1:2'].fakes_from] == ['HRHF', 'HRHF without KD']
     assert runs['HRHF AVG'].fakes_from == ()
     assert len(runs) == len(systems) + 1
+
+
+def test_a_row_brings_modules_of_its_own(tiny_config, tmp_path, monkeypatch):
+    module = tmp_path / 'row_of_a_test.py'
+    module.write_text('from mmseg.registry import TASK_UTILS\nfrom mmseg_hrhf.inversion import GaussianNoise\n\n\n'
+                      '@TASK_UTILS.register_module()\nclass NoiseOfATest(GaussianNoise):\n    pass\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    row = dict(replay=dict(inversion=dict(_delete_=True, type='NoiseOfATest', size=32)))
+    tiny_config.comparison = dict(systems=dict(
+        own=dict(row, method=dict(type='HRHF'), custom_imports=dict(imports=['row_of_a_test'])),
+        missing=dict(method=dict(type='HRHF'), custom_imports=dict(imports=['no_such_module']))))
+    runs = plan_runs(plan_cells(tmp_path, ['own'], [(None, 'overlapped')], [0]), tiny_config)
+    assert "'row_of_a_test'" in Path(runs[-1].cell.config).read_text()
+    with pytest.raises(ValueError, match=r"System 'missing'.*no_such_module"):
+        plan_runs(plan_cells(tmp_path, ['missing'], [(None, 'overlapped')], [0]), tiny_config)
 
 
 def test_a_cell_s_task_replaces_the_config_s(tiny_config, tmp_path):
