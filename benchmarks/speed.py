@@ -101,7 +101,11 @@ def table(now, before, gpu):
 
 
 def main():
+    import torch
     args = parse_args()
+    if args.device == 'cpu' and torch.cuda.is_available():
+        raise SystemExit('A training takes the GPU that it sees, whatever --device says: give --device cuda, or hide '
+                         'it with CUDA_VISIBLE_DEVICES=.')
     args.out.mkdir(parents=True, exist_ok=True)
     path = args.out / 'speed.json'
     for part in () if args.table else args.parts or PARTS:

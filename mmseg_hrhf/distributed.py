@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 
 import torch
 from mmengine.config import Config
@@ -22,6 +23,9 @@ def start_distributed(cfg: Config) -> None:
         return
     env_cfg = cfg.get('env_cfg', {})
     set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
+    if launcher == 'mpi' and 'OMPI_COMM_WORLD_LOCAL_RANK' in os.environ:
+        # mmengine's Runner looks here for its GPU, which Open MPI names otherwise.
+        os.environ['LOCAL_RANK'] = os.environ['OMPI_COMM_WORLD_LOCAL_RANK']
     if torch.cuda.is_available():
         dist_cfg = dict(env_cfg.get('dist_cfg') or dict(backend='nccl'))
         dist_cfg.setdefault('timeout', _TIMEOUT)
@@ -31,6 +35,12 @@ def start_distributed(cfg: Config) -> None:
     else:
         raise ValueError(f'--launcher {launcher} needs GPUs; on CPU-only machines use --launcher pytorch '
                          '(tools/dist_train.sh).')
+
+
+def end_distributed() -> None:
+    """Leave the process group, if there is one: all ranks call it, once their work is done."""
+    if is_distributed():
+        torch.distributed.destroy_process_group()
 
 
 def wrap_for_cpu(cfg: Config) -> None:

@@ -11,7 +11,7 @@ from typing import Optional
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier, broadcast, is_main_process
+from mmengine.dist import barrier, broadcast, broadcast_object_list, is_main_process
 from mmengine.logging import MMLogger, print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import init_default_scope
@@ -111,7 +111,9 @@ class IncrementalRunner:
         print_log(f'Step {step} of {self.scenario.num_steps - 1} begins: {names}', logger=self.logger)
         if cfg.model.get('teacher') is not None:
             self._check_teacher(step, cfg.model.teacher_checkpoint)
-        point = resume_point(files.train)
+        held = [resume_point(files.train) if is_main_process() else None]
+        broadcast_object_list(held)
+        point = held[0]
         if point is not None:
             cfg.load_from, cfg.resume = point, True
         wrap_for_cpu(cfg)
@@ -143,7 +145,8 @@ class IncrementalRunner:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self._log_result(step)
+        if is_main_process():
+            self._log_result(step)
 
     def _feature_statistics(self, step: int, model: torch.nn.Module, dataset) -> dict:
         """What the next step's inversion needs beside the weights, as extra entries of the checkpoint."""
@@ -198,7 +201,10 @@ class IncrementalRunner:
                 checkpoint_sha256=sha256(files.checkpoint)))
 
     def _result(self, step: int) -> Optional[dict]:
-        return read_result(self._files(step))
+        """As rank 0 finds it: on network drives, other nodes may not see for a while what it has just written."""
+        held = [read_result(self._files(step)) if is_main_process() else None]
+        broadcast_object_list(held)
+        return held[0]
 
     def _mend_plain_config(self, step: int) -> None:
         files, positions = self._files(step), self.plan.test_positions[step]

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os.path as osp
+import time
 
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
@@ -12,6 +13,8 @@ from .files import read_json, write_json
 _IDENTITY = ('model', 'data_preprocessor', 'scenario', 'method', 'replay', 'incremental_overrides', 'train_dataloader',
              'test_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'load_from', 'randomness',
              'channels_last')
+# Seconds after which a network drive shows what another node wrote, as a rule half of it.
+_PATIENCE = 60
 _NOT_IDENTITY = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 
 
@@ -32,11 +35,22 @@ def check_same_run(work_dir: str, cfg: Config, seed: int) -> None:
 
 
 def claim_work_dir(work_dir: str, cfg: Config, seed: int) -> None:
-    """Bind ``work_dir`` to this config. Called once it is accepted: a refused config must not bar the mended one."""
+    """Bind ``work_dir`` to this config. Called once it is accepted: a refused config must not bar the mended one.
+
+    Raises:
+        ValueError: this process does not see the folder that rank 0 wrote to.
+    """
     barrier()  # every rank must have checked before rank 0 writes
     path = osp.join(work_dir, 'run.json')
     if is_main_process() and not osp.exists(path):
         write_json(path, run_identity(cfg, seed))
+    barrier()
+    for _ in range(_PATIENCE):
+        if osp.exists(path):
+            return
+        time.sleep(1)
+    raise ValueError(f'Rank 0 wrote {path}, but this process cannot see it: the work dir must be on a file system that '
+                     'all processes share.')
 
 
 def run_identity(cfg: Config, seed: int) -> dict:

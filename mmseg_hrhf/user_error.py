@@ -2,8 +2,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
+import traceback
 from typing import Iterator, NoReturn, Optional
 
 _REMEDIES = {
@@ -38,13 +40,29 @@ def explain(error: BaseException) -> Optional[str]:
 def report_and_exit(error: BaseException) -> NoReturn:
     """Print ``error: ...`` and exit with code 2, or raise what :func:`explain` does not know.
 
-    With ``HRHF_TRACEBACK`` set in the environment every error is raised.
+    With ``HRHF_TRACEBACK`` set in the environment every error is raised. One process of several ends at once.
     """
     line = None if os.environ.get('HRHF_TRACEBACK') else explain(error)
-    if line is None:
+    if line is not None:
+        print(f'error: {line}', file=sys.stderr)
+    elif _is_one_of_several():
+        traceback.print_exception(error)
+    else:
         raise error
-    print(f'error: {line}', file=sys.stderr)
-    sys.exit(2)
+    code = 1 if line is None else 2
+    if _is_one_of_several():
+        # The usual exit waits in NCCL's clean-up for the others, who wait for this process; its launcher ends them
+        # once it is gone.
+        logging.shutdown()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _is_one_of_several() -> bool:
+    distributed = sys.modules.get('torch.distributed')  # whoever joined a group has imported it
+    return distributed is not None and distributed.is_available() and distributed.is_initialized()
 
 
 def _chain(error: Optional[BaseException]) -> Iterator[BaseException]:

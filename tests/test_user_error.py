@@ -1,5 +1,8 @@
 """One line for what a user can mend, a traceback for what nobody expected."""
 import errno
+import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -85,3 +88,27 @@ def test_exit_code_and_line(capsys, monkeypatch):
     monkeypatch.setenv('HRHF_TRACEBACK', '1')
     with pytest.raises(ValueError):
         report_and_exit(raised(ours))
+
+
+ONE_OF_SEVERAL = """
+import atexit, sys
+import torch
+from mmseg_hrhf.user_error import report_and_exit
+torch.distributed.init_process_group('gloo', init_method=f'file://{sys.argv[1]}', rank=0, world_size=1)
+atexit.register(print, 'clean-up')
+try:
+    exec(sys.argv[2])
+except Exception as error:
+    report_and_exit(error)
+"""
+
+
+@pytest.mark.parametrize('work, code, message', [
+    ("from mmseg_hrhf.replay.sampler import split_batch; split_batch(5, '1:1')", 2, 'error: .*batch_size=5'),
+    ("raise RuntimeError('the sky fell')", 1, 'Traceback.*RuntimeError: the sky fell'),
+])
+def test_one_process_of_several_leaves_without_the_group_s_clean_up(tmp_path, work, code, message):
+    done = subprocess.run([sys.executable, '-c', ONE_OF_SEVERAL, str(tmp_path / 'store'), work],
+                          capture_output=True, text=True)
+    assert done.returncode == code and re.search(message, done.stderr, re.DOTALL), done.stderr
+    assert 'clean-up' not in done.stdout

@@ -15,9 +15,12 @@ HERE=$(cd "$(dirname "$0")" && pwd)
 RENDEZVOUS=(--node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="$PORT")
 if [ "$MAX_RESTARTS" -gt 0 ]; then
     # In a store that outlives them, processes started again would find the addresses of the dead ones, and wait for them.
-    RENDEZVOUS=(--rdzv_backend=c10d --rdzv_endpoint="$MASTER_ADDR:$PORT" --rdzv_id="$PORT")
     export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
-    [ "$NNODES" = 1 ] && RENDEZVOUS+=(--local_addr="$MASTER_ADDR")
+    RENDEZVOUS=(--rdzv_backend=c10d --rdzv_endpoint="$MASTER_ADDR:$PORT" --rdzv_id="$PORT")
+    if [ "$NNODES" = 1 ]; then
+        # A free port: on a taken one, the job would wait in silence until the job there has ended.
+        RENDEZVOUS=(--standalone --local_addr="$MASTER_ADDR")
+    fi
 fi
 
 PYTHONPATH="$HERE/..":$PYTHONPATH exec python -m torch.distributed.run \

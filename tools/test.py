@@ -24,12 +24,14 @@ def main():
     args = parse_args()
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from mmseg_hrhf.config_file import load_config
+    from mmseg_hrhf.distributed import end_distributed
     from mmseg_hrhf.testing import run_test
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join(
         'work_dirs', osp.splitext(osp.basename(args.config))[0])
     run_test(cfg, args.checkpoint, args.out, args.show_dir, args.show, args.wait_time, args.tta)
+    end_distributed()
 
 
 if __name__ == '__main__':

@@ -51,7 +51,9 @@ def main():
         from mmseg_hrhf.dry_run import dry_run
         print(dry_run(cfg))
     else:
+        from mmseg_hrhf.distributed import end_distributed
         RUNNERS.build(cfg).train()
+        end_distributed()
 
 
 if __name__ == '__main__':

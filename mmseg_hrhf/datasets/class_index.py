@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Collection, Optional, Sequence
 
 import numpy as np
-from mmengine.dist import barrier, is_main_process
+from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import get as read_bytes
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
@@ -110,7 +110,7 @@ def scan(paths: Sequence[str],
 
     Args:
         paths, known_labels, backend_args, images: see :func:`class_index`.
-        num_workers: processes; one per core if None.
+        num_workers: processes; one per core that this job may use if None.
     Returns:
         (N, 256) bool presence matrix.
     Raises:
@@ -121,13 +121,18 @@ def scan(paths: Sequence[str],
     checked: Sequence[Optional[str]] = images or [None] * len(paths)
     pairs = list(zip(paths, checked))
     chunks = [slice(start, start + _CHUNK) for start in range(0, len(paths), _CHUNK)]
-    with _workers(len(paths), num_workers or os.cpu_count() or 1) as pool, \
+    with _workers(len(paths), num_workers or _cores()) as pool, \
             tqdm(desc='class index', total=len(paths), unit='mask', mininterval=0.5) as bar:
         found = pool.map(partial(_read_pairs, backend_args=backend_args), [pairs[chunk] for chunk in chunks])
         for chunk, rows in zip(chunks, found):
             presence[chunk] = _check_labels(rows, known_labels, paths[chunk])
             bar.update(len(rows))
     return presence
+
+
+def _cores() -> int:
+    # A job's share of a machine, where the system tells it.
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _workers(num_masks: int, num_workers: int) -> Executor:
@@ -167,12 +172,12 @@ def class_index(paths: Sequence[str],
                 images: Optional[Sequence[str]] = None) -> np.ndarray:
     """Presence matrix of the masks, from the cache where it is fresh.
 
-    Rank 0 scans and writes the cache while the other ranks wait. Without ``cache_dir`` every process scans.
+    Rank 0 reads the cache, or scans and writes it, and tells the other ranks. Without ``cache_dir`` all of them scan.
 
     Args:
         paths: mask files, in the dataset's order.
         known_labels: raw labels a mask may hold.
-        cache_dir: folder of the cache files, shared by all ranks.
+        cache_dir: folder of the cache files, seen by rank 0 alone.
         backend_args: file backend of mmengine.
         images: image file of each mask, where they are local: checked in the same pass.
     Returns:
@@ -180,20 +185,19 @@ def class_index(paths: Sequence[str],
     """
     if cache_dir is None:
         return scan(paths, known_labels, backend_args, images=images)
-    key = fingerprint([*paths, *(images or [])])
-    file = Path(cache_dir) / f'{key[:32]}.npz'
-    presence = _load(file, key, len(paths))
-    if presence is None and is_main_process():
-        presence = scan(paths, known_labels, backend_args, images=images)
-        with atomic_write(file) as stream:
-            np.savez_compressed(stream, presence=np.packbits(presence, axis=1), key=np.array(key))
-    barrier()
-    if presence is None:
+    held = [np.zeros((0, 32), dtype=np.uint8)]
+    if is_main_process():
+        key = fingerprint([*paths, *(images or [])])
+        file = Path(cache_dir) / f'{key[:32]}.npz'
         presence = _load(file, key, len(paths))
         if presence is None:
-            raise RuntimeError(f'Rank 0 wrote the class index to {file}, but this rank cannot read it: '
-                               'the work dir must be on a file system that all ranks share.')
-    return _check_labels(presence, known_labels, paths)
+            presence = scan(paths, known_labels, backend_args, images=images)
+            with atomic_write(file) as stream:
+                np.savez_compressed(stream, presence=np.packbits(presence, axis=1), key=np.array(key))
+        held = [np.packbits(presence, axis=1)]
+    # Not through the file: on network drives, other nodes may not see for a while what rank 0 has just written.
+    broadcast_object_list(held)
+    return _check_labels(np.unpackbits(held[0], axis=1).astype(bool), known_labels, paths)
 
 
 def _load(file: Path, key: str, length: int) -> Optional[np.ndarray]:

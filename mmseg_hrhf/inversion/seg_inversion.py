@@ -166,7 +166,7 @@ class SegInversion:
         images = space.clamp_(torch.randn((len(request), 3) + self._stage_size(0), generator=generator).to(device))
         taken, losses = 0, RunningLosses(request, on_iteration, at_once=self.loss_threshold is not None)
         targets = feature_targets(model, recorded) if self.feature_weight > 0 else []
-        memory_format = fastest_memory_format(model, images[:2])
+        memory_format = fastest_memory_format(model, images[:2], half=self.amp is not None)
         with FeatureStatistics(targets, self.relative_features, self.first_layer_weight) as statistics:
             for stage, (_, iterations) in enumerate(self.stages):
                 images = F.interpolate(images, self._stage_size(stage), mode='bilinear', align_corners=False)

@@ -30,8 +30,8 @@ class ResumeHook(Hook):
 
     It holds what mmengine's checkpoints hold, as plain data (no smoothing of the log), of the moment before an
     iteration: after the last iteration's schedule, epoch end and validation. Nothing random is in it, since all draws
-    depend on the iteration alone. It is written at the start of every epoch, every ``interval`` iterations and at the
-    end; where gradients accumulate, at the first whole update after.
+    depend on the iteration alone. It is written every ``interval`` iterations and at the end; where gradients
+    accumulate, at the first whole update after.
 
     Args:
         interval: most iterations a stop can cost.
@@ -52,7 +52,7 @@ class ResumeHook(Hook):
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         done = runner.iter - self._last
-        if done and (batch_idx == 0 or done >= self.interval) and not _accumulates(runner):
+        if done >= self.interval and not _accumulates(runner):
             self._write(runner)
 
     def after_train(self, runner) -> None:

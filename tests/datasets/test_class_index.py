@@ -230,19 +230,16 @@ def test_cached_label_is_checked_against_the_dataset_that_asks(tmp_path):
         class_index(paths, {*range(11), 255}, tmp_path / 'cache')
 
 
-def test_other_ranks_read_what_rank_0_wrote(tmp_path, monkeypatch, no_scan):
-    paths = save(tmp_path, [grey(0, 1)])
+def test_other_ranks_are_told(tmp_path, monkeypatch, no_scan):
+    paths, told = save(tmp_path, [grey(0, 1), grey(2)]), []
+    monkeypatch.setattr(module, 'broadcast_object_list', told.extend)
     first = class_index(paths, VOC_LABELS, tmp_path / 'cache')
+    assert len(told) == 1
     monkeypatch.setattr(module, 'is_main_process', lambda: False)
+    monkeypatch.setattr(module, 'broadcast_object_list', lambda held: held.__setitem__(0, told[0]))
     no_scan()
-    np.testing.assert_array_equal(class_index(paths, VOC_LABELS, tmp_path / 'cache'), first)
-
-
-def test_rank_that_cannot_see_the_cache_says_why(tmp_path, monkeypatch):
-    paths = save(tmp_path, [grey(0, 1)])
-    monkeypatch.setattr(module, 'is_main_process', lambda: False)
-    with pytest.raises(RuntimeError, match='file system that all ranks share'):
-        class_index(paths, VOC_LABELS, tmp_path / 'cache')
+    np.testing.assert_array_equal(class_index(paths, VOC_LABELS, tmp_path / 'of_another_node'), first)
+    assert not (tmp_path / 'of_another_node').exists()
 
 
 # -- all masks of VOC ------------------------------------------------------------------------------------------------
@@ -301,3 +298,13 @@ def num_processes(group):
             fields = (folder / 'stat').read_text().rsplit(')', 1)[1].split()
             found += int(fields[2]) == group and fields[0] != 'Z'
     return found
+
+
+@pytest.mark.skipif(not hasattr(os, 'sched_setaffinity'), reason='no affinity on this system')
+def test_no_more_workers_than_cores_of_the_job():
+    allowed = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {min(allowed)})
+        assert module._cores() == 1
+    finally:
+        os.sched_setaffinity(0, allowed)

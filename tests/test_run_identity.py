@@ -1,0 +1,36 @@
+"""A work dir is bound to one config, and seen by all processes of a job."""
+import pytest
+
+from mmseg_hrhf import run_identity
+from mmseg_hrhf.files import read_json
+from mmseg_hrhf.run_identity import check_same_run, claim_work_dir
+
+
+@pytest.fixture
+def other_rank(monkeypatch):
+    """This process is not rank 0; the list takes what happens in each second that it waits."""
+    seconds = []
+    monkeypatch.setattr(run_identity, 'is_main_process', lambda: False)
+    monkeypatch.setattr(run_identity.time, 'sleep', lambda duration: seconds.pop(0)())
+    return seconds
+
+
+def test_claimed_for_one_config(tiny_config, tmp_path):
+    claim_work_dir(str(tmp_path), tiny_config, 0)
+    check_same_run(str(tmp_path), tiny_config, 0)
+    assert read_json(tmp_path / 'run.json')['randomness']['seed'] == 0
+    with pytest.raises(ValueError, match=r'different are randomness\.seed\.'):
+        check_same_run(str(tmp_path), tiny_config, 1)
+
+
+def test_a_network_drive_may_show_it_late(tiny_config, tmp_path, other_rank):
+    other_rank += [lambda: None, (tmp_path / 'run.json').touch]
+    claim_work_dir(str(tmp_path), tiny_config, 0)
+    assert other_rank == []
+
+
+def test_a_drive_that_is_not_shared_is_an_error(tiny_config, tmp_path, other_rank):
+    other_rank += [lambda: None] * 60
+    with pytest.raises(ValueError, match='must be on a file system that all processes share'):
+        claim_work_dir(str(tmp_path), tiny_config, 0)
+    assert other_rank == []
