@@ -1,0 +1,56 @@
+"""Training under autocast, as ``--amp`` does it on a GPU: every system's losses, with and without a loss scale."""
+import contextlib
+
+import pytest
+import torch
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+from mmseg.registry import RUNNERS
+
+from mmseg_hrhf.checkpoint import load_checkpoint
+
+pytestmark = pytest.mark.skipif(not hasattr(torch.amp, 'GradScaler'), reason='scaling on a CPU needs torch 2.3')
+
+
+@OPTIM_WRAPPERS.register_module()
+class CpuAmpOptimWrapper(AmpOptimWrapper):
+    """mmengine's, which refuses to be made without a GPU, on a CPU."""
+
+    def __init__(self, dtype, **kwargs):
+        OptimWrapper.__init__(self, **kwargs)
+        self.cast_dtype = getattr(torch, dtype)
+        self._scale_update_param = None
+        self.loss_scaler = torch.amp.GradScaler('cpu', init_scale=2.0**10)
+
+    @contextlib.contextmanager
+    def optim_context(self, model):
+        with OptimWrapper.optim_context(self, model), torch.autocast('cpu', dtype=self.cast_dtype):
+            yield
+
+
+def weights(cfg, folder, **optim_wrapper):
+    """Weights after both steps of a run, as one vector for each step."""
+    cfg.work_dir = str(folder)
+    cfg.optim_wrapper = dict(cfg.optim_wrapper, **optim_wrapper)
+    results = RUNNERS.build(cfg).train()
+    assert len(results) == 2
+    states = [load_checkpoint(folder / f'step_{step}' / 'checkpoint.pth')['state_dict'] for step in (0, 1)]
+    assert all(value.dtype != torch.float16 and value.dtype != torch.bfloat16
+               for state in states for value in state.values())
+    return [torch.cat([value.double().flatten() for name, value in sorted(state.items()) if 'conv_seg' not in name
+                       and 'num_batches' not in name]) for state in states]
+
+
+@pytest.mark.parametrize('dtype, method', [
+    ('bfloat16', 'HRHF'), ('float16', 'HRHF'), ('bfloat16', 'MiB'), ('float16', 'PLOP'), ('float16', 'LwF'),
+    ('bfloat16', 'LwFMC'), ('float16', 'ILT'), ('float16', 'EWC')
+])
+def test_close_to_full_precision(tiny_iter_config, tmp_path, dtype, method):
+    cfg = tiny_iter_config
+    cfg.method = dict(type=method)
+    if method != 'HRHF':
+        cfg.replay = None
+    full = weights(cfg.copy(), tmp_path / 'full')
+    half = weights(cfg.copy(), tmp_path / 'half', type='CpuAmpOptimWrapper', dtype=dtype)
+    learnt = (full[1] - full[0]).norm()
+    assert 0 < (half[1] - full[1]).norm() < 0.15 * learnt
