@@ -29,6 +29,16 @@ comparison = dict(
             incremental_overrides=dict(
                 param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=1200)],
                 train_cfg=dict(max_iters=1200, val_interval=1200))),
+        # No system of the paper: see benchmarks/unlabelled_background.py.
+        'fakes without background': dict(
+            custom_imports=dict(imports=['benchmarks.unlabelled_background']),
+            method=dict(_delete_=True, type='UnlabelledFakeBackground')),
+        'fakes without background, equal epochs': dict(
+            custom_imports=dict(imports=['benchmarks.unlabelled_background']),
+            method=dict(_delete_=True, type='UnlabelledFakeBackground'),
+            incremental_overrides=dict(
+                param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=1200)],
+                train_cfg=dict(max_iters=1200, val_interval=1200))),
         # A bound, not a system: see benchmarks/real_images.py.
         'real images for fakes': dict(
             custom_imports=dict(imports=['benchmarks.real_images']),
