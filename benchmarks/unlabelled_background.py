@@ -1,6 +1,6 @@
 """HRHF whose fakes have labels where the teacher finds an old class, and none where it finds background.
 
-Not eq. 4: it tells what the background of fakes costs, which may look like the classes to come. Eq. 3 still applies there.
+Not eq. 4: it tells what the background of fakes costs, which may look like classes to come. Eq. 3 applies there still.
 
     PYTHONPATH=. python tools/compare.py benchmarks/configs/shapes.py --systems "fakes without background"
 """
