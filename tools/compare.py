@@ -32,6 +32,8 @@ def parse_args():
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], metavar='SEED')
     parser.add_argument('--jobs', type=int, default=1, help='runs at once; each gets its share of the GPUs')
     parser.add_argument('--work-dir', help='default: work_dirs/compare_CONFIG')
+    parser.add_argument(
+        '--by-step', action='store_true', help="in the table, a column for each step's classes (Table 7)")
     parser.add_argument('--table-only', action='store_true', help='start nothing; write the tables of what is there')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the base config')
     return parser.parse_args()
@@ -59,7 +61,8 @@ def main():
         print(f'{len(cells)} cells, {len(runs)} runs, {args.jobs} at once, in {work_dir}', flush=True)
         scheduler = Scheduler(Path(__file__).with_name('train.py'), args.jobs, torch.cuda.device_count(), _say)
         failed = scheduler.run(runs)
-    print(f'\n{write_tables(work_dir, cells, f"{name}: comparison")}\n{osp.join(work_dir, "table.md")}')
+    table = write_tables(work_dir, cells, f'{name}: comparison', args.by_step)
+    print(f'\n{table}\n{osp.join(work_dir, "table.md")}')
     if failed:
         sys.exit(f'error: {len(failed)} runs failed: ' + '; '.join(run.cell.name for run in failed))
 

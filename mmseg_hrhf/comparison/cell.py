@@ -13,8 +13,10 @@ from mmengine.utils import import_modules_from_strings
 
 from ..config_file import load_config
 from ..files import PathLike, read_json, write_text
+from ..replay.step_statistics import statistics_options
+from ..run_identity import run_identity
 from ..scenario import SETTINGS
-from ..step_config import method_class
+from ..step_config import method_class, replay_options
 from .systems import system_options
 
 # Step 0 of every system that trains it plainly.
@@ -28,7 +30,8 @@ class Cell:
     Args:
         root: folder of the comparison.
         system: its name.
-        task: ``'B-I'``, a name in ``comparison.tasks`` of the config, or None for the config's own.
+        task: ``'B-I'``, or None for the config's own. What ``comparison.tasks`` of the config has under
+            ``'TASK/SETTING'`` or ``'TASK'`` is the scenario.
         setting: ``'overlapped'``, ``'disjoint'`` or ``'sequential'``.
         seed: of the run.
     """
@@ -78,17 +81,19 @@ def cell_config(cell: Cell, base: Config) -> Config:
     """The config of a run: ``base`` as the cell's system, task and setting.
 
     Raises:
-        ValueError: a system that does not fit the config, or whose ``custom_imports`` cannot be imported.
+        ValueError: a system that does not fit the config, or whose ``custom_imports`` cannot be imported; a task or
+            setting without the image lists that the config's own has.
     """
     cfg = copy.deepcopy(base)
     comparison = cfg.pop('comparison', None) or {}
-    scenario = dict(cfg.scenario)
-    if cell.task is not None:
-        scenario.pop('steps', None)
-        scenario.pop('task', None)
-        scenario.update((comparison.get('tasks') or {}).get(cell.task) or dict(task=cell.task))
-    scenario['setting'] = cell.setting
+    scenario = _scenario(cell, cfg.scenario, comparison.get('tasks') or {})
     options = system_options(cell.system, base, scenario.get('task'))
+    of_row = options.pop('scenario', {})
+    divided = sorted({'task', 'steps', 'setting'} & set(of_row))
+    if divided:
+        raise ValueError(f'System {cell.system!r} of the comparison sets scenario.{divided[0]}, which is the same for '
+                         'all rows of a column: choose it by --settings, or name a scenario in comparison.tasks.')
+    scenario.update(of_row)
     try:  # a row's own modules have to be there before its types are looked up
         import_modules_from_strings(**options.get('custom_imports') or dict(imports=[]))
     except ImportError as error:
@@ -98,9 +103,33 @@ def cell_config(cell: Cell, base: Config) -> Config:
     return cfg
 
 
-def shares_first_step(cfg: Config) -> bool:
-    """Whether the run's step 0 is the plain training that other systems begin with too."""
-    return method_class(cfg).shares_first_step
+def _scenario(cell: Cell, own: dict, tasks: dict) -> dict:
+    scenario: dict = dict(own)
+    named: dict = {}
+    if cell.task is not None:
+        named = tasks.get(f'{cell.task}/{cell.setting}') or tasks.get(cell.task) or {}
+        scenario.pop('steps', None)
+        scenario.pop('task', None)
+        scenario.update(named or dict(task=cell.task))
+    elsewhere = cell.setting != own.get('setting', SETTINGS[0]) or cell.task not in (None, own.get('task'))
+    if elsewhere and own.get('image_lists') is not None and 'image_lists' not in named:
+        raise ValueError(f"scenario.image_lists of the config are those of its own task and setting, but {cell.column} "
+                         f"is compared, too. Give its own: comparison=dict(tasks={{'{cell.column.replace(' ', '/')}': "
+                         "dict(task=..., image_lists=...)}), with image_lists=None for the rule of the setting.")
+    scenario['setting'] = cell.setting
+    return scenario
+
+
+def first_step_identity(cfg: Config, seed: int) -> Optional[dict]:
+    """What step 0 of a run is, as JSON data; None where it is not the plain training that other systems begin with."""
+    if not method_class(cfg).shares_first_step:
+        return None
+    identity = run_identity(cfg, seed)
+    replay = replay_options(cfg)
+    for later in ('method', 'replay', 'incremental_overrides'):
+        del identity[later]
+    # What step 0 records for the fakes of step 1; a system without fakes does not mind it.
+    return identity if replay is None else dict(identity, feature_statistics=statistics_options(replay))
 
 
 def write_cell_config(cell: Cell, cfg: Config) -> None:

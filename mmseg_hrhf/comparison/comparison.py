@@ -9,8 +9,9 @@ from typing import Optional, Sequence
 from mmengine.config import Config
 
 from ..files import PathLike, write_json, write_text
+from ..run_identity import check_same_run
 from ..step_config import replay_options
-from .cell import FIRST_STEP, Cell, cell_config, shares_first_step, write_cell_config
+from .cell import FIRST_STEP, Cell, cell_config, first_step_identity, write_cell_config
 from .curves import plot_curves
 from .runs import Run
 from .table import BACKGROUND, collect, csv_text, markdown, statistics_of
@@ -26,41 +27,59 @@ def plan_cells(root: PathLike, systems: Sequence[str], settings: Sequence[tuple[
 def plan_runs(cells: Sequence[Cell], base: Config) -> list[Run]:
     """The processes that fill the cells, each config written.
 
-    Cells of one task, setting and seed whose step 0 is plain training begin with a shared one; those that ask for the
-    same fake images at step 1 share these too.
+    Cells of one task, setting and seed whose step 0 is the plain training of the base config begin with a shared one;
+    those that ask for the same fake images at step 1 share these too. Nothing is written before all are checked.
 
     Raises:
-        ValueError: a system that does not fit the config.
+        ValueError: a system that does not fit the config, or a folder that holds a run of another config.
     """
-    runs: list[Run] = []
-    first_steps: dict[tuple, Run] = {}
+    runs: dict[Cell, Run] = {}
+    configs: dict[Cell, Config] = {}
     fakes: dict[tuple, list[Cell]] = {}
     for cell in cells:
-        cfg = cell_config(cell, base)
-        write_cell_config(cell, cfg)
-        run, place = Run(cell), (cell.column, cell.seed)
-        if shares_first_step(cfg):
-            if place not in first_steps:
-                first = Cell(cell.root, FIRST_STEP, cell.task, cell.setting, cell.seed)
-                # As HRHF where it can be: step 0 then leaves what fakes need of it (feature statistics), too.
-                system = 'HRHF' if base.get('replay') else 'FT'
-                write_cell_config(first, cell_config(replace(first, system=system), base))
-                first_steps[place] = Run(first, only_first_step=True)
-                runs.append(first_steps[place])
-            run.first_step = first_steps[place]
-            replay = replay_options(cfg)
-            if replay is not None:
-                wish = {key: value for key, value in replay.items() if key != 'ratio'}
-                same = fakes.setdefault((place, json.dumps(wish, sort_keys=True, default=repr)), [])
-                run.fakes_from = tuple(same)
-                same.append(cell)
-        runs.append(run)
-    return runs
+        run, cfg = Run(cell), _checked_config(cell, base)
+        own = first_step_identity(cfg, cell.seed)
+        if own is not None:
+            first = replace(cell, system=FIRST_STEP)
+            if first not in configs:
+                configs[first] = _checked_config(first, base)
+            shared = first_step_identity(configs[first], cell.seed) or {}
+            if all(shared.get(key) == value for key, value in own.items()):
+                run.first_step = runs.setdefault(first, Run(first, only_first_step=True))
+                replay = replay_options(cfg)
+                if replay is not None:
+                    wish = {key: value for key, value in replay.items() if key != 'ratio'}
+                    same = fakes.setdefault((first, json.dumps(wish, sort_keys=True, default=repr)), [])
+                    run.fakes_from = tuple(same)
+                    same.append(cell)
+        runs[cell], configs[cell] = run, cfg
+    for cell in runs:
+        write_cell_config(cell, configs[cell])
+    return list(runs.values())
 
 
-def write_tables(root: PathLike, cells: Sequence[Cell], title: str) -> str:
-    """Write ``table.md``, ``table.csv``, ``table.json`` and ``curves.png``; returns the Markdown."""
-    records = collect(cells)
+def _checked_config(cell: Cell, base: Config) -> Config:
+    # As HRHF where it can be: a shared step 0 then leaves what fakes need of it (feature statistics), too.
+    system = cell.system if cell.system != FIRST_STEP else 'HRHF' if base.get('replay') else 'FT'
+    try:
+        cfg = cell_config(replace(cell, system=system), base)
+        replay_options(cfg)
+        check_same_run(cell.folder, cfg, cell.seed)
+    except ValueError as error:
+        raise ValueError(f'{cell.name}: {error}') from error
+    return cfg
+
+
+def write_tables(root: PathLike, cells: Sequence[Cell], title: str, by_step: bool = False) -> str:
+    """Write ``table.md``, ``table.csv``, ``table.json`` and ``curves.png``; returns the Markdown.
+
+    Args:
+        root: folder of the comparison.
+        cells: rows and columns.
+        title: of the page.
+        by_step: see :func:`~.table.collect`.
+    """
+    records = collect(cells, by_step)
     seeds = sorted({cell.seed for cell in cells})
     parts = [f'# {title}', '', f'mIoU in % after the last step, seeds {", ".join(map(str, seeds))}, '
              f'{len(records)} of {len(cells)} runs finished; mean ± sample standard deviation over seeds.']

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import statistics
 from typing import Optional, Sequence
 
@@ -11,25 +12,24 @@ from .cell import Cell
 BACKGROUND = ('without background', 'with background')
 
 
-def group_scores(result: dict, base: int) -> dict[str, dict[str, Optional[float]]]:
+def group_scores(result: dict, sizes: Sequence[int]) -> dict[str, dict[str, Optional[float]]]:
     """mIoU of groups of classes at a step, by background convention and group name.
 
     Args:
         result: a step's ``result.json``: ``classes`` and ``metrics`` with ``IoU/<class>`` in percent.
-        base: number of classes of step 0.
+        sizes: numbers of classes of the groups, those of step 0 first.
     Returns:
-        For ``'without background'`` and ``'with background'`` the groups ``'1-B'``, ``'B+1-C'`` and ``'all'``; groups
-        are named by the classes' places as in Table 1. Background joins the base group and ``all`` (later papers'
-        ``0-B``). None where a class of the group has no pixel.
+        For ``'without background'`` and ``'with background'`` the groups and ``'all'``; groups are named by the
+        classes' places as in Table 1 and 7, such as ``'1-15'`` and ``'16-20'``. Background joins the first group and
+        ``all`` (later papers' ``0-15``). None where a class of the group has no pixel.
     """
     classes = result['classes']
     values = [result['metrics'][f'IoU/{name}'] for name in classes]
     background = result['metrics']['IoU/background']
-    groups = {_span(1, base): values[:base]}
-    if len(classes) > base:
-        groups[_span(base + 1, len(classes))] = values[base:]
+    ends = list(itertools.accumulate(sizes))
+    groups = {_span(end - size + 1, end): values[end - size:end] for size, end in zip(sizes, ends) if size}
     groups['all'] = values
-    holds_background = {_span(1, base), 'all'}
+    holds_background = {_span(1, sizes[0]), 'all'}
     return {
         BACKGROUND[0]: {name: _mean(held) for name, held in groups.items()},
         BACKGROUND[1]: {
@@ -39,14 +39,23 @@ def group_scores(result: dict, base: int) -> dict[str, dict[str, Optional[float]
     }
 
 
-def collect(cells: Sequence[Cell]) -> list[dict]:
-    """One record per finished cell: system, column (task and setting), seed, and its last step's groups."""
+def collect(cells: Sequence[Cell], by_step: bool = False) -> list[dict]:
+    """One record per finished cell: system, column (task and setting), seed, and its last step's groups.
+
+    Args:
+        cells: whose results are read.
+        by_step: a group for each step's classes, as in Table 7; else one for all classes added since step 0.
+    """
+    finished = [(cell, results) for cell in cells if (results := cell.results()) is not None]
+    sizes: dict[str, list[int]] = {}
+    for cell, results in finished:
+        if by_step and len(results['results']) == results['num_steps']:  # Joint has no steps of its own
+            sizes.setdefault(cell.column, [len(result['new_classes']) for result in results['results']])
     records = []
-    for cell in cells:
-        results = cell.results()
-        if results is not None:
-            scores = group_scores(results['results'][-1], results['num_base_classes'])
-            records.append(dict(system=cell.system, column=cell.column, seed=cell.seed, scores=scores))
+    for cell, results in finished:
+        last, base = results['results'][-1], results['num_base_classes']
+        scores = group_scores(last, sizes.get(cell.column, [base, len(last['classes']) - base]))
+        records.append(dict(system=cell.system, column=cell.column, seed=cell.seed, scores=scores))
     return records
 
 

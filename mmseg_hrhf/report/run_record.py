@@ -69,7 +69,7 @@ class RunRecord:
 
     def scores(self) -> dict:
         """Groups' mIoU at the last step, see :func:`~mmseg_hrhf.comparison.table.group_scores`."""
-        return group_scores(self.last, self.num_base)
+        return group_scores(self.last, [self.num_base, len(self.last['classes']) - self.num_base])
 
     def table_record(self) -> dict:
         """What :func:`~mmseg_hrhf.comparison.table.statistics_of` makes the paper's table from."""

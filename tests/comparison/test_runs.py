@@ -11,6 +11,8 @@ import pytest
 from mmseg_hrhf.comparison.cell import Cell, cell_config, parse_setting
 from mmseg_hrhf.comparison.comparison import plan_cells, plan_runs
 from mmseg_hrhf.comparison.runs import Run, Scheduler, adopt
+from mmseg_hrhf.config_file import load_config
+from mmseg_hrhf.run_identity import claim_work_dir
 
 # Stands in for tools/train.py: does what the cell's config says.
 TRAIN = '''
@@ -154,6 +156,66 @@ def test_a_row_brings_modules_of_its_own(tiny_config, tmp_path, monkeypatch):
     assert "'row_of_a_test'" in Path(runs[-1].cell.config).read_text()
     with pytest.raises(ValueError, match=r"System 'missing'.*no_such_module"):
         plan_runs(plan_cells(tmp_path, ['missing'], [(None, 'overlapped')], [0]), tiny_config)
+
+
+def planned(cfg, root, systems, settings=((None, 'overlapped'), )):
+    return {run.cell.system: run for run in plan_runs(plan_cells(root, systems, settings, [0]), cfg)}
+
+
+def test_a_row_whose_step_0_differs_trains_its_own(tiny_config, tmp_path):
+    tiny_config.comparison = dict(systems={
+        'faster': dict(method=dict(type='HRHF'), optim_wrapper=dict(optimizer=dict(lr=9.0))),
+        'unrecorded': dict(method=dict(type='HRHF'), replay=dict(feature_statistics=None)),
+        'faster later': dict(method=dict(type='HRHF'),
+                             incremental_overrides=dict(optim_wrapper=dict(optimizer=dict(lr=9.0)))),
+        'other fakes': dict(method=dict(type='HRHF'), replay=dict(num_images=8)),
+    })
+    runs = planned(tiny_config, tmp_path, ['FT', 'faster', 'unrecorded', 'faster later', 'other fakes', 'HRHF'])
+    shared = {name for name, run in runs.items() if run.first_step is runs['_first_step']}
+    assert shared == {'FT', 'faster later', 'other fakes', 'HRHF'}
+    assert [cell.system for cell in runs['HRHF'].fakes_from] == ['faster later']
+
+
+def test_a_row_s_scenario_joins_the_column_s(tiny_config, tmp_path):
+    tiny_config.comparison = dict(systems=dict(
+        PLOP=dict(scenario=dict(label_protocol='plop')), own=dict(method=dict(type='MiB'), scenario=dict(task='1-2'))))
+    cell = Cell(str(tmp_path), 'PLOP', '1-2', 'disjoint', 0)
+    assert cell_config(cell, tiny_config).scenario == dict(task='1-2', setting='disjoint', label_protocol='plop')
+    runs = planned(tiny_config, tmp_path, ['PLOP', 'FT'])
+    assert runs['PLOP'].first_step is None and runs['FT'].first_step is not None
+    with pytest.raises(ValueError, match=r"System 'own' of the comparison sets scenario.task"):
+        planned(tiny_config, tmp_path, ['own'])
+
+
+@pytest.mark.parametrize('finished, changed', [('HRHF', 'method.kd_weight'), ('_first_step', 'train_cfg.max_epochs')])
+def test_runs_of_another_config_are_refused_and_left_alone(tiny_config, tmp_path, finished, changed):
+    run = planned(tiny_config, tmp_path, ['FT', 'HRHF'])[finished]
+    claim_work_dir(run.cell.folder, load_config(run.cell.config), 0)
+    before = {path: path.read_text() for path in tmp_path.rglob('*.py')}
+    assert len(planned(tiny_config, tmp_path, ['FT', 'HRHF'])) == 3
+    tiny_config.method.kd_weight = 55.0
+    tiny_config.train_cfg.max_epochs = 7
+    with pytest.raises(ValueError, match=fr'overlapped, seed 0: .*holds a run of another config.*{changed}'):
+        planned(tiny_config, tmp_path, ['FT', 'HRHF'])
+    assert before == {path: path.read_text() for path in tmp_path.rglob('*.py')}
+
+
+def test_image_lists_are_those_of_one_task_and_setting(tiny_config, tmp_path):
+    tiny_config.scenario.image_lists = {0: 'a.txt', 1: 'b.txt'}
+
+    def lists(*place):
+        return cell_config(Cell(str(tmp_path), 'FT', *place, 0), tiny_config).scenario.get('image_lists')
+
+    assert lists(None, 'overlapped') == lists('2-1', 'overlapped') == {0: 'a.txt', 1: 'b.txt'}
+    for place in ((None, 'disjoint'), ('1-2', 'overlapped')):
+        with pytest.raises(ValueError, match='image_lists of the config are those of its own task and setting'):
+            lists(*place)
+    tiny_config.comparison = dict(tasks={
+        '1-2': dict(task='1-2', image_lists=None),
+        '2-1/disjoint': dict(task='2-1', image_lists={0: 'c.txt'})})
+    assert lists('1-2', 'overlapped') is None
+    assert lists('2-1', 'disjoint') == {0: 'c.txt'}
+    assert lists('2-1', 'overlapped') == {0: 'a.txt', 1: 'b.txt'}
 
 
 def test_a_cell_s_task_replaces_the_config_s(tiny_config, tmp_path):

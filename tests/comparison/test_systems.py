@@ -1,8 +1,11 @@
 import pytest
 from mmengine.config import Config
 
+from mmseg_hrhf.comparison.cell import Cell, cell_config, load_base
+from mmseg_hrhf.comparison.comparison import plan_cells, plan_runs
 from mmseg_hrhf.comparison.systems import GROUPS, SYSTEMS, choose_systems, system_options
 from mmseg_hrhf.config_file import load_config
+from mmseg_hrhf.run_identity import run_identity
 
 ABLATIONS = {
     'table2_baseline_voc_{}': 'HRHF without fakes',
@@ -23,13 +26,35 @@ CASES = [(name.format(task), system, task) for name, system in ABLATIONS.items()
 
 
 @pytest.mark.parametrize('name, system, task', CASES)
-def test_the_ablation_configs_are_the_systems_of_the_comparison(repo, name, system, task):
+def test_the_ablation_configs_are_the_systems_of_the_comparison(repo, tmp_path, name, system, task):
     ablation = load_config(str(repo / f'configs/ablations/{name}.py'))
-    base = load_config(str(repo / f'configs/hrhf/voc_{task}.py'))
-    base.merge_from_dict(system_options(system, base))
-    assert ablation.method == base.method
-    assert ablation.get('replay') == base.get('replay')
-    assert ablation.scenario == base.scenario
+    options = ['train_dataloader.batch_size=6'] if name.startswith('table6') else None
+    base = load_base(repo / f'configs/hrhf/voc_{task}.py', options)
+    cell = cell_config(Cell(str(tmp_path), system, None, 'overlapped', 0), base)
+    ablation.pop('comparison')
+    assert run_identity(ablation, 0) == run_identity(cell, 0)
+
+
+@pytest.mark.parametrize('name', ['voc_19-1', 'ade_100-50', 'shapes_3-1'])
+def test_every_group_runs_on_the_configs(repo, tmp_path, name):
+    options = ['train_dataloader.batch_size=6']
+    base = load_base(repo / f'configs/hrhf/{name}.py', options)
+    cells = plan_cells(tmp_path, choose_systems(['all', *GROUPS]), [(None, 'overlapped'), (None, 'disjoint')], [0])
+    assert len(plan_runs(cells, base)) == 2 * (len(SYSTEMS) + 1)
+
+
+def test_a_batch_that_a_ratio_does_not_divide_is_refused_with_the_system_s_name(repo, tmp_path):
+    base = load_base(repo / 'configs/hrhf/voc_19-1.py', None)
+    with pytest.raises(ValueError, match=r'HRHF 1:2, overlapped, seed 0: train_dataloader.batch_size=4 cannot be'):
+        plan_runs(plan_cells(tmp_path, choose_systems(['table6']), [(None, 'overlapped')], [0]), base)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_plop_weighs_less_on_ade20k(repo):
+    base = load_config(str(repo / 'configs/hrhf/ade_100-50.py'))
+    assert system_options('PLOP', base, '100-50')['method'] == dict(
+        _delete_=True, type='PLOP', pod_weight=0.001, logits_weight=0.00001)
+    assert 'pod_weight' not in system_options('PLOP', base, '19-1')['method']
 
 
 def test_every_ablation_config_is_checked_above(repo):

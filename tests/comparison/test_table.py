@@ -16,7 +16,7 @@ RESULT = dict(
 
 
 def test_groups_are_means_of_class_ious():
-    scores = group_scores(RESULT, base=2)
+    scores = group_scores(RESULT, [2, 1])
     assert scores['without background'] == {'1-2': 50.0, '3': 20.0, 'all': 40.0}
     # (90+60+40)/3, and (90+60+40+20)/4
     assert scores['with background'] == {'1-2': pytest.approx(190 / 3), '3': 20.0, 'all': 52.5}
@@ -26,27 +26,44 @@ def test_the_paper_s_own_numbers():
     # 15-5 overlapped, HRHF: 15 classes at 76.2 and 5 at 49.2 make 69.45 (Table 1).
     classes = [str(i) for i in range(20)]
     metrics = {f'IoU/{name}': 76.2 if i < 15 else 49.2 for i, name in enumerate(classes)}
-    scores = group_scores(dict(classes=classes, metrics={**metrics, 'IoU/background': 0.0}), base=15)
+    scores = group_scores(dict(classes=classes, metrics={**metrics, 'IoU/background': 0.0}), [15, 5])
     assert scores['without background'] == {
         '1-15': pytest.approx(76.2), '16-20': pytest.approx(49.2), 'all': pytest.approx(69.45)}
 
 
 def test_a_class_without_pixels_is_left_out():
     result = dict(RESULT, metrics={**RESULT['metrics'], 'IoU/cow': None})
-    scores = group_scores(result, base=2)['without background']
+    scores = group_scores(result, [2, 1])['without background']
     assert scores['3'] is None
     assert scores['all'] == 50.0
 
 
-def finished(cell: Cell, value: float, num_steps: int = 2) -> None:
+def test_groups_by_step():
+    # Table 7's 50-50: 1-50, 51-100, 101-150; Joint, which has no steps, gets those of its column.
+    scores = group_scores(RESULT, [1, 1, 1])
+    assert scores['without background'] == {'1': 60.0, '2': 40.0, '3': 20.0, 'all': 40.0}
+    assert scores['with background'] == {'1': 75.0, '2': 40.0, '3': 20.0, 'all': 52.5}
+
+
+def test_a_column_for_each_step_on_request(tmp_path):
+    cells = plan_cells(tmp_path, ['FT', 'Joint'], [('1-1', 'overlapped')], [0])
+    finished(cells[0], 60.0, num_steps=3, of=3)
+    finished(cells[1], 66.0, num_steps=1, of=3, first=2)
+    records = collect(cells, by_step=True)
+    assert [list(record['scores']['without background']) for record in records] == [['1', '2', '3', 'all']] * 2
+    assert records[1]['scores']['without background']['1'] == 66.0
+    assert [list(record['scores']['without background']) for record in collect(cells)] == [['1-2', '3', 'all']] * 2
+
+
+def finished(cell: Cell, value: float, num_steps: int = 2, of: int = 2, first: int = 0) -> None:
     results = []
-    for step in range(num_steps):
+    for step in range(first, first + num_steps):
         metrics = {**RESULT['metrics'], 'IoU/cat': value, 'mIoU_all': value, 'mIoU_old': value}
-        results.append(dict(RESULT, step=step, metrics=metrics))
+        results.append(dict(RESULT, step=step, metrics=metrics, new_classes=RESULT['classes'][step:step + 1]))
     path = f'{cell.folder}/results.json'
     os.makedirs(cell.folder)
     with open(path, 'w') as file:
-        json.dump(dict(results=results, num_steps=2, num_base_classes=2), file)
+        json.dump(dict(results=results, num_steps=of, num_base_classes=2), file)
 
 
 @pytest.fixture
