@@ -19,10 +19,12 @@ RUNS = {
     'ADE20K 100-10': dict(real=(13452, 1130, 1200, 1366, 1550, 1498), epochs=60, tested=2000),
 }
 FEWEST_FAKES, MOST_FAKES = 512, 4096
-# Iterations at full size that a fake costs: as published, and by VOC-animals' stages (in pixels).
-ITERATIONS = {'published': 1000, 'stages': 0.375**2 * 150 + 0.625**2 * 40 + 30}
+# Iterations at full size that a fake costs as published.
+PUBLISHED = 1000
 # Dense operations a second of one H200 as its maker names them.
 PEAK = {'bf16': 989e12, 'TF32': 494e12}
+# Share of it that the table of minutes supposes; no GPU has been measured.
+SUPPOSED = 0.4
 GOALS = {'one GPU in an hour': 3600, 'eight GPUs in 15 minutes': 8 * 900}
 
 
@@ -66,11 +68,17 @@ def parts(run, each, iterations):
     }
 
 
+def staged_iterations():
+    """Iterations at full size, in pixels, that the stages of VOC-animals cost."""
+    stages = Config.fromfile(REPO / 'benchmarks/configs/voc_animals_3-1.py').replay.inversion.stages
+    return sum(scale**2 * number for scale, number in stages)
+
+
 def extrapolation():
     """Operations by run, way of synthesis and part; and the share of peak that a goal asks for."""
-    each = operations()
+    each, ways = operations(), dict(published=PUBLISHED, stages=staged_iterations())
     runs = {f'{name}, {way}': parts(run, each, iterations) for name, run in RUNS.items()
-            for way, iterations in ITERATIONS.items()}
+            for way, iterations in ways.items()}
     needed = {name: {goal: {kind: sum(held.values()) / seconds / peak for kind, peak in PEAK.items()}
                      for goal, seconds in GOALS.items()} for name, held in runs.items()}
     return dict(each=each, runs=runs, needed=needed)
@@ -86,4 +94,14 @@ def table(figures):
         shares = [figures['needed'][name][goal][kind] for goal in GOALS for kind in PEAK]
         cells = [f'{value / 1e15:.1f}' for value in (*held.values(), sum(held.values()))]
         lines.append('| ' + ' | '.join([name, *cells, *(f'{100 * share:.0f} %' for share in shares)]) + ' |')
+    return '\n'.join(lines) + '\n'
+
+
+def minutes(figures):
+    """Markdown of each part's minutes on one GPU that sustains ``SUPPOSED`` of its bf16 peak, and of all on eight."""
+    names = list(next(iter(figures['runs'].values())))
+    lines = ['| run, synthesis | ' + ' | '.join(names) + ' | all | all on eight |', '|' + '---|' * (len(names) + 3)]
+    for name, held in figures['runs'].items():
+        each = [value / (SUPPOSED * PEAK['bf16']) / 60 for value in (*held.values(), sum(held.values()))]
+        lines.append('| ' + ' | '.join([name, *(f'{value:.1f}' for value in (*each, each[-1] / 8))]) + ' |')
     return '\n'.join(lines) + '\n'

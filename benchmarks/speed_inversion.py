@@ -19,7 +19,8 @@ from timing import interleaved, row
 from mmseg_hrhf.inversion.request import FakeRequest
 from mmseg_hrhf.methods.logits import predicted_logits
 
-CONFIGS = Path(__file__).parents[1] / 'configs/_base_/models'
+REPO = Path(__file__).parents[1]
+CONFIGS = REPO / 'configs/_base_/models'
 # Name: config, side, images of a batch, iterations that are timed together, rounds.
 ON_CPU = {
     'FCN, ResNet-18 of 16 channels': ('fcn_small', 64, 48, 9, 9),
@@ -33,11 +34,13 @@ ON_GPU = {
 }
 # The published way: so many iterations of 16 images at full size. A share of them is timed.
 PUBLISHED, PUBLISHED_BATCH, SHARE = 1000, 16, 250
-# Name: network above, side, stages and batch of benchmarks/configs/{shapes,voc_animals_3-1}.py, of whose iterations a
-# tenth is timed (the start of a batch then counts tenfold), rounds.
+# Name: network above, config in benchmarks/configs that names side, stages and batch, what stands in their place, and
+# rounds. A tenth of the iterations is timed (the start of a batch then counts tenfold).
 SYNTHESES = {
-    'Shapes': ('FCN, ResNet-18 of 16 channels', 64, [(0.5, 100), (1.0, 60)], 48, 5),
-    'VOC-animals': ('DeepLabV3, MobileNetV2', 112, [(0.375, 150), (0.625, 40), (1.0, 30)], 32, 3),
+    'Shapes': ('FCN, ResNet-18 of 16 channels', 'shapes', {}, 5),
+    'VOC-animals': ('DeepLabV3, MobileNetV2', 'voc_animals_3-1', {}, 3),
+    'VOC-animals at full size': ('DeepLabV3, MobileNetV2', 'voc_animals_3-1',
+                                 dict(stages=[(1.0, 450)], batch_size=16), 3),
 }
 
 
@@ -105,16 +108,26 @@ def iteration(config, side, batch, iterations, rounds, device):
     return timed
 
 
-def synthesis(side, stages, batch, rounds, config, device):
-    """Seconds of an image each way."""
-    model = network(config, side, device)
-    tenth = [(scale, number // 10) for scale, number in stages]
+def configured(name):
+    """The inversion's options in a config of benchmarks/configs."""
+    inversion = Config.fromfile(REPO / f'benchmarks/configs/{name}.py').replay.inversion
+    size = inversion.size
+    return dict(inversion, side=size if isinstance(size, int) else size[0])
+
+
+def synthesis(name, networks, device):
+    """Side of the images and, for one of ``SYNTHESES``, seconds of an image each way."""
+    of, config, changed, rounds = SYNTHESES[name]
+    options = dict(configured(config), **changed)
+    side, batch = options['side'], options['batch_size']
+    model = network(networks[of][0], side, device)
+    tenth = [(scale, number // 10) for scale, number in options['stages']]
     variants = dict(published=plainly(model, side, PUBLISHED_BATCH, PUBLISHED // SHARE, device),
                     ours=ours(model, side, batch, tenth, device))
     timed = interleaved(variants, rounds, warmup=1, device=device, own_time=True)
     shares = dict(published=SHARE / PUBLISHED_BATCH, ours=10 / batch)
     timed.seconds = {kind: [shares[kind] * seconds for seconds in held] for kind, held in timed.seconds.items()}
-    return timed
+    return side, timed
 
 
 def measure(device, out):
@@ -130,9 +143,39 @@ def measure(device, out):
             row(f'{what}: iteration, bf16 / float32', timed.ratio('ours, bf16', 'ours')),
         ]
         per_iteration[what] = {variant: timed.median(variant) for variant in timed.seconds}
-    for name, (of, side, stages, batch, rounds) in SYNTHESES.items():
-        timed = synthesis(side, stages, batch, rounds, networks[of][0], device)
+    for name in SYNTHESES:
+        side, timed = synthesis(name, networks, device)
         rows.append(row(f'{name}, {side} px: seconds per image, published / ours', timed.ratio('published', 'ours'),
                         at_least=8 if device.startswith('cuda') else 4))
         per_image[name] = {variant: timed.median(variant) for variant in timed.seconds}
     return dict(rows=rows, seconds_per_iteration=per_iteration, seconds_per_image=per_image)
+
+
+def draw(figures, path):
+    """An iteration over its floor for each network, and seconds of an image for each synthesis."""
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3), constrained_layout=True)
+    held = figures['seconds_per_iteration']
+    _pairs(axes[0], [name.replace(', ', '\n') for name in held],
+           dict(plain=[each['plain'] / each['floor'] for each in held.values()],
+                ours=[each['ours'] / each['floor'] for each in held.values()]))
+    axes[0].axhline(1.15, color='#555555', linewidth=0.8, linestyle='--', label='bar')
+    axes[0].set_ylabel('iteration / floor')
+    held = figures['seconds_per_image']
+    _pairs(axes[1], [name.replace(' at', '\nat') for name in held],
+           {kind: [each[kind] for each in held.values()] for kind in ('published', 'ours')})
+    axes[1].set(ylabel='seconds of an image', yscale='log')
+    for axis in axes:
+        axis.legend(frameon=False, fontsize=8)
+        axis.margins(y=0.15)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _pairs(axis, names, values):
+    for offset, colour, (label, heights) in zip((-0.2, 0.2), ('#9a9a9a', '#2678b2'), values.items()):
+        bars = axis.bar([i + offset for i in range(len(names))], heights, 0.38, label=label, color=colour)
+        axis.bar_label(bars, fmt='%.3g', fontsize=8)
+    axis.set_xticks(range(len(names)), names, fontsize=8)

@@ -4,6 +4,7 @@ Each figure is that of the largest amount of work over that of a smaller one, pe
 """
 from __future__ import annotations
 
+import copy
 import statistics
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import matplotlib
 import torch
 import torch.distributed as dist
-from extrapolation import extrapolation, operations, table
+from extrapolation import extrapolation, minutes, operations, table
 from memory_over_steps import clock, resident, run_steps
 from peak_memory import peak_bytes
 from speed_inversion import network
@@ -23,6 +24,7 @@ from mmseg_hrhf.inversion.aggregation import scale_aware_aggregation
 from mmseg_hrhf.inversion.request import FakeRequest
 from mmseg_hrhf.inversion.seg_inversion import SegInversion
 from mmseg_hrhf.losses.fused import fused_losses
+from mmseg_hrhf.methods.logits import predicted_logits
 from mmseg_hrhf.replay import FakeImageBuffer
 from mmseg_hrhf.replay.seg_inversion_hook import fill_buffer
 
@@ -83,19 +85,30 @@ def of_batches(device):
 
 
 def of_peak(device):
-    """Operations a second: of an iteration with ResNet-101, and of a product of matrices, the most the device does.
+    """Operations a second with ResNet-101: of an inversion's iteration, of a training pass (forward and backward) and
+    of a pass without gradient (teacher, test); and of a product of matrices, the most the device does.
 
-    Both in float32, which on a GPU is TF32, torch's default for convolutions alone.
+    All in float32, which on a GPU is TF32, torch's default for convolutions alone.
     """
     torch.backends.cuda.matmul.allow_tf32 = True
     side, batch, iterations = (512, 16, 4) if device.startswith('cuda') else (128, 4, 2)
     model, request = network('deeplabv3_r101-d16', side, device), FakeRequest(((1, ), ) * batch, 0)
     whole, start = (SegInversion(side, batch_size=batch, stages=[(1.0, number)]) for number in (iterations + 1, 1))
+    student, images = copy.deepcopy(model).requires_grad_(True), torch.randn(batch, 3, side, side, device=device)
     matrix = torch.randn(2048, 2048, device=device)
+
+    def forward():
+        with torch.inference_mode():
+            predicted_logits(model, images)
+
     timed = interleaved(dict(whole=lambda: whole(model, request), start=lambda: start(model, request),
+                             training=lambda: predicted_logits(student, images).sum().backward(), forward=forward,
                              product=lambda: matrix @ matrix), 3, warmup=1, device=device, own_time=True)
-    seconds = (timed.median('whole') - timed.median('start')) / iterations
-    return batch * operations(side)['inversion'] / seconds, 2 * 2048**3 / timed.median('product')
+    seconds = dict(inversion=(timed.median('whole') - timed.median('start')) / iterations,
+                   training=timed.median('training'), forward=timed.median('forward'))
+    counted = operations(side)
+    return dict({part: batch * counted[part] / taken for part, taken in seconds.items()},
+                product=2 * 2048**3 / timed.median('product'))
 
 
 def of_processes(out):
@@ -132,7 +145,7 @@ def measure(device, out):
     costs, peak = extrapolation(), of_peak(device)
     fakes, (classes, per_class), batches = of_fakes(device, work), of_classes(device), of_batches(device)
     processes, steps = of_processes(work), run_steps(work / 'steps')
-    (out / 'extrapolation.md').write_text(table(costs))
+    (out / 'extrapolation.md').write_text(f'{table(costs)}\n{minutes(costs)}')
     (few, few_s, few_mib), (many, many_s, many_mib) = fakes[0], fakes[-1]
     return dict(
         rows=[
@@ -148,7 +161,8 @@ def measure(device, out):
             row('seconds that the first of 2 processes works / that one does alone', processes[1][2] / processes[0][2]),
             row(f'seconds of an iteration per image, batch {BATCHES[-1]} / {BATCHES[0]}',
                 batches[-1][1] / batches[0][1], at_most=1.0),
-            row('iteration with ResNet-101: operations a second / those of a product of matrices', peak[0] / peak[1]),
+            *(row(f'{part} with ResNet-101: operations a second / those of a product of matrices',
+                  peak[part] / peak['product']) for part in ('inversion', 'training', 'forward')),
         ],
         fakes=fakes, classes=classes, batches=batches, processes=processes, steps=steps, extrapolation=costs,
         operations_per_second=peak)
@@ -161,11 +175,13 @@ def draw(figures, path):
         ('fakes', 'seconds', [1], ['one process']),
         ('fakes', 'own memory (MiB)', [2], ['one process']),
         ('classes', 'memory / logits of 512 x 512', [1, 2], ['aggregation', 'all losses']),
+        ('classes', 'seconds for an image of 512 x 512', [3, 4], ['aggregation', 'all losses']),
         ('steps', 'seconds', [1], ['10-1']),
         ('steps', 'own memory (MiB)', [2], ['10-1']),
+        ('processes', 'seconds for 128 fakes', [1], ['on the wall']),
         ('batches', 'seconds per image, iteration', [1], ['64 px']),
     ]
-    figure, axes = pyplot.subplots(2, 3, figsize=(12, 6.5), constrained_layout=True)
+    figure, axes = pyplot.subplots(2, 4, figsize=(15, 6.5), constrained_layout=True)
     for axis, (name, label, columns, legends) in zip(axes.flat, panels):
         top = max(held[column] for held in figures[name] for column in columns)
         for column, legend in zip(columns, legends):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from plain_loop import plain_iteration
-from speed_inversion import ON_CPU, ON_GPU, SYNTHESES, synthesis
+from speed_inversion import ON_CPU, ON_GPU, synthesis
 from speed_training import Floor, iteration
 from timing import row
 
@@ -29,8 +29,7 @@ class PlainLoop(Floor):
 def measure(device, out):
     on_gpu = torch.device(device).type == 'cuda'
     training = iteration('r101' if on_gpu else 'mobilenet', 'HRHF', device, out, PlainLoop)
-    of, side, stages, batch, rounds = SYNTHESES['VOC-animals']
-    images = synthesis(side, stages, batch, rounds, (ON_GPU if on_gpu else ON_CPU)[of][0], device)
+    _, images = synthesis('VOC-animals', ON_GPU if on_gpu else ON_CPU, device)
     rates = dict(
         training={name: 1 / training.median(name) for name in ('plain', 'ours')},
         synthesis=dict(plain=1 / images.median('published'), ours=1 / images.median('ours')))

@@ -14,8 +14,8 @@ replay = dict(
         # neither form has been measured here.
         stages=[(1.0, 1000)],
         lr=0.25))
-# For tools/compare.py: weights that authors publish for some tasks alone. MiB's distillation weighs 100 on VOC 15-1 and 10
-# on the others; PLOP's terms weigh less on ADE20K than on VOC.
+# For tools/compare.py: weights that authors publish for some tasks alone. MiB's distillation weighs 100 on VOC 15-1 and
+# 10 on the others; PLOP's terms weigh less on ADE20K than on VOC.
 comparison = dict(
     systems_by_task={
         '15-1': dict(MiB=dict(method=dict(kd_weight=100.0))),
