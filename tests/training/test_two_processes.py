@@ -47,6 +47,26 @@ def test_same_weights_and_fakes_as_one_process_of_the_whole_batch(config_file, t
     assert len(fakes[0]) == 4 and fakes[0] == fakes[1]
 
 
+@pytest.mark.parametrize('method', ['EWC', 'PI', 'RW', 'PLOP'])
+def test_what_a_system_gathers_is_that_of_the_whole_batch(config_file, train_in_process, tmp_path, method):
+    """Importance, step 0 included, and PLOP's thresholds: both steps end in the same weights."""
+    held = []
+    for ranks in (1, 2):
+        work_dir = tmp_path / f'on_{ranks}'
+        options = [f'method.type={method}', f'train_dataloader.batch_size={4 // ranks}']
+        train_in_process(config_file, work_dir, options=options, ranks=ranks)
+        held.append([load_checkpoint(work_dir / f'step_{step}' / 'checkpoint.pth') for step in (0, 1)])
+    for one, two in zip(*held):
+        torch.testing.assert_close(two['state_dict'], one['state_dict'], rtol=1e-3, atol=1e-5)
+        importance = {kind: tensors for kind, tensors in (one.get('method_state') or {}).items() if kind != 'method'}
+        assert bool(importance) == (method != 'PLOP')
+        for kind, tensors in importance.items():
+            for name, tensor in tensors.items():
+                # PI divides by the square of a weight's way, however short: rounding grows.
+                torch.testing.assert_close(two['method_state'][kind][name], tensor, atol=1e-6,
+                                           rtol=0.1 if method == 'PI' else 1e-2)
+
+
 def test_another_number_of_processes_takes_over_the_fakes(config_file, train_in_process, tmp_path):
     work_dir = tmp_path / 'work'
     train_in_process(config_file, work_dir, ranks=2, options=['default_hooks.checkpoint.interval=1'])
