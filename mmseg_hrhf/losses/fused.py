@@ -85,14 +85,14 @@ class _Fused(torch.autograd.Function):
                 if distil:
                     loss, target = distillation_target(log_prob, teacher_band)
                     distillation[images] += loss.sum((1, 2))
-                    gradients[1][images] += up.adjoint(torch.sub(prob, target, out=target), rows)
+                    up.add_adjoint(gradients[1][images], torch.sub(prob, target, out=target), rows)
                 if num_merged:
                     loss = subtract_merged_target(prob, log_prob, picked, label, num_merged)
                 else:
                     loss = -picked
                     prob.scatter_add_(1, label, prob.new_full((), -1.).expand(label.shape))
                 cross_entropy[images] += torch.where(kept, loss, 0.).sum((1, 2))
-                gradients[0][images] += up.adjoint(prob.mul_(kept[:, None]), rows)
+                up.add_adjoint(gradients[0][images], prob.mul_(kept[:, None]), rows)
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(correct, used)
         return cross_entropy, distillation, correct, used

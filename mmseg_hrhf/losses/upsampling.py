@@ -26,6 +26,13 @@ def interpolation_matrix(size_in: int, size_out: int, align_corners: bool, dtype
         return matrix.contiguous().to(device, dtype)
 
 
+@functools.lru_cache(maxsize=32)
+def rows_needed(size_in: int, size_out: int, align_corners: bool) -> list[tuple[int, int]]:
+    """First row, and the one after the last, that each row of the up-sampling along one side is made of."""
+    matrix = interpolation_matrix(size_in, size_out, align_corners, torch.float64, torch.device('cpu'))
+    return [(int(used[0]), int(used[-1]) + 1) for used in (row.nonzero()[:, 0] for row in matrix)]
+
+
 class Upsampling:
     """Linear maps between (N, C, h, w) logits and bands of their (N, C, H, W) up-sampling.
 
@@ -39,14 +46,20 @@ class Upsampling:
     def __init__(self, size_in: tuple[int, int], size_out: tuple[int, int], align_corners: bool, like: Tensor) -> None:
         self.rows, self.columns = (
             interpolation_matrix(a, b, align_corners, like.dtype, like.device) for a, b in zip(size_in, size_out))
+        self.needed = rows_needed(size_in[0], size_out[0], align_corners)
 
-    def up(self, logits: Tensor, band: slice = slice(None)) -> Tensor:
-        """(N, C, rows of ``band``, W) from (N, C, h, w)."""
-        return self.rows[band] @ (logits @ self.columns.t())
+    def up(self, logits: Tensor, band: slice) -> Tensor:
+        """(N, C, rows of ``band``, W) from (N, C, h, w); of h only what the band is made of is looked at."""
+        small = self._small(band)
+        return self.rows[band, small] @ (logits[:, :, small] @ self.columns.t())
 
-    def adjoint(self, gradient: Tensor, band: slice = slice(None)) -> Tensor:
-        """(N, C, h, w) gradient of the logits, from the gradient of what :meth:`up` gives."""
-        return self.rows[band].t() @ (gradient @ self.columns)
+    def add_adjoint(self, out: Tensor, gradient: Tensor, band: slice) -> None:
+        """Add the gradient of the logits to (N, C, h, w) ``out``, from the gradient of what :meth:`up` gives."""
+        small = self._small(band)
+        out[:, :, small] += self.rows[band, small].t() @ (gradient @ self.columns)
+
+    def _small(self, band: slice) -> slice:
+        return slice(self.needed[band.start][0], self.needed[band.stop - 1][1])
 
 
 def bands(shape: Union[torch.Size, tuple[int, int, int, int]], like: Tensor) -> Iterator[tuple[slice, slice]]:
