@@ -23,6 +23,7 @@ def plot_curves(cells: Sequence[Cell], path: PathLike) -> None:
     columns = list(dict.fromkeys(cell.column for cell, _ in done))
     systems = list(dict.fromkeys(cell.system for cell, _ in done))
     colours = {system: plt.get_cmap('tab20')(i % 20) for i, system in enumerate(systems)}
+    colours['HRHF'] = (0., 0., 0., 1.)  # the method that the others are compared with
     figure, axes = plt.subplots(2, max(1, len(columns)), figsize=(4.2 * max(1, len(columns)) + 2, 7), squeeze=False,
                                 sharex='col', sharey='row')
     for j, column in enumerate(columns):
@@ -56,7 +57,8 @@ def _draw(axis, system: str, runs: Sequence[dict], key: str, colour) -> None:
     if len(steps) == 1 and runs[0]['num_steps'] > 1:
         axis.axhline(means[0], color=colour, linestyle='--', label=system)
         return
-    axis.plot(steps, means, color=colour, marker='o', markersize=3, label=system)
+    axis.plot(steps, means, color=colour, marker='o', markersize=3, label=system,
+              linewidth=2.5 if system == 'HRHF' else 1.5)
     axis.set_xticks(steps)
     if len(runs) > 1:
         spread = [statistics.stdev(values) for values in zip(*series)]
