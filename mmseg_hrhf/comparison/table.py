@@ -69,7 +69,7 @@ def markdown(records: Sequence[dict], cells: Sequence[Cell], background: str) ->
     """
     systems = list(dict.fromkeys(cell.system for cell in cells))
     heads = [(column, group) for column in dict.fromkeys(cell.column for cell in cells)
-             for group in group_names(records, column, background)]
+             for group in group_names(records, column, background) or ['all']]
     lines = ['| system | ' + ' | '.join(f'{column}: {group}' for column, group in heads) + ' |',
              '|---' * (len(heads) + 1) + '|']
     for system in systems:

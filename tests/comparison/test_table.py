@@ -85,9 +85,9 @@ def test_mean_and_sample_deviation_over_seeds(cells):
 
 def test_what_is_not_finished_is_a_dash(cells):
     lines = markdown(collect(cells), cells, 'without background').splitlines()
-    assert lines[0] == '| system | 2-1 overlapped: 1-2 | 2-1 overlapped: 3 | 2-1 overlapped: all |'
-    assert lines[2] == '| FT | 51.5 ± 2.1 | 20.0 ± 0.0 | 41.0 ± 1.4 |'
-    assert lines[3] == '| HRHF 1:2 | - | - | - |'
+    assert lines[0] == '| system | 2-1 overlapped: 1-2 | 2-1 overlapped: 3 | 2-1 overlapped: all | disjoint: all |'
+    assert lines[2] == '| FT | 51.5 ± 2.1 | 20.0 ± 0.0 | 41.0 ± 1.4 | - |'
+    assert lines[3] == '| HRHF 1:2 | - | - | - | - |'
 
 
 def test_a_run_with_missing_steps_is_not_finished(tmp_path):
