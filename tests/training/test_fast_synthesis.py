@@ -2,12 +2,11 @@
 import shutil
 import statistics
 
-import pytest
-
 from mmseg_hrhf.files import read_json
 
 LONGER = ['train_cfg.max_epochs=40', 'train_cfg.val_interval=40', 'param_scheduler.0.end=40',
-          'default_hooks.checkpoint.interval=1000', 'replay.num_images=16', 'replay.inversion.batch_size=16']
+          'default_hooks.checkpoint.interval=1000', 'replay.num_images=16', 'replay.inversion.batch_size=16',
+          'incremental_overrides.optim_wrapper.optimizer.lr=0.05']
 # One stage at full size, as published, but shorter; 30 instead of 80 iterations in pixels.
 SCHEDULES = {
     'published': ['replay.inversion.stages=[(1.0,80)]'],
@@ -28,7 +27,7 @@ def test_students_are_as_good_over_three_seeds(tiny_config_file, train_in_proces
             train_in_process(tiny_config_file, work_dir, options=[*options, *schedule])
             scores[name].append(read_json(work_dir / 'step_1' / 'result.json')['metrics']['mIoU_old'])
     means = {name: statistics.mean(held) for name, held in scores.items()}
-    # A seed's score moves by some five points; bad fakes cost 27.
-    assert means['stages'] == pytest.approx(means['published'], abs=8), scores
-    assert means['bf16'] == pytest.approx(means['published'], abs=8), scores
-    assert means['hardly begun'] < means['published'] - 16, scores
+    lost = {name: means['published'] - mean for name, mean in means.items()}
+    # A mean of three moves by some five points with the rounding; fakes that are hardly begun cost 27.
+    assert lost['stages'] < 12 and lost['bf16'] < 12, scores
+    assert lost['hardly begun'] > 12, scores
