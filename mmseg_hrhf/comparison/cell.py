@@ -113,9 +113,10 @@ def _scenario(cell: Cell, own: dict, tasks: dict) -> dict:
         scenario.update(named or dict(task=cell.task))
     elsewhere = cell.setting != own.get('setting', SETTINGS[0]) or cell.task not in (None, own.get('task'))
     if elsewhere and own.get('image_lists') is not None and 'image_lists' not in named:
+        place = f'{cell.task or own.get("task") or "TASK"}/{cell.setting}'
         raise ValueError(f"scenario.image_lists of the config are those of its own task and setting, but {cell.column} "
-                         f"is compared, too. Give its own: comparison=dict(tasks={{'{cell.column.replace(' ', '/')}': "
-                         "dict(task=..., image_lists=...)}), with image_lists=None for the rule of the setting.")
+                         f"is compared, too. Ask for --settings {place} and give its own: comparison=dict(tasks="
+                         f"{{'{place}': dict(task=..., image_lists=...)}}), with image_lists=None for the rule.")
     scenario['setting'] = cell.setting
     return scenario
 

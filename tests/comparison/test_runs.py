@@ -207,8 +207,8 @@ def test_image_lists_are_those_of_one_task_and_setting(tiny_config, tmp_path):
         return cell_config(Cell(str(tmp_path), 'FT', *place, 0), tiny_config).scenario.get('image_lists')
 
     assert lists(None, 'overlapped') == lists('2-1', 'overlapped') == {0: 'a.txt', 1: 'b.txt'}
-    for place in ((None, 'disjoint'), ('1-2', 'overlapped')):
-        with pytest.raises(ValueError, match='image_lists of the config are those of its own task and setting'):
+    for place, named in (((None, 'disjoint'), '2-1/disjoint'), (('1-2', 'overlapped'), '1-2/overlapped')):
+        with pytest.raises(ValueError, match=f'image_lists of the config are those of its own.*--settings {named} '):
             lists(*place)
     tiny_config.comparison = dict(tasks={
         '1-2': dict(task='1-2', image_lists=None),
