@@ -54,9 +54,9 @@ def make_data(root, images_per_class=12):
 
 
 def resident():
-    """MiB of memory of this process that is its own (not pages of files)."""
+    """MiB of memory of this process that is its own (not pages of files), and of what its tensors take of a GPU."""
     status = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines())
-    return int(status['RssAnon'].split()[0]) / 1024
+    return int(status['RssAnon'].split()[0]) / 1024 + torch.cuda.memory_allocated() / 2**20
 
 
 def clock(device):

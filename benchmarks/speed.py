@@ -27,7 +27,7 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('parts', nargs='*', metavar='PART', help=f'of {", ".join(PARTS)} (default: all)')
     parser.add_argument('--out', type=Path, required=True, metavar='DIR')
-    parser.add_argument('--device', default='cpu')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu')
     parser.add_argument('--before', type=Path, metavar='FILE', help='speed.json of an earlier commit')
     parser.add_argument('--gpu', type=Path, metavar='FILE', help='speed.json of a GPU')
     parser.add_argument('--table', action='store_true', help='measure nothing, write the table and curves anew')

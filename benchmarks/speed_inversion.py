@@ -47,6 +47,7 @@ SYNTHESES = {
 def network(config, side, device):
     """A frozen network of random weights; its running statistics are those of a batch of noise, as after training."""
     init_default_scope('mmseg')
+    torch.backends.cudnn.benchmark = True  # as the base config's runs have it
     torch.manual_seed(0)
     cfg = Config.fromfile(CONFIGS / f'{config}.py').model
     cfg.data_preprocessor.size = (side, side)

@@ -65,6 +65,9 @@ def main() -> None:
     parser.add_argument('--again', action='store_true')
     parser.add_argument('--table', action='store_true')
     args = parser.parse_args()
+    if torch.cuda.is_available():
+        raise SystemExit('The families run in forked processes, which cannot use a GPU that the first process has '
+                         'looked for: hide it with CUDA_VISIBLE_DEVICES=.')
     args.out.mkdir(parents=True, exist_ok=True)
     wanted = [name for name in args.families if args.again or not (args.out / f'{name}.json').exists()]
     if not args.table:

@@ -75,6 +75,10 @@ class _Watched(torch.autograd.Function):
         slope, offset = slope.view(shape), offset.view(shape)
         if grad is None:
             return torch.addcmul(offset, features, slope).to(features.dtype), None, None
+        if features.ndim == 4 and features.is_contiguous(memory_format=torch.channels_last):
+            # A frozen batch norm on CUDA gives its gradient in the usual order, whatever that of its input: once for
+            # all here, instead of in every convolution before it.
+            grad = grad.contiguous(memory_format=torch.channels_last)
         if features.dtype != slope.dtype:  # half precision: the sum in float32
             return (grad + torch.addcmul(offset, features, slope)).to(grad.dtype), None, None
         grad = grad.addcmul_(features, slope) if ctx.in_place else torch.addcmul(grad, features, slope)

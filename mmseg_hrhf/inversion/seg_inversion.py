@@ -216,9 +216,11 @@ class SegInversion:
             if scale > 1:
                 gradient /= scale
             magnitude = gradient.sum()
-            if scale > 1 and math.isfinite(total.item()) and not math.isfinite(magnitude.item()):
-                scale /= 2
-                continue
+            if scale > 1:  # read together: each reading makes the host wait for an accelerator
+                loss, size = torch.stack([total.detach(), magnitude]).tolist()
+                if math.isfinite(loss) and not math.isfinite(size):
+                    scale /= 2
+                    continue
             losses.add(iteration, {name: term for name, (_, term) in terms.items()}, total, magnitude)
             images.grad = gradient
             optimizer.param_groups[0]['lr'] = self.lr * min(1.0, (steps + 1) / warmup) * 0.5 * (

@@ -13,7 +13,7 @@ from .precision import at_least_float32
 # Bytes of one band of logits. A CPU is fastest where what is computed from it stays in the cache; a GPU wants few and
 # large pieces.
 _BAND_BYTES = dict(cpu=2**21)
-_BAND_BYTES_ELSEWHERE = 2**27
+_BAND_BYTES_ELSEWHERE = 2**24
 
 
 @functools.lru_cache(maxsize=32)

@@ -59,7 +59,7 @@ class PLOP(IncrementalSegmentor):
 
     def set_thresholds(self, histogram: Tensor) -> None:
         """Take the medians of what :meth:`entropy_histogram` counted over all images."""
-        self.thresholds = median_thresholds(histogram.cpu(), self.min_threshold)
+        self._take(median_thresholds(histogram.cpu(), self.min_threshold))
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
         fused = self.fuses_losses(ImageWeightedLoss)
@@ -93,7 +93,12 @@ class PLOP(IncrementalSegmentor):
         return {} if self.thresholds is None else dict(thresholds=self.thresholds.cpu())
 
     def load_training_state(self, state: dict) -> None:
-        self.thresholds = state.get('thresholds')
+        self._take(state.get('thresholds'))
+
+    def _take(self, thresholds: Optional[Tensor]) -> None:
+        # Where they are used: a copy in every iteration would make the host wait for an accelerator.
+        device = next(self.student.parameters()).device
+        self.thresholds = None if thresholds is None else thresholds.to(device)
 
 
 class ImageWeightedLoss(HeadLoss):

@@ -44,6 +44,11 @@ class ResumeHook(Hook):
         self.interval = interval
         self._last = 0
 
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        # Adam's own counts are on the CPU. mmengine loads them onto the GPU, where reading them, twice a parameter
+        # and iteration, makes the host wait.
+        _counts_to_cpu(checkpoint.get('optimizer', {}))
+
     def before_train(self, runner) -> None:
         self._last = runner.iter
         if is_main_process():
@@ -90,6 +95,14 @@ def _state(runner, model: nn.Module) -> dict:
     if runner.param_schedulers is not None:
         state['param_schedulers'] = [scheduler.state_dict() for scheduler in runner.param_schedulers]
     return state
+
+
+def _counts_to_cpu(state: dict) -> None:
+    for key, value in state.items():
+        if key == 'step' and isinstance(value, torch.Tensor):
+            state[key] = value.cpu()
+        elif isinstance(value, dict):
+            _counts_to_cpu(value)
 
 
 def _message_hub(hub: dict) -> dict:

@@ -69,6 +69,32 @@ def test_gradient_added_in_place_to_that_of_a_batch_norm(dtype, tolerance):
                                atol=tolerance)
 
 
+class InUsualOrder(torch.autograd.Function):
+    """A layer that gives its gradient in the usual order of memory, as CUDA's batch norm in eval mode does."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad.clone(memory_format=torch.contiguous_format)
+
+
+@pytest.mark.parametrize('in_place', [False, True])
+def test_gradient_has_the_order_of_the_features(in_place):
+    seen = []
+    x = features((2, 3, 4, 5), memory_format=torch.channels_last).requires_grad_(True)
+    below = x * 1
+    below.register_hook(lambda grad: seen.append(grad.is_contiguous(memory_format=torch.channels_last)))
+    given, mean, var = watched(below, 1, in_place)
+    gradient, = torch.autograd.grad(InUsualOrder.apply(given).square().sum() + mean.sum() + var.sum(), x)
+    plain, = torch.autograd.grad(
+        x.square().sum() + x.mean((0, 2, 3)).sum() + x.var((0, 2, 3), unbiased=False).sum(), x)
+    torch.testing.assert_close(gradient, plain)
+    assert seen == [True]
+
+
 def test_constant_features_have_no_variance():
     mean, var = channel_moments(torch.full((2, 3, 4, 4), 7.0), 1)
     assert mean.tolist() == [7.0] * 3 and var.tolist() == [0.0] * 3

@@ -148,3 +148,13 @@ def test_a_pixel_sampler_of_the_head_still_works(build_system, make_batch, kind)
 def test_a_negative_weight_is_refused(build_system, kind, option):
     with pytest.raises(ValueError, match=rf'method\.{option}=-1 must not be negative'):
         build_system(kind, num_old=0, num_classes=3, **{option: -1})
+
+
+def test_thresholds_of_plop_are_kept_on_the_networks_device(build_system):
+    model = build_system('PLOP')
+    model.set_thresholds(torch.ones(3, 1000))
+    kept = model.training_state()
+    assert kept['thresholds'].shape == (3, )
+    model.student.to('meta')
+    model.load_training_state(kept)
+    assert model.thresholds.device.type == 'meta'

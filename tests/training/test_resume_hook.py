@@ -76,6 +76,22 @@ def test_holds_data_alone_and_lets_other_hooks_add_theirs(tmp_path):
     assert runner.hooks_called == [('before_save_checkpoint', ['message_hub', 'meta', 'optimizer', 'state_dict'])]
 
 
+class OnTheGPU(torch.Tensor):
+    """A tensor that knows whether it was asked to come to the CPU."""
+
+    def cpu(self):
+        return torch.tensor(7.)
+
+
+@pytest.mark.parametrize('name', ['', 'generator'])  # of one optimizer, of one of several
+def test_counts_of_adam_come_back_to_the_cpu(tmp_path, name):
+    held = dict(state={0: dict(step=OnTheGPU(), exp_avg=OnTheGPU(2))}, param_groups=[dict(lr=0.1)])
+    ResumeHook().after_load_checkpoint(None, dict(optimizer={name: held} if name else held))
+    moments = held['state'][0]
+    assert type(moments['step']) is torch.Tensor and moments['step'].item() == 7
+    assert type(moments['exp_avg']) is OnTheGPU
+
+
 def test_weights_that_are_not_finite_leave_the_last_point_as_it_is(tmp_path):
     runner, hook = Runner(tmp_path), ResumeHook()
     for runner.iter, value in ((5, 0.), (6, float('nan'))):
