@@ -133,6 +133,15 @@ def first_step_identity(cfg: Config, seed: int) -> Optional[dict]:
     return identity if replay is None else dict(identity, feature_statistics=statistics_options(replay))
 
 
+def joint_identity(cfg: Config, seed: int) -> Optional[dict]:
+    """What a run is whatever its setting, as JSON data; None where the setting matters, as in all systems but Joint."""
+    if not method_class(cfg).joint:
+        return None
+    identity = run_identity(cfg, seed)
+    of_setting = ('setting', 'image_lists')
+    return dict(identity, scenario={key: value for key, value in identity['scenario'].items() if key not in of_setting})
+
+
 def write_cell_config(cell: Cell, cfg: Config) -> None:
     """Write the run's config, if it says something new."""
     text = f'# {cell.name}\n{cfg.pretty_text}'

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from ..files import PathLike, write_json, write_text
 from ..run_identity import check_same_run
 from ..step_config import replay_options
-from .cell import FIRST_STEP, Cell, cell_config, first_step_identity, write_cell_config
+from .cell import FIRST_STEP, Cell, cell_config, first_step_identity, joint_identity, write_cell_config
 from .curves import plot_curves
 from .runs import Run
 from .table import BACKGROUND, collect, csv_text, markdown, statistics_of
@@ -28,7 +28,8 @@ def plan_runs(cells: Sequence[Cell], base: Config) -> list[Run]:
     """The processes that fill the cells, each config written.
 
     Cells of one task, setting and seed whose step 0 is the plain training of the base config begin with a shared one;
-    those that ask for the same fake images at step 1 share these too. Nothing is written before all are checked.
+    those that ask for the same fake images at step 1 share these too. Joint is trained once for all settings of a task.
+    Nothing is written before all are checked.
 
     Raises:
         ValueError: a system that does not fit the config, or a folder that holds a run of another config.
@@ -36,9 +37,13 @@ def plan_runs(cells: Sequence[Cell], base: Config) -> list[Run]:
     runs: dict[Cell, Run] = {}
     configs: dict[Cell, Config] = {}
     fakes: dict[tuple, list[Cell]] = {}
+    joint: dict[str, Run] = {}
     for cell in cells:
         run, cfg = Run(cell), _checked_config(cell, base)
-        own = first_step_identity(cfg, cell.seed)
+        own, of_all_settings = first_step_identity(cfg, cell.seed), joint_identity(cfg, cell.seed)
+        if of_all_settings is not None:
+            twin = joint.setdefault(json.dumps(of_all_settings, sort_keys=True), run)
+            run.same_as = None if twin is run else twin
         if own is not None:
             first = replace(cell, system=FIRST_STEP)
             if first not in configs:

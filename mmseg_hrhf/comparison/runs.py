@@ -26,11 +26,13 @@ class Run:
         cell: what it trains.
         only_first_step: stop after step 0.
         first_step: the run whose step 0 it begins with; None to train its own.
+        same_as: the run of another setting that trains the same network (Joint), whose last step it takes.
         fakes_from: cells that ask for the same fake images of step 1, from the same step 0.
     """
     cell: Cell
     only_first_step: bool = False
     first_step: Optional[Run] = None
+    same_as: Optional[Run] = None
     fakes_from: Sequence[Cell] = field(default_factory=tuple)
 
     @property
@@ -42,10 +44,19 @@ class Run:
             return osp.exists(osp.join(self.first_step_folder, 'result.json'))
         return self.cell.results() is not None
 
+    @property
+    def needs(self) -> Optional[Run]:
+        """The run that must be done before."""
+        return self.first_step or self.same_as
+
     def prepare(self) -> None:
-        """Bring step 0, and fake images that are there already, from other runs."""
+        """Bring finished steps, and fake images that are there already, from other runs."""
         if self.first_step is not None:
             adopt(self.first_step.first_step_folder, self.first_step_folder)
+        if self.same_as is not None:
+            for result in (self.same_as.cell.results() or {})['results']:
+                name = f'step_{result["step"]}'
+                adopt(osp.join(self.same_as.cell.folder, name), osp.join(self.cell.folder, name))
         fakes = osp.join(self.cell.folder, 'step_1', 'fakes')
         for other in self.fakes_from:
             theirs = osp.join(other.folder, 'step_1', 'fakes')
@@ -95,7 +106,7 @@ class Scheduler:
         self._running: dict[int, tuple[Run, subprocess.Popen, float]] = {}
 
     def run(self, runs: Sequence[Run]) -> list[Run]:
-        """Run them all. Returns those that failed, and those whose step 0 failed."""
+        """Run them all. Returns those that failed, and those that needed one of these."""
         waiting = deque(run for run in runs if not run.is_done())
         failed: list[Run] = []
         if len(waiting) < len(runs):
@@ -129,10 +140,11 @@ class Scheduler:
             if len(self._running) == self.jobs:
                 return
             run = waiting.popleft()
-            if run.first_step in failed:
+            if run.needs in failed:
                 failed.append(run)
-                self.report(f'{run.cell.name} is left out: its step 0 failed.')
-            elif run.first_step is not None and not run.first_step.is_done():
+                self.report(f'{run.cell.name} is left out: {"its step 0" if run.first_step else run.needs.cell.name} '
+                            'failed.')
+            elif run.needs is not None and not run.needs.is_done():
                 waiting.append(run)
             else:
                 place = next(i for i in range(self.jobs) if i not in self._running)

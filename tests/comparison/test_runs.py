@@ -4,15 +4,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
 
 from mmseg_hrhf.comparison.cell import Cell, cell_config, parse_setting
 from mmseg_hrhf.comparison.comparison import plan_cells, plan_runs
 from mmseg_hrhf.comparison.runs import Run, Scheduler, adopt
 from mmseg_hrhf.config_file import load_config
 from mmseg_hrhf.run_identity import claim_work_dir
+from mmseg_hrhf.run_plan import RunPlan
+from mmseg_hrhf.scenario import SETTINGS
 
 # Stands in for tools/train.py: does what the cell's config says.
 TRAIN = '''
@@ -65,6 +69,24 @@ def test_step_0_is_trained_once_and_shared(tmp_path, script):
     assert trained(first) == '0'
     assert [trained(run) for run in runs] == ['1', '1']
     assert lines[0].startswith('[1/3] first') and len(lines) == 3
+
+
+def test_joint_is_trained_once_for_all_settings(tmp_path, script):
+    run = make(tmp_path, 'Joint')
+    twin = Run(replace(run.cell, setting='disjoint'), same_as=run)
+    os.makedirs(os.path.dirname(twin.cell.config))
+    Path(twin.cell.config).write_text('')
+    assert Scheduler(script, 2, 0, print).run([twin, run]) == []
+    assert trained(run) == '01'
+    assert not os.path.exists(f'{twin.cell.folder}/trained')
+    assert twin.cell.results() == run.cell.results()
+
+
+def test_a_run_whose_twin_failed_is_left_out(tmp_path, script):
+    run, lines = make(tmp_path, 'Joint', 'fail'), []
+    twin = Run(replace(run.cell, setting='disjoint'), same_as=run)
+    assert Scheduler(script, 2, 0, lines.append).run([run, twin]) == [run, twin]
+    assert lines[-1] == 'Joint, disjoint, seed 0 is left out: Joint, overlapped, seed 0 failed.'
 
 
 def test_finished_runs_are_read_not_repeated(tmp_path, script):
@@ -141,6 +163,24 @@ def test_the_plan_shares_step_0_and_equal_fakes(tiny_config, tmp_path):
     assert [cell.system for cell in runs['HRHF 1:2'].fakes_from] == ['HRHF', 'HRHF without KD']
     assert runs['HRHF AVG'].fakes_from == ()
     assert len(runs) == len(systems) + 1
+
+
+def test_the_plan_shares_joint_among_settings_of_a_task_and_seed(tiny_config, tmp_path):
+    settings = [(None, setting) for setting in SETTINGS]
+    cells = plan_cells(tmp_path, ['Joint', 'EWC'], [*settings, ('1-1', 'disjoint')], [0, 1])
+    runs = {run.cell: run for run in plan_runs(cells, tiny_config)}
+    shared = {(cell.column, cell.seed): run.same_as.cell for cell, run in runs.items() if run.same_as is not None}
+    first = {seed: Cell(str(tmp_path), 'Joint', None, 'overlapped', seed) for seed in (0, 1)}
+    assert shared == {(setting, seed): first[seed] for setting in ('disjoint', 'sequential') for seed in (0, 1)}
+    # What is trained, and on which images, is the same indeed; the setting is named where the test images are chosen.
+    runs = []
+    for setting in SETTINGS:
+        config = Cell(str(tmp_path), 'Joint', None, setting, 0).config
+        plan = RunPlan(load_config(config, []), str(tmp_path / 'run'), 0, None)
+        step, = plan.steps
+        kept = {key: value for key, value in plan.configs[step].items() if not key.startswith(('val_', 'test_'))}
+        runs.append((Config(kept).pretty_text, plan.train_positions[step].tolist(), plan.test_positions[step].tolist()))
+    assert runs[0] == runs[1] == runs[2]
 
 
 def test_a_row_brings_modules_of_its_own(tiny_config, tmp_path, monkeypatch):
@@ -241,3 +281,17 @@ def test_the_command_ends_in_the_table(repo, tiny_config_file, tmp_path):
     assert value == pytest.approx(held['steps'][-1]['mIoU_all'])
     same = [(out / f'overlapped/seed_0/{name}/step_0/checkpoint.pth').read_bytes() for name in ('FT', 'HRHF')]
     assert same[0] == same[1]
+
+
+def test_joint_of_another_setting_is_a_whole_run(repo, tiny_config_file, tmp_path):
+    command = [sys.executable, str(repo / 'tools/compare.py'), str(tiny_config_file), '--systems', 'Joint', '--settings',
+               'overlapped', 'disjoint', '--work-dir', str(tmp_path / 'compared'), '--cfg-options',
+               'train_cfg.max_epochs=1', 'param_scheduler.0.end=1']
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folders = [tmp_path / f'compared/{setting}/seed_0/Joint' for setting in ('overlapped', 'disjoint')]
+    assert [(folder / 'step_1/train').exists() for folder in folders] == [True, False]
+    assert [(folder / 'step_1/config.py').exists() for folder in folders] == [True, True]
+    first, second = (json.loads((folder / 'results.json').read_text()) for folder in folders)
+    assert first == second
+    assert 'disjoint' in (folders[1] / 'results.md').read_text()
