@@ -1,6 +1,8 @@
-"""Memory of one process over the 11 steps of a 10-1 run on generated data of 20 classes.
+"""Memory and time of one process over the 11 steps of a 10-1 run on generated data of 20 classes.
 
-    python benchmarks/memory_over_steps.py --work-dir work_dirs/memory
+    python benchmarks/memory_over_steps.py --work-dir work_dirs/memory [--network deeplabv3_mobilenet-v2 --side 128]
+
+Each step trains as many iterations, makes as many fakes and is tested on as many images as any other.
 """
 import argparse
 import gc
@@ -18,9 +20,9 @@ from PIL import Image
 from mmseg_hrhf import IncrementalRunner
 
 REPO = Path(__file__).parents[1]
-SIDE, CLASSES = 64, 20
+CLASSES = 20
 CONFIG = '''
-_base_ = ['{repo}/configs/_base_/models/fcn_small.py', '{repo}/configs/_base_/default_runtime.py',
+_base_ = ['{repo}/configs/_base_/models/{network}.py', '{repo}/configs/_base_/default_runtime.py',
           '{repo}/configs/_base_/methods/hrhf.py', '{repo}/configs/_base_/schedules/shapes.py']
 scenario = dict(task='10-1', setting='overlapped')
 model = dict(data_preprocessor=dict(size=({side}, {side})), decode_head=dict(num_classes={classes} + 1))
@@ -40,15 +42,16 @@ replay = dict(num_images=16, inversion=dict(size={side}, batch_size=8, stages=[(
 '''
 
 
-def make_data(root, images_per_class=12):
+def make_data(root, side, images_per_class=12):
     rng = np.random.default_rng(0)
     for folder in ('images', 'masks'):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for number in range(CLASSES * images_per_class):
-        mask = np.zeros((SIDE, SIDE), dtype=np.uint8)
-        top, left = rng.integers(0, SIDE // 2, 2)
-        mask[top:top + SIDE // 2, left:left + SIDE // 2] = number % CLASSES + 1
-        image = rng.normal(128, 20, (SIDE, SIDE, 3)) + mask[..., None] * 5
+        mask = np.zeros((side, side), dtype=np.uint8)
+        top, left = rng.integers(0, side // 2, 2)
+        mask[top:top + side // 2, left:left + side // 2] = number % CLASSES + 1
+        mask[-side // 8:, -side // 8:] = 1  # a class of step 0, so that every step tests all images
+        image = rng.normal(128, 20, (side, side, 3)) + mask[..., None] * 5
         Image.fromarray(np.clip(image, 0, 255).astype(np.uint8)).save(root / f'images/{number:04d}.png')
         Image.fromarray(mask).save(root / f'masks/{number:04d}.png')
 
@@ -80,14 +83,14 @@ class MeasuringRunner(IncrementalRunner):
         print('step %d: %.1f s, %.0f MiB, %d open files, %d threads, %d networks' % self.rows[-1], flush=True)
 
 
-def run_steps(folder):
+def run_steps(folder, network='fcn_small', side=64):
     """Train all steps. Returns rows: step, seconds, own memory (MiB), open files, threads, networks alive."""
     init_default_scope('mmseg')
     folder.mkdir(parents=True, exist_ok=True)
     root = folder.absolute() / 'data'
-    make_data(root)
+    make_data(root, side)
     config = folder / 'config.py'
-    config.write_text(CONFIG.format(repo=REPO.absolute(), root=root, side=SIDE, classes=CLASSES))
+    config.write_text(CONFIG.format(repo=REPO.absolute(), network=network, root=root, side=side, classes=CLASSES))
     cfg = Config.fromfile(config)
     cfg.work_dir = str(folder / 'run')
     MeasuringRunner(cfg).train()
@@ -97,7 +100,10 @@ def run_steps(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--work-dir', type=Path, required=True)
-    rows = run_steps(parser.parse_args().work_dir)
+    parser.add_argument('--network', default='fcn_small', help='a file of configs/_base_/models')
+    parser.add_argument('--side', type=int, default=64, help='of the images, in pixels')
+    args = parser.parse_args()
+    rows = run_steps(args.work_dir, args.network, args.side)
     print(f'torch {torch.__version__}')
     print('| step | seconds | own memory (MiB) | open files | threads | networks alive |\n|' + '---|' * 6)
     for row in rows:
