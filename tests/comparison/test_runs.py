@@ -284,8 +284,8 @@ def test_the_command_ends_in_the_table(repo, tiny_config_file, tmp_path):
 
 
 def test_joint_of_another_setting_is_a_whole_run(repo, tiny_config_file, tmp_path):
-    command = [sys.executable, str(repo / 'tools/compare.py'), str(tiny_config_file), '--systems', 'Joint', '--settings',
-               'overlapped', 'disjoint', '--work-dir', str(tmp_path / 'compared'), '--cfg-options',
+    command = [sys.executable, str(repo / 'tools/compare.py'), str(tiny_config_file), '--systems', 'Joint',
+               '--settings', 'overlapped', 'disjoint', '--work-dir', str(tmp_path / 'compared'), '--cfg-options',
                'train_cfg.max_epochs=1', 'param_scheduler.0.end=1']
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
