@@ -31,6 +31,7 @@ def parse_args():
         "the config (default: the config's own task and setting)")
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], metavar='SEED')
     parser.add_argument('--jobs', type=int, default=1, help='runs at once; each gets its share of the GPUs')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision (needs an accelerator)')
     parser.add_argument('--work-dir', help='default: work_dirs/compare_CONFIG')
     parser.add_argument(
         '--by-step', action='store_true', help="in the table, a column for each step's classes (Table 7)")
@@ -48,7 +49,10 @@ def main():
     from mmseg_hrhf.comparison.comparison import plan_cells, plan_runs, write_tables
     from mmseg_hrhf.comparison.runs import Scheduler
     from mmseg_hrhf.comparison.systems import choose_systems
+    from mmseg_hrhf.config_file import enable_amp
     base = load_base(args.config, args.cfg_options)
+    if args.amp:
+        enable_amp(base)
     name = osp.splitext(osp.basename(args.config))[0]
     work_dir = osp.abspath(args.work_dir or osp.join('work_dirs', f'compare_{name}'))
     own = (base.get('comparison') or {}).get('systems') or {}
@@ -58,8 +62,9 @@ def main():
     failed = []
     if not args.table_only:
         runs = plan_runs(cells, base)
-        print(f'{len(cells)} cells, {len(runs)} runs, {args.jobs} at once, in {work_dir}', flush=True)
         scheduler = Scheduler(Path(__file__).with_name('train.py'), args.jobs, torch.cuda.device_count(), _say)
+        print(f'{len(cells)} cells, {len(runs)} runs, {args.jobs} at once, in {work_dir}; processes of a run: '
+              f'{scheduler.processes}, its batch: {scheduler.processes * base.train_dataloader.batch_size}', flush=True)
         failed = scheduler.run(runs)
     table = write_tables(work_dir, cells, f'{name}: comparison', args.by_step)
     print(f'\n{table}\n{osp.join(work_dir, "table.md")}')

@@ -75,6 +75,21 @@ def _checked_config(cell: Cell, base: Config) -> Config:
     return cfg
 
 
+def _different_batches(cells: Sequence[Cell]) -> list[str]:
+    """A warning where runs were of different numbers of processes, which multiply the batch."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        results = cell.results()
+        if results is not None:
+            number = results['results'][-1].get('environment', {}).get('processes')
+            found.setdefault(str(number), []).append(cell.name)
+    if len(found) < 2:
+        return []
+    return ['', '**Not the same batch everywhere**, which is that of a process times their number: ' +
+            '; '.join(f'{number} processes: {len(names)} runs, such as {names[0]}' for number, names in found.items()) +
+            '.']
+
+
 def write_tables(root: PathLike, cells: Sequence[Cell], title: str, by_step: bool = False) -> str:
     """Write ``table.md``, ``table.csv``, ``table.json`` and ``curves.png``; returns the Markdown.
 
@@ -88,6 +103,7 @@ def write_tables(root: PathLike, cells: Sequence[Cell], title: str, by_step: boo
     seeds = sorted({cell.seed for cell in cells})
     parts = [f'# {title}', '', f'mIoU in % after the last step, seeds {", ".join(map(str, seeds))}, '
              f'{len(records)} of {len(cells)} runs finished; mean ± sample standard deviation over seeds.']
+    parts += _different_batches(cells)
     for background in BACKGROUND:
         parts += ['', f'## {background.capitalize()}', '', markdown(records, cells, background).rstrip()]
     text = '\n'.join(parts) + '\n'

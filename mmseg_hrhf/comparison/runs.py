@@ -105,6 +105,11 @@ class Scheduler:
         self.train_script, self.jobs, self.gpus, self.report = str(train_script), jobs, gpus, report
         self._running: dict[int, tuple[Run, subprocess.Popen, float]] = {}
 
+    @property
+    def processes(self) -> int:
+        """Processes of a run, each with a GPU where there are any."""
+        return max(1, self.gpus // self.jobs)
+
     def run(self, runs: Sequence[Run]) -> list[Run]:
         """Run them all. Returns those that failed, and those that needed one of these."""
         waiting = deque(run for run in runs if not run.is_done())
@@ -153,8 +158,8 @@ class Scheduler:
 
     def _process(self, run: Run, place: int) -> subprocess.Popen:
         cell, env, launcher = run.cell, dict(os.environ), [sys.executable]
-        each = self.gpus // self.jobs if self.gpus else 0
-        if each:
+        each = self.processes
+        if self.gpus:
             env['CUDA_VISIBLE_DEVICES'] = ','.join(map(str, _devices()[place * each:(place + 1) * each]))
         if each > 1:
             launcher += ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={each}']

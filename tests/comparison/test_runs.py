@@ -141,6 +141,11 @@ def test_jobs_must_divide_the_gpus(tmp_path):
         Scheduler(tmp_path, 3, 8, print)
 
 
+@pytest.mark.parametrize('jobs, gpus, processes', [(1, 0, 1), (3, 0, 1), (1, 8, 8), (4, 8, 2), (8, 8, 1)])
+def test_processes_of_a_run(tmp_path, jobs, gpus, processes):
+    assert Scheduler(tmp_path, jobs, gpus, print).processes == processes
+
+
 @pytest.mark.parametrize('text, wanted', [('15-1/disjoint', ('15-1', 'disjoint')),
                                           ('overlapped', (None, 'overlapped'))])
 def test_settings_are_task_and_setting(text, wanted):

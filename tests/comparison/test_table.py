@@ -55,11 +55,12 @@ def test_a_column_for_each_step_on_request(tmp_path):
     assert [list(record['scores']['without background']) for record in collect(cells)] == [['1-2', '3', 'all']] * 2
 
 
-def finished(cell: Cell, value: float, num_steps: int = 2, of: int = 2, first: int = 0) -> None:
+def finished(cell: Cell, value: float, num_steps: int = 2, of: int = 2, first: int = 0, processes: str = '1') -> None:
     results = []
     for step in range(first, first + num_steps):
         metrics = {**RESULT['metrics'], 'IoU/cat': value, 'mIoU_all': value, 'mIoU_old': value}
-        results.append(dict(RESULT, step=step, metrics=metrics, new_classes=RESULT['classes'][step:step + 1]))
+        results.append(dict(RESULT, step=step, metrics=metrics, new_classes=RESULT['classes'][step:step + 1],
+                            environment=dict(processes=processes)))
     path = f'{cell.folder}/results.json'
     os.makedirs(cell.folder)
     with open(path, 'w') as file:
@@ -106,3 +107,11 @@ def test_the_files_agree(cells, tmp_path):
     assert [(row['system'], row['group'], float(row['mean'])) for row in rows] == [
         (row['system'], row['group'], row['mean']) for row in held['cells']]
     assert (tmp_path / 'curves.png').stat().st_size > 1000
+
+
+def test_a_table_of_unequal_batches_says_so(cells, tmp_path):
+    assert 'Not the same batch' not in write_tables(tmp_path, cells, 'tiny')
+    finished(cells[-1], 60.0, processes='8')
+    warning = ('**Not the same batch everywhere**, which is that of a process times their number: 1 processes: 2 runs, '
+               'such as FT, 2-1 overlapped, seed 0; 8 processes: 1 runs, such as HRHF 1:2, disjoint, seed 1.')
+    assert warning in write_tables(tmp_path, cells, 'tiny')
