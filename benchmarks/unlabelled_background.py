@@ -23,9 +23,15 @@ class UnlabelledFakeBackground(HRHF):
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
         labels = stacked_labels(data_samples)
-        fake = torch.tensor([Path(sample.img_path).parent.name == 'fakes' for sample in data_samples],
-                            device=labels.device).view(-1, 1, 1)
+        fake = torch.tensor([_is_fake(sample.img_path) for sample in data_samples], device=labels.device).view(-1, 1, 1)
+        if not fake.any():
+            raise ValueError(f'No image of a batch is a fake; one is {data_samples[0].img_path}.')
         merged = merge_labels(labels, self.teacher_logits(inputs))
         ignored = self.student.decode_head.ignore_index
         labels = torch.where(fake, torch.where(merged == 0, ignored, merged), labels)
         return super().incremental_loss(inputs, with_labels(data_samples, labels))
+
+
+def _is_fake(path: str) -> bool:
+    # FakeImageBuffer.image_path, in the folder StepFiles.fakes.
+    return Path(path).parts[-3:-1] == ('fakes', 'images')

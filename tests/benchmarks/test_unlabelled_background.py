@@ -2,15 +2,18 @@
 import runpy
 from types import SimpleNamespace
 
+import pytest
 import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
 from mmseg_hrhf.methods.hrhf import HRHF
 from mmseg_hrhf.methods.relabelling import stacked_labels
+from mmseg_hrhf.replay import FakeImageBuffer
+from mmseg_hrhf.step_files import StepFiles
 
 
-def test_fakes_have_the_labels_of_old_classes_alone(repo, monkeypatch):
+def test_fakes_have_the_labels_of_old_classes_alone(repo, tmp_path, monkeypatch):
     kind = runpy.run_path(str(repo / 'benchmarks/unlabelled_background.py'))['UnlabelledFakeBackground']
     model = kind.__new__(kind)
     torch.nn.Module.__init__(model)
@@ -19,7 +22,10 @@ def test_fakes_have_the_labels_of_old_classes_alone(repo, monkeypatch):
     monkeypatch.setattr(HRHF, 'teacher_logits',
                         lambda self, inputs: torch.nn.functional.one_hot(predicted).permute(0, 3, 1, 2).float())
     monkeypatch.setattr(HRHF, 'incremental_loss', lambda self, inputs, samples: stacked_labels(samples))
+    fake = str(FakeImageBuffer(StepFiles(str(tmp_path), 1).fakes, 4).image_path(0))
     samples = [SegDataSample(gt_sem_seg=PixelData(data=torch.tensor([labels])), metainfo=dict(img_path=path))
-               for labels, path in (([[0, 3, 0, 255]], 'data/fakes.jpg'), ([[0, 0, 255, 0]], 'step_1/fakes/0.png'))]
+               for labels, path in (([[0, 3, 0, 255]], 'fakes/JPEGImages/0.jpg'), ([[0, 0, 255, 0]], fake))]
     labels = model.incremental_loss(torch.zeros(2, 3, 1, 4), samples)
     assert labels.tolist() == [[[0, 3, 0, 255]], [[255, 1, 255, 255]]]
+    with pytest.raises(ValueError, match='No image of a batch is a fake'):
+        model.incremental_loss(torch.zeros(1, 3, 1, 4), samples[:1])
