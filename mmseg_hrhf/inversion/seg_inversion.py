@@ -217,8 +217,8 @@ class SegInversion:
                 gradient /= scale
             magnitude = gradient.sum()
             if scale > 1:  # read together: each reading makes the host wait for an accelerator
-                loss, size = torch.stack([total.detach(), magnitude]).tolist()
-                if math.isfinite(loss) and not math.isfinite(size):
+                loss, gradient_sum = torch.stack([total.detach(), magnitude]).tolist()
+                if math.isfinite(loss) and not math.isfinite(gradient_sum):
                     scale /= 2
                     continue
             losses.add(iteration, {name: term for name, (_, term) in terms.items()}, total, magnitude)
