@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from mmengine.config import Config
 
 from mmseg_hrhf.comparison.cell import Cell, cell_config, parse_setting
@@ -300,3 +301,12 @@ def test_joint_of_another_setting_is_a_whole_run(repo, tiny_config_file, tmp_pat
     first, second = (json.loads((folder / 'results.json').read_text()) for folder in folders)
     assert first == second
     assert 'disjoint' in (folders[1] / 'results.md').read_text()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='with an accelerator it would run')
+def test_amp_is_refused_on_a_cpu_before_anything_is_written(repo, tiny_config_file, tmp_path):
+    command = [sys.executable, str(repo / 'tools/compare.py'), str(tiny_config_file), '--amp', '--work-dir',
+               str(tmp_path / 'compared')]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and '--amp needs an accelerator' in done.stderr
+    assert not (tmp_path / 'compared').exists()
