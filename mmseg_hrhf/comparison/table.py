@@ -100,12 +100,12 @@ def statistics_of(records: Sequence[dict]) -> list[dict]:
 
 
 def csv_text(rows: Sequence[dict]) -> str:
-    """:func:`statistics_of` as CSV, without the single values."""
-    names = ['system', 'column', 'background', 'group', 'mean', 'std', 'seeds']
+    """:func:`statistics_of` as CSV; the seeds' values stand in one field, rounded to two places."""
+    names = ['system', 'column', 'background', 'group', 'mean', 'std', 'seeds', 'values']
     out = io.StringIO()
-    writer = csv.DictWriter(out, names, extrasaction='ignore', lineterminator='\n')
+    writer = csv.DictWriter(out, names, lineterminator='\n')
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows(dict(row, values=' '.join(f'{value:.2f}' for value in row['values'])) for row in rows)
     return out.getvalue()
 
 

@@ -106,6 +106,8 @@ def test_the_files_agree(cells, tmp_path):
     rows = list(csv.DictReader(io.StringIO((tmp_path / 'table.csv').read_text())))
     assert [(row['system'], row['group'], float(row['mean'])) for row in rows] == [
         (row['system'], row['group'], row['mean']) for row in held['cells']]
+    assert [[float(value) for value in row['values'].split()] for row in rows] == [
+        [round(value, 2) for value in row['values']] for row in held['cells']]
     assert (tmp_path / 'curves.png').stat().st_size > 1000
 
 
