@@ -11,8 +11,10 @@ from .files import read_json, write_json
 
 # What makes two runs different; another number of workers, log level or process count does not.
 _IDENTITY = ('model', 'data_preprocessor', 'scenario', 'method', 'replay', 'incremental_overrides', 'train_dataloader',
-             'test_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler', 'load_from', 'randomness',
+             'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks', 'load_from', 'randomness',
              'channels_last')
+# What it is tested by, which may be given as mmseg's validation alone.
+_TEST = {'test_dataloader': 'val_dataloader', 'test_evaluator': 'val_evaluator', 'test_cfg': 'val_cfg'}
 # Seconds after which a network drive shows what another node wrote, as a rule half of it.
 _PATIENCE = 60
 _NOT_IDENTITY = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
@@ -28,7 +30,10 @@ def check_same_run(work_dir: str, cfg: Config, seed: int) -> None:
     """Raise ``ValueError`` naming the options that differ from those of the run that ``work_dir`` holds."""
     path = osp.join(work_dir, 'run.json')
     if osp.exists(path):
-        differing = sorted(_differences(read_json(path), run_identity(cfg, seed)))
+        held = read_json(path)
+        # A key that the run's version did not record says nothing.
+        now = {key: value for key, value in run_identity(cfg, seed).items() if key in held}
+        differing = sorted(_differences(held, now))
         if differing:
             raise ValueError(f'{work_dir} holds a run of another config; different are {", ".join(differing)}. '
                              'Choose another --work-dir, or delete that folder.')
@@ -56,6 +61,7 @@ def claim_work_dir(work_dir: str, cfg: Config, seed: int) -> None:
 def run_identity(cfg: Config, seed: int) -> dict:
     """What a run is, as JSON data."""
     identity = {key: _identity(cfg.get(key)) for key in _IDENTITY}
+    identity.update({key: _identity(cfg.get(key) or cfg.get(other)) for key, other in _TEST.items()})
     identity['randomness'] = dict(identity['randomness'] or {}, seed=seed)
     return identity
 

@@ -60,6 +60,26 @@ def lock_work_dir(work_dir: PathLike) -> Optional[WorkDirLock]:
     return lock
 
 
+def holder_of(work_dir: PathLike) -> Optional[str]:
+    """Which process holds a work dir, as text; None where none does, or where locks cannot tell."""
+    path = str(Path(work_dir).resolve() / '.lock')
+    if path in _HELD:
+        return 'this process'
+    if fcntl is None or not os.path.exists(path):
+        return None
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return _holder(handle) if error.errno in (errno.EACCES, errno.EAGAIN) else None
+    finally:
+        os.close(handle)
+    return None
+
+
 def _lock(path: str, work_dir: str) -> int:
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)

@@ -1,7 +1,9 @@
+import inspect
 from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmseg.registry import MODELS
 
 from mmseg_hrhf.config_check import check_config
 from mmseg_hrhf.scenario import Scenario
@@ -31,6 +33,27 @@ def test_a_baseline_differs_from_hrhf_in_its_method_alone(path, repo):
     name = path.stem.split('_')[0]
     if name in weights:
         assert cfg.method.get('kd_weight', cfg.method.get('weight')) == weights[name]
+
+
+# What PLOP's authors, the paper (HRHF) and MiB's comparison (the others) publish for VOC.
+PUBLISHED = {
+    'EWC': dict(weight=500.0),
+    'PI': dict(weight=500.0),
+    'RW': dict(weight=100.0),
+    'LwF': dict(kd_weight=100.0),
+    'LwFMC': dict(kd_weight=10.0),
+    'ILT': dict(kd_weight=100.0, feature_weight=100.0),
+    'MiB': dict(kd_weight=10.0),
+    'HRHF': dict(kd_weight=1.0),
+    'PLOP': dict(pod_weight=0.01, logits_weight=0.0005, min_threshold=0.001),
+}
+
+
+@pytest.mark.parametrize('system', PUBLISHED)
+def test_weights_are_the_published_ones_by_default(system):
+    signatures = [inspect.signature(kind.__init__).parameters for kind in MODELS.get(system).__mro__]
+    defaults = {name: next(s[name].default for s in signatures if name in s) for name in PUBLISHED[system]}
+    assert defaults == PUBLISHED[system]
 
 
 def test_joint_learns_all_classes_from_every_image_that_shows_one(repo):

@@ -2,8 +2,27 @@
 import pytest
 
 from mmseg_hrhf import run_identity
-from mmseg_hrhf.files import read_json
+from mmseg_hrhf.files import read_json, write_json
 from mmseg_hrhf.run_identity import check_same_run, claim_work_dir
+
+
+def test_what_an_earlier_version_did_not_record_is_not_held_against_a_run(tiny_config, tmp_path):
+    claim_work_dir(str(tmp_path), tiny_config, 0)
+    held = read_json(tmp_path / 'run.json')
+    del held['custom_hooks']
+    write_json(tmp_path / 'run.json', held)
+    tiny_config.custom_hooks = [dict(type='EMAHook')]
+    check_same_run(str(tmp_path), tiny_config, 0)
+    tiny_config.train_cfg.max_epochs = 9
+    with pytest.raises(ValueError, match=r'different are train_cfg\.max_epochs\.'):
+        check_same_run(str(tmp_path), tiny_config, 0)
+
+
+def test_validation_stands_for_a_test_that_is_not_given(tiny_config):
+    wanted = run_identity.run_identity(tiny_config, 0)
+    for kind in ('dataloader', 'evaluator', 'cfg'):
+        tiny_config[f'val_{kind}'] = tiny_config.pop(f'test_{kind}')
+    assert run_identity.run_identity(tiny_config, 0) == wanted and wanted['test_evaluator'] is not None
 
 
 @pytest.fixture

@@ -8,6 +8,8 @@ from typing import Optional, Sequence
 
 from mmengine.config import Config
 
+from ..config_check import check_config
+from ..datasets.incremental import scenario_of_config
 from ..files import PathLike, write_json, write_text
 from ..run_identity import check_same_run
 from ..step_config import replay_options
@@ -19,9 +21,10 @@ from .table import BACKGROUND, collect, csv_text, markdown, statistics_of
 
 def plan_cells(root: PathLike, systems: Sequence[str], settings: Sequence[tuple[Optional[str], str]],
                seeds: Sequence[int]) -> list[Cell]:
-    """All cells; a seed's systems together, so that a stopped comparison holds whole columns."""
-    return [Cell(str(root), system, task, setting, seed) for seed in seeds for task, setting in settings
-            for system in systems]
+    """All cells, each once; a seed's systems together, so that a stopped comparison holds whole columns."""
+    cells = (Cell(str(root), system, task, setting, seed) for seed in seeds for task, setting in settings
+             for system in systems)
+    return list(dict.fromkeys(cells))
 
 
 def plan_runs(cells: Sequence[Cell], base: Config) -> list[Run]:
@@ -32,8 +35,10 @@ def plan_runs(cells: Sequence[Cell], base: Config) -> list[Run]:
     Nothing is written before all are checked.
 
     Raises:
-        ValueError: a system that does not fit the config, or a folder that holds a run of another config.
+        ValueError: a system, task or seed that does not fit the config, two cells that are one run or share a folder,
+            or a folder that holds a run of another config.
     """
+    _check_distinct(cells, base.scenario.get('task'))
     runs: dict[Cell, Run] = {}
     configs: dict[Cell, Config] = {}
     fakes: dict[tuple, list[Cell]] = {}
@@ -68,11 +73,27 @@ def _checked_config(cell: Cell, base: Config) -> Config:
     system = cell.system if cell.system != FIRST_STEP else 'HRHF' if base.get('replay') else 'FT'
     try:
         cfg = cell_config(replace(cell, system=system), base)
-        replay_options(cfg)
+        check_config(Config(dict(cfg, randomness=dict(cfg.get('randomness') or {}, seed=cell.seed))))
+        scenario_of_config(cfg.train_dataloader.dataset, cfg.scenario)
         check_same_run(cell.folder, cfg, cell.seed)
     except ValueError as error:
         raise ValueError(f'{cell.name}: {error}') from error
     return cfg
+
+
+def _check_distinct(cells: Sequence[Cell], own_task: Optional[str]) -> None:
+    columns: dict[tuple, Cell] = {}
+    folders: dict[str, Cell] = {}
+    for cell in cells:
+        twin = columns.setdefault((cell.task or own_task, cell.setting, cell.seed, cell.system), cell)
+        if twin != cell:
+            raise ValueError(f"--settings names the config's own task {own_task!r} twice: as {twin.column!r} and as "
+                             f'{cell.column!r}. Give one of them.')
+        other = folders.setdefault(cell.folder, cell)
+        if other != cell or osp.basename(cell.folder) == FIRST_STEP:
+            of = repr(other.name) if other != cell else 'the shared step 0'
+            raise ValueError(f'The runs of {cell.name!r} and of {of} would have one folder, {cell.folder}: rename a '
+                             'system in comparison.systems.')
 
 
 def _different_batches(cells: Sequence[Cell]) -> list[str]:

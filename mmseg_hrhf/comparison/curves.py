@@ -1,6 +1,7 @@
 """mIoU over learning steps, a line per system."""
 from __future__ import annotations
 
+import math
 import statistics
 from pathlib import Path
 from typing import Sequence
@@ -52,7 +53,9 @@ def plot_curves(cells: Sequence[Cell], path: PathLike) -> None:
 
 def _draw(axis, system: str, runs: Sequence[dict], key: str, colour) -> None:
     steps = [result['step'] for result in runs[0]['results']]
-    series = [[result['metrics'][key] for result in run['results']] for run in runs]
+    # None where no test image shows a class of the group: a gap in the line.
+    series = [[math.nan if result['metrics'][key] is None else result['metrics'][key] for result in run['results']]
+              for run in runs]
     means = [statistics.mean(values) for values in zip(*series)]
     if len(steps) == 1 and runs[0]['num_steps'] > 1:
         axis.axhline(means[0], color=colour, linestyle='--', label=system)

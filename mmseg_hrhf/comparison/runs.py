@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable, Optional, Sequence
 
+from ..evaluation.summary import number
 from ..files import PathLike, read_json
+from ..work_dir_lock import holder_of
 from .cell import Cell
 
 
@@ -104,6 +106,7 @@ class Scheduler:
             raise ValueError(f'--jobs {jobs} does not divide the {gpus} GPUs: every run gets as many.')
         self.train_script, self.jobs, self.gpus, self.report = str(train_script), jobs, gpus, report
         self._running: dict[int, tuple[Run, subprocess.Popen, float]] = {}
+        self._awaited: set[Cell] = set()
 
     @property
     def processes(self) -> int:
@@ -120,7 +123,11 @@ class Scheduler:
         def ended() -> str:
             return f'[{len(runs) - len(waiting) - len(self._running)}/{len(runs)}]'
 
-        previous = {number: signal.signal(number, _interrupted) for number in (signal.SIGTERM, signal.SIGINT)}
+        numbers = [signal.SIGTERM, signal.SIGINT]
+        # A terminal that is closed; under nohup this is ignored and must stay so.
+        if hasattr(signal, 'SIGHUP') and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        previous = {number: signal.signal(number, _interrupted) for number in numbers}
         try:
             while waiting or self._running:
                 self._start(waiting, failed)
@@ -145,11 +152,19 @@ class Scheduler:
             if len(self._running) == self.jobs:
                 return
             run = waiting.popleft()
-            if run.needs in failed:
+            if run.is_done():  # by a process that is not ours
+                self.report(f'{run.cell.name}: {_outcome(run)}')
+            elif run.needs in failed:
                 failed.append(run)
                 self.report(f'{run.cell.name} is left out: {"its step 0" if run.first_step else run.needs.cell.name} '
                             'failed.')
             elif run.needs is not None and not run.needs.is_done():
+                waiting.append(run)
+            elif (holder := holder_of(run.cell.folder)) is not None:
+                # Left by a comparison that was killed, or a user's own: it is continued or read once that has ended.
+                if run.cell not in self._awaited:
+                    self.report(f'{run.cell.name} is being trained by {holder}: waiting for it.')
+                self._awaited.add(run.cell)
                 waiting.append(run)
             else:
                 place = next(i for i in range(self.jobs) if i not in self._running)
@@ -210,6 +225,6 @@ def _last_line(run: Run) -> str:
 def _outcome(run: Run) -> str:
     if run.only_first_step:
         metrics = read_json(osp.join(run.first_step_folder, 'result.json'))['metrics']
-        return f'step 0 shared, all {metrics["mIoU_all"]:.2f}'
+        return f'step 0 shared, all {number(metrics["mIoU_all"])}'
     last = (run.cell.results() or {})['results'][-1]['metrics']
-    return f'old {last["mIoU_old"]:.2f}, all {last["mIoU_all"]:.2f}'
+    return f'old {number(last["mIoU_old"])}, all {number(last["mIoU_all"])}'

@@ -26,7 +26,7 @@ R_VALUES = (0.5, 1, 5, 10, 20)
 
 def _method(name: str) -> Callable[[Config], dict]:
     def options(cfg: Config) -> dict:
-        held = cfg.method if cfg.method['type'] == name else {}
+        held = cfg.method if _METHODS.get(cfg.method['type'], cfg.method['type']) == name else {}
         return dict(method=dict(held, _delete_=True, type=name))
 
     return options
@@ -121,12 +121,20 @@ def system_options(name: str, cfg: Config, task: Optional[str] = None) -> dict:
     """What ``cfg`` must be merged with to become the named system.
 
     ``cfg.comparison['systems'][name]`` adds to a known system's options or defines a new system;
-    ``cfg.comparison['systems_by_task'][task][name]`` adds what is published for one task alone, such as MiB's weight.
+    ``cfg.comparison['systems_by_task'][task][name]`` is what is published for one task alone, such as MiB's weight: it
+    stands where neither ``cfg.method`` nor the former says something else.
     """
     options = SYSTEMS[name](cfg) if name in SYSTEMS else {}
     comparison = cfg.get('comparison') or {}
     by_task = (comparison.get('systems_by_task') or {}).get(task) or {}
-    return _merged(_merged(options, (comparison.get('systems') or {}).get(name) or {}), by_task.get(name) or {})
+    return _merged(_filled(options, by_task.get(name) or {}), (comparison.get('systems') or {}).get(name) or {})
+
+
+def _filled(options: dict, defaults: dict) -> dict:
+    out = dict(options)
+    for key, value in defaults.items():
+        out[key] = _filled(out[key], value) if isinstance(out.get(key), dict) else out.get(key, value)
+    return out
 
 
 def _merged(base: dict, more: dict) -> dict:

@@ -21,7 +21,7 @@ def group_scores(result: dict, sizes: Sequence[int]) -> dict[str, dict[str, Opti
     Returns:
         For ``'without background'`` and ``'with background'`` the groups and ``'all'``; groups are named by the
         classes' places as in Table 1 and 7, such as ``'1-15'`` and ``'16-20'``. Background joins the first group and
-        ``all`` (later papers' ``0-15``). None where a class of the group has no pixel.
+        ``all`` (later papers' ``0-15``). A class without a pixel is left out; None where none has any.
     """
     classes = result['classes']
     values = [result['metrics'][f'IoU/{name}'] for name in classes]

@@ -67,9 +67,16 @@ class FinishedStep:
         return [osp.splitext(osp.basename(info['img_path']))[0] for info in infos]
 
     def image(self, index: int) -> np.ndarray:
-        """(H, W, 3) uint8 RGB."""
-        with Image.open(self.dataset.get_data_info(index)['img_path']) as image:
-            return np.asarray(image.convert('RGB'))
+        """(H, W, 3) uint8 RGB of the size of :meth:`labels`.
+
+        The file as it is; or what the pipeline made of it, where that resizes and crops the labels along (MiB's centre
+        crops).
+        """
+        with Image.open(self.dataset.get_data_info(index)['img_path']) as file:
+            image = np.asarray(file.convert('RGB'))
+        if image.shape[:2] == self.labels(index).shape:
+            return image
+        return self.dataset[index]['inputs'].flip(0).permute(1, 2, 0).to(torch.uint8).numpy()
 
     def labels(self, index: int) -> np.ndarray:
         """(H, W) class indices of the ground truth, 255 where there is none."""

@@ -51,18 +51,18 @@ def choose_images(step: FinishedStep, number: int, new_classes: Sequence[str]) -
     Args:
         step: whose test images are looked through.
         number: at most this many.
-        new_classes: learnt after step 0. Images with an old class beside a new one come first, then images with
-            several classes, then the others.
+        new_classes: learnt after step 0. Images with an old class beside a new one come first, then the
+            others that show a class.
     """
     new = {step.classes.index(name) for name in new_classes}
 
     def interest(index: int) -> int:
         held = set(np.unique(step.labels(index)).tolist()) & set(range(1, len(step.classes)))
-        return bool(held & new) + bool(held - new) if held else -1
+        return bool(held & new) + bool(held - new)
 
     ranks = [interest(i) for i in range(len(step.dataset))]
     chosen: list[int] = []
-    for rank in (2, 1, 0):
+    for rank in (2, 1):
         held = [i for i, value in enumerate(ranks) if value == rank]
         wanted = min(number - len(chosen), len(held))
         chosen += [held[i * len(held) // wanted] for i in range(wanted)]

@@ -108,7 +108,8 @@ def test_a_failure_is_named_and_the_others_go_on(tmp_path, script):
     assert good.is_done()
 
 
-def test_an_interrupt_stops_the_runs_and_the_next_call_continues(tmp_path, script):
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_an_interrupt_stops_the_runs_and_the_next_call_continues(tmp_path, script, number):
     make(tmp_path, 'a')
     make(tmp_path, 'slow', '60')
     code = ('import sys; from mmseg_hrhf.comparison.runs import *; from mmseg_hrhf.comparison.cell import Cell\n'
@@ -118,12 +119,34 @@ def test_an_interrupt_stops_the_runs_and_the_next_call_continues(tmp_path, scrip
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert any(line.startswith('[1/2] a') for line in process.stdout)
         time.sleep(0.5)
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         assert process.wait(20) != 0
     children = subprocess.run(['pgrep', '-f', f'{tmp_path}/overlapped/seed_0/slow'], capture_output=True, text=True)
     assert children.stdout == ''
     slow = make(tmp_path, 'slow')
     assert Scheduler(script, 1, 0, print).run([slow]) == []
+
+
+def test_a_run_that_another_process_trains_is_waited_for(tmp_path, script):
+    run, lines = make(tmp_path, 'a'), []
+    code = ('import sys; from mmseg_hrhf.work_dir_lock import WorkDirLock\n'
+            'lock = WorkDirLock(sys.argv[3]); print("locked", flush=True); sys.stdin.readline()\n'
+            'exec(open(sys.argv[4]).read())')
+    command = [sys.executable, '-c', code, run.cell.config, '--work-dir', run.cell.folder, str(script)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert any(line == 'locked\n' for line in other.stdout)
+
+        def report(line):
+            lines.append(line)
+            if 'waiting' in line:
+                other.stdin.write('go on\n')
+                other.stdin.flush()
+
+        assert Scheduler(script, 1, 0, report).run([run]) == []
+        assert other.wait(20) == 0
+    assert f'a, overlapped, seed 0 is being trained by process {other.pid} on host ' in lines[0]
+    assert lines[1:] == ['a, overlapped, seed 0: old 1.00, all 1.00']
+    assert trained(run) == '01' and not os.path.exists(f'{run.cell.folder}.log')
 
 
 def test_adopted_folders_leave_training_files_behind(tmp_path):
@@ -231,6 +254,41 @@ def test_a_row_s_scenario_joins_the_column_s(tiny_config, tmp_path):
     assert runs['PLOP'].first_step is None and runs['FT'].first_step is not None
     with pytest.raises(ValueError, match=r"System 'own' of the comparison sets scenario.task"):
         planned(tiny_config, tmp_path, ['own'])
+
+
+@pytest.mark.parametrize('options', [
+    dict(custom_hooks=[dict(type='EMAHook')]),
+    dict(test_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU'], nan_to_num=0)),
+], ids=['custom_hooks', 'test_evaluator'])
+def test_what_changes_step_0_or_its_test_is_part_of_a_run(tiny_config, tmp_path, options):
+    tiny_config.comparison = dict(systems=dict(own=dict(method=dict(type='HRHF'), **options)))
+    runs = planned(tiny_config, tmp_path, ['HRHF', 'own'])
+    assert runs['HRHF'].first_step is not None and runs['own'].first_step is None and runs['own'].fakes_from == ()
+    claim_work_dir(runs['HRHF'].cell.folder, load_config(runs['HRHF'].cell.config), 0)
+    tiny_config.merge_from_dict(options)
+    with pytest.raises(ValueError, match=f'holds a run of another config; different are {next(iter(options))}'):
+        planned(tiny_config, tmp_path, ['HRHF'])
+
+
+@pytest.mark.parametrize('systems, settings, seeds, message', [
+    (['FT'], ['1-7/overlapped'], [0], r'FT, 1-7 overlapped, seed 0: .*1-7'),
+    (['FT'], ['overlapped'], [-1], r'randomness\.seed=-1 \(--seed\) must lie within'),
+    (['FT'], ['overlapped', '2-1/overlapped'], [0], "own task '2-1' twice: as 'overlapped' and as '2-1 overlapped'"),
+    (['a b', 'a/b'], ['overlapped'], [0], "'a/b, overlapped, seed 0' and of 'a b, overlapped, seed 0' would have one"),
+    (['_first_step'], ['overlapped'], [0], 'and of the shared step 0 would have one folder'),
+])
+def test_what_cannot_run_is_refused_before_it_is_written(tiny_config, tmp_path, systems, settings, seeds, message):
+    own = dict(method=dict(type='HRHF'))
+    tiny_config.comparison = dict(systems={'a b': own, 'a/b': own, '_first_step': own})
+    out = tmp_path / 'compared'
+    with pytest.raises(ValueError, match=message):
+        plan_runs(plan_cells(out, systems, [parse_setting(text) for text in settings], seeds), tiny_config)
+    assert not out.exists()
+
+
+def test_a_seed_or_setting_given_twice_is_one_cell(tmp_path):
+    assert plan_cells(tmp_path, ['FT'], [('2-1', 'overlapped')] * 2, [0, 0, 1]) == [
+        Cell(str(tmp_path), 'FT', '2-1', 'overlapped', seed) for seed in (0, 1)]
 
 
 @pytest.mark.parametrize('finished, changed', [('HRHF', 'method.kd_weight'), ('_first_step', 'train_cfg.max_epochs')])

@@ -107,6 +107,19 @@ def test_published_weights_of_one_task_hold_on_that_task_alone(repo):
     assert 'kd_weight' not in system_options('MiB', base, '19-1')['method']
 
 
+def test_a_user_s_weight_stands_before_the_published_one(repo):
+    base = load_config(str(repo / 'configs/hrhf/voc_15-1.py'))
+    base.comparison['systems'] = dict(MiB=dict(method=dict(kd_weight=7.0)))
+    assert system_options('MiB', base, '15-1')['method'] == dict(_delete_=True, type='MiB', kd_weight=7.0)
+    base = load_config(str(repo / 'configs/hrhf/voc_15-1.py'), ['method.type=MiB', 'method.kd_weight=7.0'])
+    assert system_options('MiB', base, '15-1')['method'] == dict(_delete_=True, type='MiB', kd_weight=7.0)
+
+
+def test_a_method_s_short_name_is_the_same_system():
+    cfg = Config(dict(method=dict(type='FT', classifier_start='random')))
+    assert system_options('FT', cfg)['method'] == dict(_delete_=True, type='FineTuning', classifier_start='random')
+
+
 def test_a_second_seed_gets_the_same_options(repo):
     merged = []
     for _ in range(2):

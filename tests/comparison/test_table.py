@@ -7,6 +7,7 @@ import pytest
 
 from mmseg_hrhf.comparison.cell import Cell
 from mmseg_hrhf.comparison.comparison import plan_cells, write_tables
+from mmseg_hrhf.comparison.runs import Run, _outcome
 from mmseg_hrhf.comparison.table import collect, group_scores, markdown, statistics_of
 
 RESULT = dict(
@@ -89,6 +90,13 @@ def test_what_is_not_finished_is_a_dash(cells):
     assert lines[0] == '| system | 2-1 overlapped: 1-2 | 2-1 overlapped: 3 | 2-1 overlapped: all | disjoint: all |'
     assert lines[2] == '| FT | 51.5 ± 2.1 | 20.0 ± 0.0 | 41.0 ± 1.4 | - |'
     assert lines[3] == '| HRHF 1:2 | - | - | - | - |'
+
+
+def test_a_group_that_no_test_image_shows_is_a_gap(tmp_path):
+    cell, = plan_cells(tmp_path, ['FT'], [('2-1', 'overlapped')], [0])
+    finished(cell, None)
+    assert _outcome(Run(cell)) == 'old -, all -'
+    assert '| FT | 40.0 | 20.0 | 30.0 |' in write_tables(tmp_path, [cell], 'tiny')
 
 
 def test_a_run_with_missing_steps_is_not_finished(tmp_path):

@@ -53,6 +53,20 @@ def test_predictions_are_drawn(step, tmp_path):
         assert min(picture.size) > 200
 
 
+def test_the_input_is_the_crop_that_labels_and_predictions_are_of(step):
+    whole, labels = step.image(0), step.labels(0)
+    assert whole.shape[:2] == labels.shape
+    step.cfg.test_dataloader.dataset.pipeline = [
+        dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='CenterCrop', crop_size=16),
+        dict(type='KeyMapper', mapping=dict(ori_shape='img_shape'), auto_remap=False), dict(type='PackSegInputs')]
+    step._dataset = None
+    begin = [(size - 16) // 2 for size in labels.shape]
+    centre = tuple(slice(start, start + 16) for start in begin)
+    np.testing.assert_array_equal(step.image(0), whole[centre])
+    np.testing.assert_array_equal(step.labels(0), labels[centre])
+    assert step.predict(0).shape == (16, 16)
+
+
 def test_systems_of_other_classes_are_not_compared(step, tmp_path):
     other = FinishedStep(tmp_path / 'step_1')
     other.classes = ('background', 'red')

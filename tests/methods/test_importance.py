@@ -97,6 +97,43 @@ def test_important_weights_are_held_and_new_rows_free(build_system, make_batch, 
     assert moved[500.][CONV][3:].max() > 0.2 * moved[0.][CONV][3:].max()
 
 
+PUBLISHED = dict(EWC=500., PI=500., RW=100.)
+
+
+def normalised(tensor):
+    return (tensor - tensor.min()) / (tensor.max() - tensor.min() + 1e-8)
+
+
+@pytest.mark.parametrize('system', SYSTEMS)
+def test_the_penalty_that_is_stepped_by_is_the_published_one(build_system, make_batch, system):
+    """In float64: the optimizer's gradient is that of the task's loss plus autograd's of the whole penalty."""
+    first = build_system(system, num_old=0, num_classes=3).double()
+    first.statistics = first.start_statistics({})
+    inputs, samples = make_batch([0, 1, 2])
+    state = train(first, (inputs.double(), samples), 21).method_state()
+    model = build_system(system, method_state=state).double()
+    with torch.no_grad():
+        for weight in model.student.parameters():
+            weight += 0.05 * torch.randn_like(weight)
+    # Away from the teacher, whose weights the student began with (new classifier rows have no importance).
+    anchor = {name: tensor.double() for name, tensor in model._anchor.items()}
+    inputs, samples = make_batch([0, 3, 4])
+    total(model.loss(inputs.double(), samples)).backward()
+    weights = dict(model.student.named_parameters())
+    task = {name: weight.grad.clone() for name, weight in weights.items()}
+    penalty = 0.
+    for name, weight in weights.items():
+        kinds = dict(EWC=['fisher'], PI=['score'], RW=['fisher', 'score'])[system]
+        importance = sum(normalised(state[kind][name]) for kind in kinds)
+        old = tuple(slice(size) for size in importance.shape)
+        penalty = penalty + PUBLISHED[system] * (importance * (weight[old] - anchor[name][old])**2).sum()
+    pulls = dict(zip(weights, torch.autograd.grad(penalty, list(weights.values()))))
+    model.before_optimizer_step(torch.optim.SGD(model.parameters(), lr=0.0005))
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight.grad, task[name] + pulls[name], rtol=1e-6, atol=1e-7)
+    assert max(pull.abs().max() for pull in pulls.values()) > 1
+
+
 def test_scores_are_summed_by_pi_and_averaged_by_rw(build_system, make_batch):
     for system, share in (('PI', 1.), ('RW', .5)):
         state = train(build_system(system, num_old=0, num_classes=3), make_batch([0, 1, 2]), 12).method_state()
