@@ -24,6 +24,7 @@ from mmseg_hrhf.inversion.aggregation import scale_aware_aggregation
 from mmseg_hrhf.inversion.request import FakeRequest
 from mmseg_hrhf.inversion.seg_inversion import SegInversion
 from mmseg_hrhf.losses.fused import fused_losses
+from mmseg_hrhf.losses.label_merge import merge_labels
 from mmseg_hrhf.methods.logits import predicted_logits
 from mmseg_hrhf.replay import FakeImageBuffer
 from mmseg_hrhf.replay.seg_inversion_hook import fill_buffer
@@ -46,10 +47,13 @@ def of_fakes(device, out):
 
 def of_classes(device):
     """Of aggregation and of all losses of an image: peak of tensors' memory, in units of (K, 512, 512) float32 logits,
-    and seconds. And the ratio of aggregation's seconds per class, most classes over fewest."""
+    and seconds. And the ratios of aggregation's and losses' seconds per class, most classes over fewest, and the peak of
+    aggregation in bfloat16, in units of such logits."""
 
-    def aggregation(number):
-        scores = torch.randn(1, number, 512, 512, device=device, requires_grad=True)
+    def aggregation(number, dtype=torch.float32):
+        # In channels last, as a network that was given its images so returns them.
+        scores = torch.empty(1, number, 512, 512, device=device, dtype=dtype, memory_format=torch.channels_last)
+        scores.normal_().requires_grad_()
         pooled = scale_aware_aggregation(scores, torch.full((1, number), 5.0, device=device))
         torch.autograd.grad(pooled.sum(), scores)
 
@@ -58,7 +62,7 @@ def of_classes(device):
         student = torch.randn(1, number, 32, 32, device=device, requires_grad=True)
         teacher = torch.randn(1, number - 10, 32, 32, device=device)
         labels = torch.zeros(1, 512, 512, dtype=torch.long, device=device)
-        terms = fused_losses(student, labels, teacher, distil=True)
+        terms = fused_losses(student, labels, teacher, merge_labels, distil=True)
         torch.autograd.grad((terms.cross_entropy + terms.distillation).sum(), student)
 
     works = {(work.__name__, number): lambda work=work, number=number: work(number)
@@ -67,9 +71,12 @@ def of_classes(device):
     units = {number: 4 * number * 512**2 for number in CLASSES}
     rows = [(number, *(peak_bytes(works[kind, number], device) / units[number] for kind in ('aggregation', 'losses')),
              *(timed.median((kind, number)) for kind in ('aggregation', 'losses'))) for number in CLASSES]
-    ratio = timed.ratio(('aggregation', CLASSES[-1]), ('aggregation', CLASSES[0]))
-    share = CLASSES[0] / CLASSES[-1]
-    return rows, ratio._replace(value=share * ratio.value, low=share * ratio.low, high=share * ratio.high)
+    share, per_class = CLASSES[0] / CLASSES[-1], {}
+    for kind in ('aggregation', 'losses'):
+        ratio = timed.ratio((kind, CLASSES[-1]), (kind, CLASSES[0]))
+        per_class[kind] = ratio._replace(value=share * ratio.value, low=share * ratio.low, high=share * ratio.high)
+    half = peak_bytes(lambda: aggregation(CLASSES[-1], torch.bfloat16), device) / (units[CLASSES[-1]] / 2)
+    return rows, per_class, half
 
 
 def of_batches(device):
@@ -148,7 +155,7 @@ def measure(device, out):
     work = out / f'scale_{int(time.time())}'
     work.mkdir(parents=True)
     costs, peak = extrapolation(), of_peak(device)
-    fakes, (classes, per_class), batches = of_fakes(device, work), of_classes(device), of_batches(device)
+    fakes, (classes, per_class, half), batches = of_fakes(device, work), of_classes(device), of_batches(device)
     processes, steps = of_processes(work), run_steps(work / 'steps')
     (out / 'extrapolation.md').write_text(f'{table(costs)}\n{minutes(costs)}')
     (few, few_s, few_mib), (many, many_s, many_mib) = fakes[0], fakes[-1]
@@ -158,8 +165,10 @@ def measure(device, out):
             row(f'own memory, {many} fakes / {few}', many_mib / few_mib, at_most=1.05),
             row(f'aggregation of {CLASSES[-1]} classes: memory / logits and their gradient', classes[-1][1] / 2,
                 at_most=1.05),
+            row('the same in bfloat16', half / 2, at_most=1.05),
             row(f'all losses of {CLASSES[-1]} classes: memory / logits at full size', classes[-1][2], at_most=1.05),
-            row(f'aggregation: seconds per class, {CLASSES[-1]} / {CLASSES[0]}', per_class, at_most=1.2),
+            *(row(f'{kind}: seconds per class, {CLASSES[-1]} / {CLASSES[0]}', ratio, at_most=1.2)
+              for kind, ratio in per_class.items()),
             row('seconds of steps 8 to 10 / 1 to 3, medians', middle(steps[8:11]) / middle(steps[1:4]), at_most=1.2),
             row('own memory after step 10 / step 1', steps[10][2] / steps[1][2], at_most=1.05),
             row('seconds for 128 fakes, 2 processes / 1', processes[1][1] / processes[0][1]),

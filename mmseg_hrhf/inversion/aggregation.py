@@ -13,62 +13,85 @@ from torch.autograd.function import once_differentiable
 # Scores that are pooled in one go, unless a map has more: what caches hold, or what keeps a GPU busy.
 _CHUNK = {'cpu': 2**18}
 _CHUNK_OF_ACCELERATORS = 2**24
+# From so many classes on, maps in channels last are pooled as they lie; fewer are gathered first.
+_MANY_CLASSES = 16
 
 
 def scale_aware_aggregation(logits: Tensor, r: Tensor) -> Tensor:
     """Scale-Aware Aggregation: ``(1/r) log mean exp(r s)`` over pixels, by log-sum-exp (eq. 1).
 
     Args:
-        logits: (N, K, H, W) scores s.
+        logits: (N, K, H, W) scores s, of any precision and memory format.
         r: (N, K) or broadcastable, positive; towards 0 the average, towards infinity the maximum.
     Returns:
-        (N, K) scores, between the average and the maximum of each map.
+        (N, K) scores in float32 or more, between the average and the maximum of each map.
     """
-    return _LogMeanExp.apply(logits.flatten(2), r.expand(logits.shape[:2])[..., None])
+    r = r.expand(logits.shape[:2]).to(_precise(logits.dtype))
+    channels_last = logits.is_contiguous(memory_format=torch.channels_last) and not logits.is_contiguous()
+    if channels_last and logits.shape[1] >= _MANY_CLASSES:
+        return _LogMeanExp.apply(logits.permute(0, 2, 3, 1).flatten(1, 2), r, 1)
+    return _LogMeanExp.apply(logits.flatten(2), r, 2)
+
+
+def _precise(dtype: torch.dtype) -> torch.dtype:
+    return torch.promote_types(dtype, torch.float32)
 
 
 class _LogMeanExp(torch.autograd.Function):
-    """``(1/r) log mean exp(r s)`` over the last dimension. Beside the scores, only some maps are held at a time."""
+    """``(1/r) log mean exp(r s)`` over dimension ``dim``. Beside the scores, only a part is held at a time.
+
+    Scores are (N, K, P) with ``dim=2``, or (N, P, K) with ``dim=1``; of half precision, they are pooled in float32.
+    """
 
     @staticmethod
-    def forward(ctx, scores: Tensor, r: Tensor) -> Tensor:
-        pooled = torch.empty_like(r)
-        for part in _parts(scores):
+    def forward(ctx, scores: Tensor, r: Tensor, dim: int) -> Tensor:
+        r = r.unsqueeze(dim)
+        pooled = torch.full_like(r, -math.inf, memory_format=torch.contiguous_format)
+        for part, at in _parts(scores, dim):
             # Reductions and broadcasts over pixels are several times as fast where these lie side by side.
-            pooled[part] = (scores[part].contiguous() * r[part]).logsumexp(-1, keepdim=True)
+            some = (scores[part].contiguous() * r[at]).logsumexp(dim, keepdim=True)
+            pooled[at] = torch.logaddexp(pooled[at], some)
         ctx.save_for_backward(scores, r, pooled)
-        return ((pooled - math.log(scores.shape[-1])) / r).squeeze(-1)
+        ctx.dim = dim
+        return ((pooled - math.log(scores.shape[dim])) / r).squeeze(dim)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
         # The derivative by a score is its share in the sum: softmax(r s).
         scores, r, pooled = ctx.saved_tensors
+        grad = grad.unsqueeze(ctx.dim)
         result = torch.empty_like(scores, memory_format=torch.contiguous_format)
-        for part in _parts(scores):
-            shares = torch.mul(scores[part].contiguous(), r[part], out=result[part])
-            shares.sub_(pooled[part]).exp_().mul_(grad[..., None][part])
-        return result, None
+        for part, at in _parts(scores, ctx.dim):
+            in_place = result[part] if result.dtype == r.dtype else None
+            shares = torch.mul(scores[part].contiguous(), r[at], out=in_place)
+            shares.sub_(pooled[at]).exp_().mul_(grad[at])
+            if in_place is None:
+                result[part] = shares
+        return result, None, None
 
 
-def _parts(scores: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Images and classes of (N, K, P) scores, as many as one goes through at once."""
-    images, classes, pixels = scores.shape
-    maps = max(1, _CHUNK.get(scores.device.type, _CHUNK_OF_ACCELERATORS) // pixels)
-    step = max(1, maps // classes)
+def _parts(scores: Tensor, dim: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
+    """What of the scores one goes through at once, and where it is pooled: images and classes, or pixels of images."""
+    wanted = _CHUNK.get(scores.device.type, _CHUNK_OF_ACCELERATORS)
+    images, rows, columns = scores.shape
+    held = min(rows, max(1, wanted // columns))
+    step = max(1, wanted // columns // rows)
     for image in range(0, images, step):
-        for k in range(0, classes, min(maps, classes)):
-            yield slice(image, image + step), slice(k, k + min(maps, classes))
+        for row in range(0, rows, held):
+            part = slice(image, image + step), slice(row, row + held)
+            yield part, part if dim == 2 else (part[0], slice(None))
 
 
 class _Aggregation:
-    """Aggregations draw what they need for a batch of images, then pool its maps."""
+    """Aggregations draw what they need for a batch of images, then pool its maps, which may be of half precision."""
 
     def draw_r(self, num_images: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
         """(num_images, num_classes) float; NaN where the aggregation has no r."""
         return np.full((num_images, num_classes), np.nan)
 
     def __call__(self, logits: Tensor, r: Tensor) -> Tensor:
+        """(N, K) scores in float32 or more, from (N, K, H, W)."""
         raise NotImplementedError
 
 
@@ -98,7 +121,7 @@ class AverageAggregation(_Aggregation):
     """Mean over pixels (Table 3, AVG)."""
 
     def __call__(self, logits: Tensor, r: Tensor) -> Tensor:
-        return logits.mean((2, 3))
+        return logits.mean((2, 3), dtype=_precise(logits.dtype))
 
 
 @TASK_UTILS.register_module()
@@ -106,4 +129,4 @@ class MaxAggregation(_Aggregation):
     """Maximum over pixels (Table 3, MAX)."""
 
     def __call__(self, logits: Tensor, r: Tensor) -> Tensor:
-        return logits.amax((2, 3))
+        return logits.amax((2, 3)).to(_precise(logits.dtype))

@@ -239,7 +239,7 @@ class SegInversion:
         dtype = _AMP_TYPES[self.amp]
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
             logits = predicted_logits(model, space.to_network(images).contiguous(memory_format=memory_format))
-        scores = self.aggregation(logits.float(), r)
+        scores = self.aggregation(logits, r)
         terms = dict(classification=(1.0, classification_loss(scores, target).mean()))
         features = statistics.loss()
         if features is not None:

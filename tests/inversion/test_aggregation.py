@@ -160,7 +160,8 @@ def test_r_must_be_positive(r):
 
 
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize('shape', [(5, 3, 20, 30), (2, 7, 20, 30), (3, 2, 40, 50)], ids=['images', 'maps', 'one map'])
+@pytest.mark.parametrize('shape', [(5, 3, 20, 30), (2, 7, 20, 30), (3, 2, 40, 50), (2, 17, 20, 30), (9, 16, 5, 8)],
+                         ids=['images', 'maps', 'one map', 'many classes', 'many classes, small images'])
 def test_pooled_in_parts_as_at_once(shape, memory_format, monkeypatch):
     # At most 1300 scores at once: two maps of 600 pixels, one of 2000.
     monkeypatch.setattr('mmseg_hrhf.inversion.aggregation._CHUNK', {'cpu': 1300})
@@ -172,4 +173,20 @@ def test_pooled_in_parts_as_at_once(shape, memory_format, monkeypatch):
     plain = (scores.flatten(2) * r[..., None]).exp().mean(-1).log() / r
     torch.testing.assert_close(pooled, plain)
     gradient, expected = (torch.autograd.grad((found * weights).sum(), scores)[0] for found in (pooled, plain))
+    torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize('classes', [3, 20])
+@pytest.mark.parametrize('cls', [ScaleAwareAggregation, AverageAggregation, MaxAggregation])
+def test_half_precision_is_pooled_in_float32(cls, classes, memory_format):
+    generator = torch.Generator().manual_seed(2)
+    scores = (4 * torch.randn(2, classes, 30, 40, generator=generator)).bfloat16()
+    scores = scores.contiguous(memory_format=memory_format).requires_grad_(True)
+    r = torch.rand(2, classes, generator=generator) * 10 + 0.5
+    pooled, precise = cls()(scores, r), cls()(scores.float(), r)
+    assert pooled.dtype == torch.float32
+    torch.testing.assert_close(pooled, precise, rtol=1e-5, atol=1e-5)
+    gradient, expected = (torch.autograd.grad(found.sum(), scores)[0] for found in (pooled, precise))
+    assert gradient.dtype == torch.bfloat16
     torch.testing.assert_close(gradient, expected)
