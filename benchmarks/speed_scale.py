@@ -47,8 +47,8 @@ def of_fakes(device, out):
 
 def of_classes(device):
     """Of aggregation and of all losses of an image: peak of tensors' memory, in units of (K, 512, 512) float32 logits,
-    and seconds. And the ratios of aggregation's and losses' seconds per class, most classes over fewest, and the peak of
-    aggregation in bfloat16, in units of such logits."""
+    and seconds. And the ratios of aggregation's and of losses' seconds per class, most classes over fewest, and the
+    peak of aggregation in bfloat16, in units of such logits."""
 
     def aggregation(number, dtype=torch.float32):
         # In channels last, as a network that was given its images so returns them.

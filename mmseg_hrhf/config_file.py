@@ -69,7 +69,9 @@ def _register_package_names() -> None:
 
 
 def enable_amp(cfg: Config) -> None:
-    """Switch the optimizer wrapper to automatic mixed precision.
+    """Switch the optimizer wrapper, and with it the teacher, to automatic mixed precision.
+
+    In bfloat16 where the accelerator computes it (float16 else), unless ``optim_wrapper.dtype`` says otherwise.
 
     Raises:
         ValueError: no accelerator, or another wrapper than the plain one.
@@ -82,3 +84,5 @@ def enable_amp(cfg: Config) -> None:
         raise ValueError(f'--amp replaces OptimWrapper, but the config uses {kind}: set its precision in the config.')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if torch.cuda.get_device_capability()[0] >= 8:  # torch.cuda.is_bf16_supported() counts emulation, too
+        cfg.optim_wrapper.setdefault('dtype', 'bfloat16')

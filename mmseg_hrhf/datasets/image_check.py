@@ -6,8 +6,12 @@ from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
 
+from .jpeg_header import jpeg_size
+
 # How whole files of a format end. Where one does not (some cameras append data), it is decoded to find out.
 _ENDS = dict(JPEG=b'\xff\xd9', PNG=b'IEND\xaeB`\x82')
+# Bytes of a file in which most headers end.
+_HEAD = 4096
 # Files of other names may be of formats that Pillow does not know, but the dataset's own loader does.
 _COMMON = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 # Values of EXIF's orientation that stand for a quarter turn, which the loader undoes.
@@ -42,6 +46,13 @@ def check_image(path: str, mask_path: str, mask_size: tuple[int, int]) -> None:
 
 
 def _size_of_whole(file: BinaryIO) -> tuple[int, int]:
+    size = jpeg_size(file.read(_HEAD))
+    if size is not None:
+        end = _ENDS['JPEG']
+        file.seek(-len(end), 2)
+        if file.read() == end:
+            return size
+    file.seek(0)
     with Image.open(file) as image:
         width, height = image.size
         if image.getexif().get(0x0112) in _TURNED:

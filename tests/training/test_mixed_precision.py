@@ -1,5 +1,6 @@
 """Training under autocast, as ``--amp`` does it on a GPU: every system's losses, with and without a loss scale."""
 import contextlib
+import inspect
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from mmengine.registry import OPTIM_WRAPPERS
 from mmseg.registry import RUNNERS
 
 from mmseg_hrhf.checkpoint import load_checkpoint
+from mmseg_hrhf.config_file import enable_amp
 
 pytestmark = pytest.mark.skipif(not hasattr(torch.amp, 'GradScaler'), reason='scaling on a CPU needs torch 2.3')
 
@@ -55,3 +57,15 @@ def test_close_to_full_precision(tiny_iter_config, tmp_path, dtype, method):
     half = weights(cfg.copy(), tmp_path / 'half', type='CpuAmpOptimWrapper', dtype=dtype)
     learnt = (full[1] - full[0]).norm()
     assert 0 < (half[1] - full[1]).norm() < 0.3 * learnt
+
+
+@pytest.mark.parametrize('capability, asked, wanted', [((9, 0), None, 'bfloat16'), ((7, 5), None, None),
+                                                       ((9, 0), 'float16', 'float16')])
+def test_amp_is_bfloat16_where_the_gpu_computes_it(tiny_config, monkeypatch, capability, asked, wanted):
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda: capability)
+    if asked:
+        tiny_config.optim_wrapper.dtype = asked
+    enable_amp(tiny_config)
+    assert tiny_config.optim_wrapper.type == 'AmpOptimWrapper' and tiny_config.optim_wrapper.get('dtype') == wanted
+    assert {'dtype', 'loss_scale'} <= set(inspect.signature(AmpOptimWrapper.__init__).parameters)
