@@ -49,7 +49,8 @@ comparison = dict(
                     type='RealImages',
                     size=crop_size,
                     data_root={{_base_.data_root}},
-                    ann_file={{_base_.data_root}} + '/ImageSets/Segmentation/train.txt',
+                    # Written out: a base's value can be taken whole, but not be a part of another.
+                    ann_file='data/shapes/ImageSets/Segmentation/train.txt',
                     labels=(1, 2, 3, 4, 5),
                     whole_side=False,
                     masks='SegmentationClass',

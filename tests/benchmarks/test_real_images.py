@@ -4,6 +4,7 @@ import runpy
 import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
 from PIL import Image
 
 from mmseg_hrhf.inversion.request import FakeRequest
@@ -28,6 +29,13 @@ def root(tmp_path):
         Image.fromarray(mask).save(tmp_path / f'SegmentationClassAug/{i}.png')
     (tmp_path / 'list.txt').write_text('0\n1\n2\n')
     return tmp_path
+
+
+def test_the_comparison_s_row_names_the_list_of_its_data(repo):
+    cfg = Config.fromfile(repo / 'benchmarks/configs/shapes.py')
+    inversion = cfg.comparison['systems']['real images for fakes']['replay']['inversion']
+    assert inversion['data_root'] == cfg.train_dataloader.dataset.data_root
+    assert inversion['ann_file'] == f'{cfg.data_root}/{cfg.train_dataloader.dataset.ann_file}'
 
 
 def test_images_show_the_class_asked_for(kind, root):
