@@ -10,6 +10,7 @@ def test_what_an_earlier_version_did_not_record_is_not_held_against_a_run(tiny_c
     claim_work_dir(str(tmp_path), tiny_config, 0)
     held = read_json(tmp_path / 'run.json')
     del held['custom_hooks']
+    held['test_dataloader'] = None
     write_json(tmp_path / 'run.json', held)
     tiny_config.custom_hooks = [dict(type='EMAHook')]
     check_same_run(str(tmp_path), tiny_config, 0)
