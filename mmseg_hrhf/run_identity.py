@@ -36,8 +36,10 @@ def check_same_run(work_dir: str, cfg: Config, seed: int) -> None:
         now = {key: value for key, value in run_identity(cfg, seed).items() if key in held}
         differing = sorted(_differences(held, now))
         if differing:
+            hooks = (' A hook that changes nothing of the result can be given as a key of default_hooks instead.'
+                     if 'custom_hooks' in differing else '')
             raise ValueError(f'{work_dir} holds a run of another config; different are {", ".join(differing)}. '
-                             'Choose another --work-dir, or delete that folder.')
+                             f'Choose another --work-dir, or delete that folder.{hooks}')
 
 
 def claim_work_dir(work_dir: str, cfg: Config, seed: int) -> None:

@@ -6,6 +6,7 @@ from typing import Optional
 import numpy as np
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.dist import get_world_size
 from mmseg.registry import MODELS
 from torch import nn
@@ -22,6 +23,9 @@ from .replay.sampler import split_batch
 from .replay.step_statistics import statistics_options
 from .step_config import method_class, num_fake_images, replay_options, step_config, training_scenario
 from .step_schedule import is_epoch_based
+
+# Channels of a block of oneDNN with AVX-512; 8 with AVX2, but a run may go on on another CPU.
+_ONEDNN_BLOCK = 16
 
 
 def iterations(cfg: Config, num_real: int) -> int:
@@ -132,6 +136,18 @@ def _check_channels_last(model: nn.Module, size: Optional[tuple[int, int]]) -> N
     if fastest_memory_format(model.eval(), images) is not torch.channels_last:
         raise ValueError(f'channels_last=True: {type(model).__name__} with {type(main_head(model)).__name__} computes '
                          'in the usual order of memory only: leave channels_last out.')
+    if get_device() == 'cpu':
+        for name, layer in model.named_modules():
+            if _overruns(layer):
+                raise ValueError(f'channels_last=True: {name}, a 1x1 convolution of {layer.in_channels} channels with '
+                                 f'stride {layer.stride}, makes oneDNN write beyond its memory on a CPU, where it needs '
+                                 f'{_ONEDNN_BLOCK} channels and more: leave channels_last out.')
+
+
+def _overruns(layer: nn.Module) -> bool:
+    """Whether oneDNN's gradient of the weights is wrong or crashes in channels last (its issue 6035)."""
+    return (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and max(layer.stride) > 1
+            and layer.in_channels // layer.groups < _ONEDNN_BLOCK and layer.weight.requires_grad)
 
 
 def _build(model: dict) -> nn.Module:

@@ -89,7 +89,7 @@ def test_iteration_based_loop_with_workers_and_no_fakes_at_step_0(tiny_iter_conf
 def test_finished_steps_are_skipped_and_a_stopped_one_resumes(tiny_iter_config):
     cfg = tiny_iter_config
     stopping = Config(cfg._cfg_dict.to_dict())
-    stopping.custom_hooks = [dict(type='StopAt', iteration=5)]
+    stopping.default_hooks.stop = dict(type='StopAt', iteration=5)
     with pytest.raises(KeyboardInterrupt):
         train(stopping)
     work = Path(cfg.work_dir)

@@ -43,6 +43,15 @@ def test_claimed_for_one_config(tiny_config, tmp_path):
         check_same_run(str(tmp_path), tiny_config, 1)
 
 
+def test_a_hook_that_only_looks_has_a_place(tiny_config, tmp_path):
+    claim_work_dir(str(tmp_path), tiny_config, 0)
+    tiny_config.default_hooks.look = dict(type='EmptyCacheHook')
+    check_same_run(str(tmp_path), tiny_config, 0)
+    tiny_config.custom_hooks = [dict(type='EMAHook')]
+    with pytest.raises(ValueError, match=r'different are custom_hooks\..*a key of default_hooks instead'):
+        check_same_run(str(tmp_path), tiny_config, 0)
+
+
 def test_a_network_drive_may_show_it_late(tiny_config, tmp_path, other_rank):
     other_rank += [lambda: None, (tmp_path / 'run.json').touch]
     claim_work_dir(str(tmp_path), tiny_config, 0)

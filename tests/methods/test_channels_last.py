@@ -6,6 +6,7 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
+from mmseg_hrhf import run_plan
 from mmseg_hrhf.checkpoint import load_checkpoint
 
 SYSTEMS = ['FineTuning', 'LwF', 'LwFMC', 'ILT', 'MiB', 'PLOP', 'HRHF']
@@ -42,6 +43,9 @@ def test_losses_and_gradients_are_those_of_the_usual_order(kind, build_system, m
 
 def test_a_run_of_an_epoch_ends_with_the_weights_of_the_usual_order(tiny_config, tmp_path):
     found = []
+    # Fewer channels are refused: oneDNN's gradient of a strided 1x1 convolution's weights needs a block of them.
+    tiny_config.model.backbone.base_channels = tiny_config.model.backbone.stem_channels = 16
+    tiny_config.model.decode_head.in_channels = [16, 32, 64]
     for name, channels_last in (('usual', None), ('channels_last', True)):
         cfg = Config(dict(tiny_config._cfg_dict.to_dict(), work_dir=str(tmp_path / name), channels_last=channels_last))
         cfg.only_step, cfg.train_cfg.max_epochs = 0, 1
@@ -55,3 +59,13 @@ def test_a_run_of_an_epoch_ends_with_the_weights_of_the_usual_order(tiny_config,
     cfg.only_step = None
     results = RUNNERS.build(cfg).train()
     assert len(results) == 2
+
+
+def test_what_onednn_computes_wrongly_is_refused_on_a_cpu(tiny_config, monkeypatch):
+    tiny_config.channels_last = True
+    monkeypatch.setattr(run_plan, 'get_device', lambda: 'cpu')
+    with pytest.raises(ValueError, match=r'backbone\.layer2\.0\.downsample\.0, a 1x1 convolution of 4 channels with '
+                                         r'stride \(2, 2\), makes oneDNN write .*leave channels_last out'):
+        RUNNERS.build(tiny_config)
+    monkeypatch.setattr(run_plan, 'get_device', lambda: 'cuda')
+    RUNNERS.build(tiny_config)

@@ -107,7 +107,8 @@ def test_a_stopped_step_goes_on_to_the_same_importance(tiny_iter_config, tmp_pat
     RUNNERS.build(whole).train()
     stopped = of_system(tiny_iter_config, 'PI', tmp_path / 'stopped', iterations=4)
     shutil.copytree(tmp_path / 'whole' / 'step_0', tmp_path / 'stopped' / 'step_0')
-    stopping = Config(dict(stopped._cfg_dict.to_dict(), custom_hooks=[dict(type='StopAfter', iteration=3)]))
+    stopping = Config(stopped._cfg_dict.to_dict())
+    stopping.default_hooks.stop = dict(type='StopAfter', iteration=3)
     with pytest.raises(KeyboardInterrupt):
         RUNNERS.build(stopping).train()
     RUNNERS.build(stopped).train()

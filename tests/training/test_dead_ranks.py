@@ -50,9 +50,9 @@ class DyingRank(Hook):
 '''
 CONFIG = '''
 custom_imports = dict(imports=['mmseg_hrhf', 'dying_rank'], allow_failed_imports=False)
-custom_hooks = [dict(type='DyingRank')]
 train_cfg = dict(by_epoch=True, max_epochs=2, val_interval=2)
 default_hooks['checkpoint'] = dict(type='ResumeHook', interval=1)
+default_hooks['dying'] = dict(type='DyingRank')
 '''
 
 

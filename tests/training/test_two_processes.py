@@ -61,10 +61,13 @@ def test_what_a_system_gathers_is_that_of_the_whole_batch(config_file, train_in_
         importance = {kind: tensors for kind, tensors in (one.get('method_state') or {}).items() if kind != 'method'}
         assert bool(importance) == (method != 'PLOP')
         for kind, tensors in importance.items():
-            for name, tensor in tensors.items():
-                # PI divides by the square of a weight's way, however short: rounding grows.
-                torch.testing.assert_close(two['method_state'][kind][name], tensor, atol=1e-6,
-                                           rtol=0.1 if method == 'PI' else 1e-2)
+            ours = torch.cat([tensor.flatten() for tensor in tensors.values()])
+            theirs = torch.cat([two['method_state'][kind][name].flatten() for name in tensors])
+            if method == 'PI':  # divides by the square of a weight's way: where that is almost 0, rounding rules
+                for tolerance, part in ((1e-2, 0.99), (0.1, 0.999)):
+                    assert torch.isclose(theirs, ours, rtol=tolerance, atol=1e-6).float().mean() > part
+            else:
+                torch.testing.assert_close(theirs, ours, rtol=1e-2, atol=1e-6)
 
 
 def test_another_number_of_processes_takes_over_the_fakes(config_file, train_in_process, tmp_path):
