@@ -140,7 +140,7 @@ def _check_channels_last(model: nn.Module, size: Optional[tuple[int, int]]) -> N
         for name, layer in model.named_modules():
             if _overruns(layer):
                 raise ValueError(f'channels_last=True: {name}, a 1x1 convolution of {layer.in_channels} channels with '
-                                 f'stride {layer.stride}, makes oneDNN write beyond its memory on a CPU, where it needs '
+                                 f'stride {layer.stride}, makes oneDNN write beyond its memory on a CPU: it needs '
                                  f'{_ONEDNN_BLOCK} channels and more: leave channels_last out.')
 
 

@@ -59,10 +59,13 @@ def generate(data_root: str) -> None:
         for name, names in (('train', train), ('val', val)):
             (folder / f'ImageSets/Segmentation/{name}.txt').write_text('\n'.join(names) + '\n')
         folder.chmod(0o755)
-        folder.rename(target)
-    except BaseException:
+        try:
+            folder.rename(target)
+        except OSError:  # another run, begun at the same time, may have been first: its files are the same
+            if not (target / 'ImageSets/Segmentation/val.txt').is_file():
+                raise
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def _write(folder: Path, name: str, classes: Sequence[int], rng: np.random.Generator) -> str:

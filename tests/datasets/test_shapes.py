@@ -100,6 +100,36 @@ def test_generating_twice_gives_equal_files(root, tmp_path, monkeypatch):
         assert (tmp_path / 'again' / path.relative_to(root)).read_bytes() == path.read_bytes()
 
 
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(module, '_TRAIN', ((0, 1, 2), (3, )))
+    monkeypatch.setattr(module, '_VAL', 2)
+
+
+def test_two_runs_that_begin_at_the_same_time_share_the_data(few, tmp_path, monkeypatch):
+    target, original, other = tmp_path / 'shapes', module._write, []
+
+    def slower(*args):
+        if not other:
+            other.append(None)
+            generate(str(target))
+            other.append({path: path.stat().st_mtime_ns for path in target.rglob('*')})
+        return original(*args)
+
+    monkeypatch.setattr(module, '_write', slower)
+    generate(str(target))
+    assert other[1] == {path: path.stat().st_mtime_ns for path in target.rglob('*')}
+    assert list(tmp_path.iterdir()) == [target] and len(list(target.rglob('*.png'))) == 8
+
+
+def test_a_folder_of_something_else_is_not_taken_for_the_data(few, tmp_path):
+    (tmp_path / 'shapes').mkdir()
+    (tmp_path / 'shapes' / 'thesis.tex').touch()
+    with pytest.raises(OSError, match='not empty'):
+        generate(str(tmp_path / 'shapes'))
+    assert [path.name for path in tmp_path.rglob('*')] == ['shapes', 'thesis.tex']
+
+
 @pytest.mark.parametrize('error', [OSError, KeyboardInterrupt])
 def test_error_while_generating_leaves_no_folder(tmp_path, monkeypatch, error):
     original, written = module._write, []
