@@ -112,10 +112,12 @@ def test_a_failure_is_named_and_the_others_go_on(tmp_path, script):
 def test_an_interrupt_stops_the_runs_and_the_next_call_continues(tmp_path, script, number):
     make(tmp_path, 'a')
     make(tmp_path, 'slow', '60')
-    code = ('import sys; from mmseg_hrhf.comparison.runs import *; from mmseg_hrhf.comparison.cell import Cell\n'
+    # Tests may run under nohup, whose ignored SIGHUP children inherit.
+    code = ('import signal, sys; signal.signal(int(sys.argv[3]), signal.SIG_DFL)\n'
+            'from mmseg_hrhf.comparison.runs import *; from mmseg_hrhf.comparison.cell import Cell\n'
             'runs = [Run(Cell(sys.argv[1], name, None, "overlapped", 0)) for name in ("a", "slow")]\n'
             'Scheduler(sys.argv[2], 1, 0, lambda line: print(line, flush=True)).run(runs)')
-    command = [sys.executable, '-c', code, str(tmp_path), str(script)]
+    command = [sys.executable, '-c', code, str(tmp_path), str(script), str(int(number))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert any(line.startswith('[1/2] a') for line in process.stdout)
         time.sleep(0.5)
