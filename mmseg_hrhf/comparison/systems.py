@@ -127,7 +127,9 @@ def system_options(name: str, cfg: Config, task: Optional[str] = None) -> dict:
     options = SYSTEMS[name](cfg) if name in SYSTEMS else {}
     comparison = cfg.get('comparison') or {}
     by_task = (comparison.get('systems_by_task') or {}).get(task) or {}
-    return _merged(_filled(options, by_task.get(name) or {}), (comparison.get('systems') or {}).get(name) or {})
+    # A copy: merging a config takes every `_delete_` out of what is merged, and other seeds need it, too.
+    return copy.deepcopy(
+        _merged(_filled(options, by_task.get(name) or {}), (comparison.get('systems') or {}).get(name) or {}))
 
 
 def _filled(options: dict, defaults: dict) -> dict:

@@ -229,6 +229,17 @@ def test_a_row_brings_modules_of_its_own(tiny_config, tmp_path, monkeypatch):
         plan_runs(plan_cells(tmp_path, ['missing'], [(None, 'overlapped')], [0]), tiny_config)
 
 
+def test_what_a_row_deletes_is_deleted_for_every_seed(tiny_config, tmp_path):
+    tiny_config.method = dict(type='HRHF', kd_weight=3.0)
+    tiny_config.comparison = dict(systems=dict(own=dict(
+        method=dict(_delete_=True, type='MiB'),
+        replay=dict(inversion=dict(_delete_=True, type='GaussianNoise', size=32)))))
+    for seed in (0, 1, 2):
+        cfg = cell_config(Cell(str(tmp_path), 'own', None, 'overlapped', seed), tiny_config)
+        assert cfg.method == dict(type='MiB')
+        assert cfg.replay.inversion == dict(type='GaussianNoise', size=32)
+
+
 def planned(cfg, root, systems, settings=((None, 'overlapped'), )):
     return {run.cell.system: run for run in plan_runs(plan_cells(root, systems, settings, [0]), cfg)}
 
