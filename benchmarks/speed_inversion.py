@@ -59,6 +59,11 @@ def network(config, side, device):
     return model.eval().requires_grad_(False)
 
 
+def computes_bf16(device):
+    """Whether bf16 is worth a measurement: CPUs without AVX-512 emulate it, many times slower than float32."""
+    return device != 'cpu' or torch.backends.cpu.get_cpu_capability().startswith('AVX512')
+
+
 def classes_and_r(model, batch, device):
     classes = torch.arange(batch, device=device) % (model.num_classes - 1) + 1
     return classes, torch.tensor([0.5, 1, 5, 10, 20], device=device)[torch.randint(5, (batch, model.num_classes))]
@@ -98,11 +103,12 @@ def iteration(config, side, batch, iterations, rounds, device):
         'floor, channels last': floor(model, images.contiguous(memory_format=torch.channels_last), iterations),
         'plain': plainly(model, side, batch, iterations, device),
     }
-    for kind, amp in (('ours', None), ('ours, bf16', 'bf16')):
+    kinds = {'ours': None, 'ours, bf16': 'bf16'} if computes_bf16(device) else {'ours': None}
+    for kind, amp in kinds.items():
         variants[kind] = ours(model, side, batch, [(1.0, iterations + 1)], device, amp)
         variants[f'{kind}, start'] = ours(model, side, batch, [(1.0, 1)], device, amp)
     timed = interleaved(variants, rounds, warmup=1, device=device, own_time=True)
-    for kind in ('ours', 'ours, bf16'):  # without what a batch takes once
+    for kind in kinds:  # without what a batch takes once
         start = timed.seconds.pop(f'{kind}, start')
         timed.seconds[kind] = [whole - begun for whole, begun in zip(timed.seconds[kind], start)]
     timed.seconds = {kind: [seconds / iterations for seconds in held] for kind, held in timed.seconds.items()}
@@ -141,8 +147,9 @@ def measure(device, out):
             row(f'{what}: iteration / floor', timed.ratio('ours', 'floor'), at_most=1.15),
             row(f'{what}: iteration / floor in channels last', timed.ratio('ours', 'floor, channels last')),
             row(f'{what}: plain iteration / floor', timed.ratio('plain', 'floor')),
-            row(f'{what}: iteration, bf16 / float32', timed.ratio('ours, bf16', 'ours')),
         ]
+        if 'ours, bf16' in timed.seconds:
+            rows.append(row(f'{what}: iteration, bf16 / float32', timed.ratio('ours, bf16', 'ours')))
         per_iteration[what] = {variant: timed.median(variant) for variant in timed.seconds}
     for name in SYNTHESES:
         side, timed = synthesis(name, networks, device)

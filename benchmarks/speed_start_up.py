@@ -29,7 +29,7 @@ val_dataloader = test_dataloader
 '''
 HOOK = '''
 custom_imports = dict(imports=['first_iteration'], allow_failed_imports=False)
-custom_hooks = [dict(type='EndAfterFirstIteration')]
+default_hooks = dict(end=dict(type='EndAfterFirstIteration'){more})
 '''
 # What `PREPARE` sets is reset by none: inversion and step 0 as short as they can be, since only their end is needed.
 PREPARE = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'replay.num_images=192',
@@ -50,8 +50,7 @@ test_dataloader = dict(batch_size=20, num_workers=0, sampler=dict(type='DefaultS
                        dataset=dict(**data, ann_file='ImageSets/Segmentation/val.txt', pipeline=test_pipeline))
 val_dataloader = test_dataloader
 val_evaluator = test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
-default_hooks = dict(checkpoint=dict(_delete_=True, type='CheckpointHook', interval=100))
-''' + HOOK
+''' + HOOK.format(more=", checkpoint=dict(_delete_=True, type='CheckpointHook', interval=100)")
 
 
 def run(command, environment):
@@ -71,7 +70,7 @@ def prepare(out, environment):
     (out / 'start_up').mkdir(parents=True, exist_ok=True)
     texts = dict(
         prepare=OURS.format(repo=REPO, out=out, hook=''),
-        ours=OURS.format(repo=REPO, out=out, hook=HOOK),
+        ours=OURS.format(repo=REPO, out=out, hook=HOOK.format(more='')),
         plain=PLAIN.format(repo=REPO, out=out, classes=meta['classes'], palette=meta['palette']))
     configs = {name: out / 'start_up' / f'{name}.py' for name in texts}
     for name, text in texts.items():
