@@ -60,7 +60,7 @@ def network(config, side, device):
 
 
 def computes_bf16(device):
-    """Whether bf16 is worth a measurement: CPUs without AVX-512 emulate it, many times slower than float32."""
+    """Whether bf16 is worth a measurement: CPUs without AVX-512 emulate it."""
     return device != 'cpu' or torch.backends.cpu.get_cpu_capability().startswith('AVX512')
 
 

@@ -63,6 +63,9 @@ def test_what_a_system_gathers_is_that_of_the_whole_batch(config_file, train_in_
         for kind, tensors in importance.items():
             ours = torch.cat([tensor.flatten() for tensor in tensors.values()])
             theirs = torch.cat([two['method_state'][kind][name].flatten() for name in tensors])
+            for name, tensor in tensors.items():  # no tensor hides among the others, however small
+                close = torch.isclose(two['method_state'][kind][name], tensor, rtol=1e-2, atol=1e-6)
+                assert close.float().mean() > 0.5, name
             if method == 'PI':  # divides by the square of a weight's way: where that is almost 0, rounding rules
                 for tolerance, part in ((1e-2, 0.99), (0.1, 0.999)):
                     assert torch.isclose(theirs, ours, rtol=tolerance, atol=1e-6).float().mean() > part
