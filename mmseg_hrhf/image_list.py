@@ -1,6 +1,7 @@
 """Published lists of the images of a step."""
 from __future__ import annotations
 
+import collections
 from typing import Sequence
 
 import numpy as np
@@ -45,6 +46,11 @@ def load_image_list(path: str, names: Sequence[str]) -> np.ndarray:
             raise ValueError(f'Image list {path!r} names {str(items[found.index(None)])!r} ({found.count(None)} such '
                              'names), which the dataset does not hold.')
         positions = np.array(found, dtype=np.int64)
+        held = collections.Counter(names)
+        for name in (names[i] for i in positions.tolist()):
+            if held[name] > 1:
+                raise ValueError(f'Image list {path!r} names {name!r}, but the dataset holds {held[name]} images of '
+                                 'that name: list integer positions instead (.npy, 0-based).')
     else:
         raise ValueError(f'Image list {path!r} is an array of {items.dtype}; integers or names are needed.')
     unique, counts = np.unique(positions, return_counts=True)

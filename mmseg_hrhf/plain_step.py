@@ -3,11 +3,14 @@ from __future__ import annotations
 
 import ast
 import copy
+import io
 import os.path as osp
 from pathlib import Path
+from typing import Optional
 
 import numpy as np
 from mmengine.config import Config
+from mmengine.fileio import get as read_bytes
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import MODELS, TRANSFORMS
 from PIL import Image
@@ -117,7 +120,7 @@ def _plain_dataset(dataset: dict, scenario: Scenario, step: int, source: Source,
         return plain
     plain.update(type='BaseSegDataset', reduce_zero_label=False)
     if any(raw != label for raw, label in wanted.items()):
-        write_masks(infos, wanted, osp.join(files.folder, 'masks'), names)
+        write_masks(infos, wanted, osp.join(files.folder, 'masks'), names, original.backend_args)
         plain['data_prefix'] = dict(dataset['data_prefix'], seg_map_path=f'{_HERE}/masks')
         plain['seg_map_suffix'] = '.png'
     return plain
@@ -134,13 +137,13 @@ def _mmseg_maps(dataset_class: type[BaseSegDataset], classes: tuple, wanted: dic
     return all(mapping.get(raw, raw) == label for raw, label in wanted.items())
 
 
-def write_masks(infos: list, mapping: dict, folder: str, names: list) -> None:
+def write_masks(infos: list, mapping: dict, folder: str, names: list, backend_args: Optional[dict] = None) -> None:
     """Write mapped copies of masks as grey PNG, whole files only, under the images' names."""
     table = np.full(256, IGNORE, dtype=np.uint8)
     for raw, label in mapping.items():
         table[raw] = label
     for info, name in zip(infos, names):
-        with Image.open(info['seg_map_path']) as mask:
+        with Image.open(io.BytesIO(read_bytes(info['seg_map_path'], backend_args=backend_args))) as mask:
             mapped = table[np.asarray(mask, dtype=np.uint8)]
         with atomic_write(Path(folder) / f'{name}.png') as file:
             Image.fromarray(mapped).save(file, format='PNG')

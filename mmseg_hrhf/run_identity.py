@@ -12,7 +12,7 @@ from .files import read_json, write_json
 # What makes two runs different; another number of workers, log level or process count does not.
 _IDENTITY = ('model', 'data_preprocessor', 'scenario', 'method', 'replay', 'incremental_overrides', 'train_dataloader',
              'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks', 'load_from', 'randomness',
-             'channels_last')
+             'channels_last', 'auto_scale_lr')
 # What it is tested by, which may be given as mmseg's validation alone.
 _TEST = {'test_dataloader': 'val_dataloader', 'test_evaluator': 'val_evaluator', 'test_cfg': 'val_cfg'}
 # Seconds after which a network drive shows what another node wrote, as a rule half of it.

@@ -17,13 +17,14 @@ from .input_size import training_size
 from .inversion.memory_format import fastest_memory_format
 from .inversion.recording import layers_to_record
 from .methods.classifier_growth import check_growth
-from .methods.head_losses import check_losses
 from .methods.logits import check_head, main_head
 from .replay.sampler import split_batch
 from .replay.step_statistics import statistics_options
 from .step_config import method_class, num_fake_images, replay_options, step_config, training_scenario
 from .step_schedule import is_epoch_based
 
+# (height, width) of images to try a network on where the config does not say what it trains on.
+_TRIAL_SIZE = (64, 64)
 # Channels of a block of oneDNN with AVX-512; 8 with AVX2, but a run may go on on another CPU.
 _ONEDNN_BLOCK = 16
 
@@ -104,11 +105,10 @@ class RunPlan:
             check_growth(first, second)
             if self.method.needs_teacher:
                 check_head(main_head(second))
-            if self.method.replaces_losses:
-                check_losses(second)
             options = statistics_options(replay_options(self.cfg))
             if options is not None:
                 layers_to_record(first, options.get('layers'))
+            self.method.check_segmentor(second, training_size(self.cfg) or _TRIAL_SIZE)
 
     def describe(self) -> str:
         """One table of the plan."""
@@ -132,7 +132,7 @@ class RunPlan:
 
 
 def _check_channels_last(model: nn.Module, size: Optional[tuple[int, int]]) -> None:
-    images = torch.zeros(2, 3, *(size or (64, 64)))
+    images = torch.zeros(2, 3, *(size or _TRIAL_SIZE))
     if fastest_memory_format(model.eval(), images) is not torch.channels_last:
         raise ValueError(f'channels_last=True: {type(model).__name__} with {type(main_head(model)).__name__} computes '
                          'in the usual order of memory only: leave channels_last out.')

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, MODELS, RUNNERS
 from PIL import Image
 
@@ -63,6 +64,13 @@ def check(group, case, line, message, *places):
 
 # -- configs ---------------------------------------------------------------------------------------------------------
 
+@DATASETS.register_module()
+class Colours(BaseSegDataset):
+    """The same data, whose class knows its classes."""
+    METAINFO = dict(classes=('background', 'red', 'green', 'blue'))
+
+
+WITHOUT_BLUE = dict(type='Colours', metainfo=dict(classes=['background', 'red', 'green']))
 # Settings merged into a good config | what the answer must hold.
 DM_HEAD = dict(_delete_=True, type='DMHead', in_channels=16, in_index=2, channels=8, num_classes=4)
 CONFIGS = {
@@ -79,6 +87,10 @@ CONFIGS = {
     'setting of another type': ({'scenario.setting': 3}, r'scenario\.setting=3 is not one of'),
     'misspelt option of scenario': ({'scenario.seting': 'disjoint'}, r"no option 'seting': did you mean 'setting'\?"),
     'unknown class': ({'scenario.task': None, 'scenario.steps': [['red'], ['gren']]}, r"'gren'\. Did you mean 'green'"),
+    'a class that the data leave out': (
+        {'train_dataloader.dataset': WITHOUT_BLUE, 'test_dataloader.dataset': WITHOUT_BLUE, 'scenario.task': None,
+         'scenario.steps': [['red', 'green'], ['blue']]},
+        r"steps\[1\] names 'blue', which metainfo\.classes of Colours leaves out: name it there"),
     'a class twice': ({'scenario.task': None, 'scenario.steps': [['red'], ['red']]}, r"'red' a second time"),
     'a class twice in one step': ({'scenario.task': None, 'scenario.steps': [['red', 'red']]}, r"'red' a second time"),
     'a step without class': ({'scenario.task': None, 'scenario.steps': [['red'], []]}, r'steps\[1\] is empty'),
@@ -166,6 +178,9 @@ CONFIGS = {
                                   r'class_weight for 4 classes, which cannot be carried'),
     'misspelt head': ({'model.decode_head.type': 'FCNHed'}, r'model cannot be built .*FCNHed'),
     'misspelt option of the head': ({'model.decode_head.chanels': 8}, r"model cannot be built .*'chanels'"),
+    'sigmoids where MiB merges classes of a softmax': (
+        {'method': dict(_delete_=True, type='MiB'), 'model.decode_head.loss_decode.use_sigmoid': True},
+        r'CrossEntropyLoss of FCNHead has use_sigmoid=True, but MiB'),
     'head without classes': ({'model.decode_head.num_classes': None}, r'num_classes'),
     'class weights of another length': ({'model.decode_head.loss_decode.class_weight': [1] * 3},
                                         r'class_weight for 4 classes'),

@@ -63,3 +63,10 @@ def test_a_drive_that_is_not_shared_is_an_error(tiny_config, tmp_path, other_ran
     with pytest.raises(ValueError, match='must be on a file system that all processes share'):
         claim_work_dir(str(tmp_path), tiny_config, 0)
     assert other_rank == []
+
+
+def test_scaled_learning_rates_are_another_run(tiny_config, tmp_path):
+    claim_work_dir(str(tmp_path), tiny_config, 0)
+    tiny_config.auto_scale_lr = dict(enable=True, base_batch_size=24)
+    with pytest.raises(ValueError, match='different are auto_scale_lr'):
+        check_same_run(str(tmp_path), tiny_config, 0)

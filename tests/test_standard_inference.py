@@ -5,9 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.fileio import LocalBackend, register_backend
 from mmengine.runner import Runner
 from mmseg.apis import MMSegInferencer, inference_model, init_model
 from mmseg.registry import RUNNERS
+from PIL import Image
+
+from mmseg_hrhf.plain_step import write_masks
 
 
 @pytest.fixture
@@ -36,3 +40,21 @@ def test_a_cascade_evaluates_and_predicts_without_us(cascade, tiny_root):
     assert model.dataset_meta['classes'] == ('background', 'red', 'green', 'blue')
     inferred = MMSegInferencer(model=config, weights=checkpoint, device='cpu')(image)['predictions']
     assert np.array_equal(predicted, inferred)
+
+
+@register_backend('FolderBackend', force=True)
+class FolderBackend(LocalBackend):
+    """Files of a folder, by addresses that no disk knows."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def get(self, filepath):
+        return super().get(str(filepath).replace('kept://', f'{self.folder}/'))
+
+
+def test_masks_that_only_a_file_backend_reads_are_mapped(tmp_path):
+    Image.fromarray(np.array([[0, 2, 255]], dtype=np.uint8)).save(tmp_path / 'a.png')
+    info = dict(seg_map_path='kept://a.png')
+    write_masks([info], {2: 1}, str(tmp_path / 'mapped'), ['b'], dict(backend='FolderBackend', folder=str(tmp_path)))
+    assert np.asarray(Image.open(tmp_path / 'mapped/b.png')).tolist() == [[255, 1, 255]]

@@ -67,4 +67,10 @@ class RawLabels:
         options.setdefault('zero_is_void', first == 2 or (first == 1 and not has_background))
         labels = {name: first + i for i, name in enumerate(foreground)}
         classes = [name for name in self.chosen if name in labels]
-        return Scenario.build(labels, classes=classes, **options)
+        scenario = Scenario.build(labels, classes=classes, **options)
+        for step, learnt in enumerate(scenario.steps):
+            for name in learnt:
+                if name not in classes:
+                    raise ValueError(f'scenario.steps[{step}] names {name!r}, which metainfo.classes of {self.dataset} '
+                                     'leaves out: name it there.')
+        return scenario

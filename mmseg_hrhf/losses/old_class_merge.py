@@ -14,7 +14,7 @@ def merge_old_classes(logits: Tensor, num_old: int) -> Tensor:
     """Log-probabilities in which background stands for itself and all old classes (MiB, eq. 5).
 
     The cross-entropy of the result against :func:`merge_old_labels` is MiB's unbiased cross-entropy. As its softmax
-    gives the same probabilities again, any loss that takes logits can be handed it.
+    gives the same probabilities again, any loss that takes a softmax's logits can be handed it.
 
     Args:
         logits: (N, C, H, W); channels below ``num_old`` are background and the old classes.

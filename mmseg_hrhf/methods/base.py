@@ -12,6 +12,7 @@ from ..checkpoint import load_checkpoint
 from ..options import check_choice
 from .classifier_growth import CLASSIFIER_STARTS, grow_classifier
 from .fused_pass import fuses, inherits, small_logits
+from .head_losses import check_losses
 from .logits import captured_logits, predicted_logits
 
 
@@ -72,6 +73,17 @@ class IncrementalSegmentor(BaseModel):
         self.to(memory_format=self.memory_format)
         self._register_state_dict_hook(_drop_student_prefix)
         self._register_load_state_dict_pre_hook(_add_student_prefix)
+
+    @classmethod
+    def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:
+        """Raise ``ValueError`` for a segmentor that the method cannot train. Asked before a run begins.
+
+        Args:
+            segmentor: of step 1, for this alone: it may be changed.
+            size: (height, width) of the images that it trains on.
+        """
+        if cls.replaces_losses:
+            check_losses(segmentor)
 
     @property
     def teacher(self) -> Optional[nn.Module]:

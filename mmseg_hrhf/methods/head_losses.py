@@ -45,11 +45,8 @@ def replace_losses(segmentor: nn.Module, make: Callable[[nn.Module, int], HeadLo
     """
     check_losses(segmentor)
     for head in class_heads(segmentor):
-        losses = head.loss_decode
-        if isinstance(losses, nn.ModuleList):
-            head.loss_decode = nn.ModuleList(make(loss, head.num_classes) for loss in losses)
-        else:
-            head.loss_decode = make(losses, head.num_classes)
+        made = [make(loss, head.num_classes) for loss in losses_of(head)]
+        head.loss_decode = nn.ModuleList(made) if isinstance(head.loss_decode, nn.ModuleList) else made[0]
 
 
 def check_losses(segmentor: nn.Module) -> None:
@@ -58,6 +55,11 @@ def check_losses(segmentor: nn.Module) -> None:
         if predicts_scores(head) or not hasattr(head, 'loss_decode'):
             raise ValueError(f'{type(head).__name__} has no per-pixel loss that this method could replace by its own: '
                              'choose a method that leaves losses as they are, such as HRHF or LwF.')
+
+
+def losses_of(head: nn.Module) -> list[nn.Module]:
+    """The losses of a head, one or several."""
+    return list(head.loss_decode) if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]
 
 
 def class_heads(segmentor: nn.Module) -> Iterator[nn.Module]:

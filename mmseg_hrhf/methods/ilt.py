@@ -3,12 +3,12 @@ from __future__ import annotations
 
 import torch.nn.functional as F
 from mmseg.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..losses.precision import at_least_float32
 from .loss_weight import check_weight
 from .lwf import LwF
-from .stages import captured_stages
+from .stages import captured_stages, check_stages, paired_stages
 
 
 @MODELS.register_module()
@@ -24,9 +24,15 @@ class ILT(LwF):
         super().__init__(**kwargs)
         self.feature_weight = check_weight('feature_weight', feature_weight)
 
+    @classmethod
+    def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:
+        super().check_segmentor(segmentor, size)
+        check_stages(segmentor, size, last=1)
+
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
         with captured_stages(self.student) as student, captured_stages(self.teacher) as teacher:
             losses = super().incremental_loss(inputs, data_samples)
-        distance = F.mse_loss(at_least_float32(student[-1]), at_least_float32(teacher[-1]))
+        (new, old), = paired_stages(student[-1:], teacher[-1:])
+        distance = F.mse_loss(at_least_float32(new), at_least_float32(old))
         losses['loss_features'] = self.feature_weight * distance
         return losses

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ..losses import distillation_loss, merge_old_classes, merge_old_labels
 from .base import IncrementalSegmentor
 from .fused_pass import fused_pass
-from .head_losses import HeadLoss, replace_losses
+from .head_losses import HeadLoss, class_heads, losses_of, replace_losses
 from .loss_weight import check_weight
 
 
@@ -32,7 +32,13 @@ class MiB(IncrementalSegmentor):
         super().__init__(**kwargs)
         self.kd_weight = check_weight('kd_weight', kd_weight)
         if self.teacher is not None:
+            check_softmax(self.student)
             replace_losses(self.student, functools.partial(UnbiasedLoss, num_old=self.num_old))
+
+    @classmethod
+    def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:
+        super().check_segmentor(segmentor, size)
+        check_softmax(segmentor)
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
         if self.fuses_losses(UnbiasedLoss):
@@ -46,6 +52,15 @@ class MiB(IncrementalSegmentor):
         # Eq. 3 of HRHF is the same sum over classes; MiB's code takes the mean.
         losses['loss_kd'] = self.kd_weight * distillation / self.num_old
         return losses
+
+
+def check_softmax(segmentor: nn.Module) -> None:
+    """Raise ``ValueError`` for a head whose loss takes sigmoids: merged classes are log-probabilities of a softmax."""
+    for head in class_heads(segmentor):
+        for loss in losses_of(head):
+            if getattr(loss, 'use_sigmoid', False):
+                raise ValueError(f'{type(loss).__name__} of {type(head).__name__} has use_sigmoid=True, but MiB merges '
+                                 'the classes of a softmax: set use_sigmoid=False, or choose another method.')
 
 
 class UnbiasedLoss(HeadLoss):

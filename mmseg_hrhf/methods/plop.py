@@ -6,6 +6,7 @@ import math
 from typing import Callable, Optional
 
 import torch
+from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
@@ -17,7 +18,7 @@ from .fused_pass import fused_pass
 from .head_losses import HeadLoss, replace_losses
 from .loss_weight import check_weight
 from .relabelling import stacked_labels, with_labels
-from .stages import captured_stages
+from .stages import captured_stages, check_stages, paired_stages
 
 
 @MODELS.register_module()
@@ -53,6 +54,11 @@ class PLOP(IncrementalSegmentor):
         if not self.first_step:
             replace_losses(self.student, functools.partial(ImageWeightedLoss, image_weight=lambda: self._image_weight))
 
+    @classmethod
+    def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:
+        super().check_segmentor(segmentor, size)
+        check_stages(segmentor, size)
+
     def entropy_histogram(self, inputs: Tensor, data_samples: list) -> Tensor:
         """(K, bins) counts of the teacher's entropies on a batch's background."""
         return entropy_histogram(self.teacher_logits(inputs), stacked_labels(data_samples))
@@ -75,7 +81,7 @@ class PLOP(IncrementalSegmentor):
                 self._weigh(raw, labels)
                 losses, new = self.student_loss(inputs, with_labels(data_samples, labels))
         num_old, num_classes = self.num_old, self.student.num_classes
-        distances = [self.pod_weight * pod_distance(new, old) for new, old in zip(new_stages, old_stages)]
+        distances = [self.pod_weight * pod_distance(*pair) for pair in paired_stages(new_stages, old_stages)]
         size, pooled = data_samples[0].gt_sem_seg.shape, old_stages[-1].shape[2:]
         new, old = (pool_upsampled(logits, size, pooled, self.student.align_corners) for logits in (new, old))
         distances.append(self.logits_weight * pod_distance(fold_new_logits(new, num_old), old))
@@ -104,6 +110,9 @@ class PLOP(IncrementalSegmentor):
 class ImageWeightedLoss(HeadLoss):
     """A head's own loss with a weight for each image.
 
+    Cross-entropy weighs the image's pixels. Other losses, which take no such weight or leave it, are taken image
+    by image.
+
     Args:
         inner, num_classes: see :class:`HeadLoss`.
         image_weight: gives the (N,) weights of the batch.
@@ -114,5 +123,13 @@ class ImageWeightedLoss(HeadLoss):
         self.image_weight = image_weight
 
     def class_loss(self, logits: Tensor, labels: Tensor, weight: Optional[Tensor] = None, **kwargs) -> Tensor:
-        weights = self.image_weight().view(-1, 1, 1).expand(labels.shape)
-        return self.inner(logits, labels, weight=weights if weight is None else weight * weights, **kwargs)
+        if isinstance(self.inner, CrossEntropyLoss):
+            weights = self.image_weight().view(-1, 1, 1).expand(labels.shape)
+            return self.inner(logits, labels, weight=weights if weight is None else weight * weights, **kwargs)
+        if weight is not None:
+            kwargs['weight'] = weight
+        losses = []
+        for i, share in enumerate(self.image_weight()):
+            of_image = {key: value[i:i + 1] if key == 'weight' else value for key, value in kwargs.items()}
+            losses.append(share * self.inner(logits[i:i + 1], labels[i:i + 1], **of_image))
+        return torch.stack(losses).mean(0)

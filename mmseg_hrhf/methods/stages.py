@@ -2,10 +2,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Iterator
+from typing import Iterator, Optional, Sequence
 
 import torch
+from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
+
+# Pixels of a side of the images that a backbone is tried on.
+_LARGEST_TRIAL = 128
 
 
 @contextlib.contextmanager
@@ -32,3 +36,39 @@ def captured_stages(segmentor: nn.Module) -> Iterator[list]:
         yield stages
     finally:
         handle.remove()
+
+
+def paired_stages(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Maps of the student, which trains, with those of the teacher, which is in eval mode.
+
+    Raises:
+        ValueError: they are not as many, or of other shapes.
+    """
+    trained, frozen = ([tuple(stage.shape[1:]) for stage in stages] for stages in (new, old))
+    if trained != frozen:
+        raise ValueError(f'The backbone returns feature maps of (C, h, w) {trained} in training and of {frozen} in '
+                         'eval mode, so the old network\'s cannot be distilled: choose a method without feature '
+                         'distillation, such as MiB.')
+    return list(zip(new, old))
+
+
+@torch.no_grad()
+def check_stages(segmentor: nn.Module, size: Sequence[int], last: Optional[int] = None) -> None:
+    """Raise ``ValueError`` if the backbone's maps in training cannot be compared with those in eval mode.
+
+    Args:
+        segmentor: changed: its batch norms see images, and are not synchronised any more.
+        size: (height, width) of the images that it trains on.
+        last: number of maps that are compared, from the last; None: all.
+    """
+    segmentor = revert_sync_batchnorm(segmentor)
+    images = torch.zeros(2, 3, *(min(side, _LARGEST_TRIAL) for side in size))
+    maps = []
+    for training in (True, False):
+        with captured_stages(segmentor.train(training)) as stages:
+            try:
+                segmentor.backbone(images)
+            except (RuntimeError, NotImplementedError, AssertionError):
+                return  # needs other images, or operators that a CPU does not have
+        maps.append(stages if last is None else stages[-last:])
+    paired_stages(*maps)

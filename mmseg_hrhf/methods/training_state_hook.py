@@ -14,6 +14,8 @@ class TrainingStateHook(Hook):
         checkpoint['method_training_state'] = _model(runner).training_state()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        if not runner._resume:
+            return  # weights to start from (load_from)
         if 'method_training_state' not in checkpoint:
             raise ValueError(f'The training checkpoint holds no state of {type(_model(runner)).__name__}: another '
                              "method wrote it. Delete this step's train folder to train it from its start.")

@@ -113,12 +113,12 @@ def _statistics_fingerprint(recorded: Optional[RecordedStatistics]) -> Optional[
 
 
 def _plain(config) -> object:
-    """A config as JSON data."""
+    """A config as JSON data, a class in it by its name."""
     if isinstance(config, dict):
         return {str(key): _plain(value) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
         return [_plain(value) for value in config]
-    return config
+    return config.__name__ if isinstance(config, type) else config
 
 
 @HOOKS.register_module()

@@ -20,6 +20,8 @@ _LARGEST = (192, 256)
 class PredictionGridHook(Hook):
     """Send one picture after each test: a row for an image, with input, prediction over it, and ground truth.
 
+    Images of a format that Pillow does not read are left out, and so are those whose path the pipeline does not pack.
+
     Args:
         num_images: rows.
         tag: name of the picture in the backends.
@@ -38,9 +40,13 @@ class PredictionGridHook(Hook):
                         outputs: Optional[Sequence] = None) -> None:
         if not is_main_process():
             return
-        palette = runner.test_loop.dataloader.dataset.metainfo['palette']
+        dataset = runner.test_loop.dataloader.dataset
+        palette = dataset.metainfo['palette']
         for sample in list(outputs or ())[:self.num_images - len(self._cells) // 3]:
-            image = _read_rgb(sample.img_path)
+            try:
+                image = _read_rgb(sample.img_path, dataset.source.first.backend_args)
+            except (OSError, AttributeError):
+                continue  # no picture is worth a run
             prediction = _mask(sample.pred_sem_seg)
             truth = _mask(sample.gt_sem_seg) if 'gt_sem_seg' in sample else np.zeros_like(prediction)
             # A pipeline may resize the labels with the image: pictures are shown at the prediction's size.
@@ -58,6 +64,6 @@ def _mask(data) -> np.ndarray:
     return data.data.squeeze().cpu().numpy().astype(np.uint8)
 
 
-def _read_rgb(path: str) -> np.ndarray:
-    with Image.open(io.BytesIO(read_bytes(path))) as image:
+def _read_rgb(path: str, backend_args: Optional[dict]) -> np.ndarray:
+    with Image.open(io.BytesIO(read_bytes(path, backend_args=backend_args))) as image:
         return np.asarray(image.convert('RGB'))

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 
 from mmseg_hrhf.losses.pod import local_pod
+from mmseg_hrhf.losses.pseudo_labels import sure_share
+from mmseg_hrhf.methods.logits import captured_logits
 from mmseg_hrhf.methods.stages import captured_stages
 
 METAS = [dict(img_shape=(16, 16))] * 2
@@ -158,3 +160,22 @@ def test_thresholds_of_plop_are_kept_on_the_networks_device(build_system):
     model.student.to('meta')
     model.load_training_state(kept)
     assert model.thresholds.device.type == 'meta'
+
+
+def test_plop_weighs_images_whatever_the_loss(build_system, make_batch):
+    """Dice takes no weight, and would ignore one: the loss of an image with no sure background counts for nothing."""
+    model = build_system('PLOP', head=dict(loss_decode=dict(type='DiceLoss'))).eval()
+    own = model.student.decode_head.loss_decode.inner
+    inputs, samples = make_batch([0, 3, 4])
+    model.thresholds = torch.full((3, ), 0.6)
+    losses = model.loss(inputs, samples)
+    with captured_logits(model.student, (16, 16)) as captured:
+        model.student.decode_head.loss_by_feat(model.student.decode_head(model.student.extract_feat(inputs)), samples)
+    teacher = model.teacher_logits(inputs)
+    raw = stacked(samples)
+    labels = model._relabel(raw, teacher)
+    shares = sure_share(raw, labels)
+    assert shares.min() < shares.max()
+    expected = [share * own(captured[0][i:i + 1], labels[i:i + 1], ignore_index=255)
+                for i, share in enumerate(shares)]
+    assert losses['decode.loss_dice'].item() == pytest.approx((sum(expected) / 2).item(), rel=1e-5)

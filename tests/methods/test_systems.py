@@ -140,3 +140,12 @@ def test_joint_has_no_other_step(tiny_iter_config, tmp_path):
     cfg.only_step = 0
     with pytest.raises(ValueError, match='Joint trains once, on all classes, in place of step 1: there is no step 0'):
         RUNNERS.build(cfg).train()
+
+
+@pytest.mark.parametrize('system', ['EWC', 'PI', 'RW', 'PLOP'])
+def test_weights_to_start_from_hold_no_state_of_a_system(tiny_iter_config, tmp_path, system):
+    cfg = of_system(tiny_iter_config, system, tmp_path / 'work')
+    start = MODELS.build(cfg.model)
+    cfg.load_from, cfg.only_step = str(tmp_path / 'start.pth'), 0
+    torch.save(dict(state_dict=start.state_dict()), cfg.load_from)
+    assert len(RUNNERS.build(cfg).train()) == 1

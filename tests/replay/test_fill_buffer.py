@@ -116,3 +116,9 @@ def test_an_inversion_without_any_statistics_says_so(teacher, tmp_path, monkeypa
     fill_buffer(buffer, teacher, INVERSION, seed=0)
     assert 'with the image prior alone' in said[0]
     assert all('feature' not in record['losses'] for record in buffer.records())
+
+
+def test_what_synthesises_may_be_named_by_its_class(teacher, tmp_path, monkeypatch):
+    fill_buffer(FakeImageBuffer(tmp_path, 2), teacher, dict(INVERSION, type=SegInversion), seed=0)
+    monkeypatch.setattr(SegInversion, '__call__', lambda *args: pytest.fail('synthesised again'))
+    fill_buffer(FakeImageBuffer(tmp_path, 2), teacher, INVERSION, seed=0)
