@@ -92,18 +92,20 @@ def _statistic(owner: type, name: str) -> Callable:
     return getattr(HistoryBuffer, name)
 
 
-def check_weights(name: str, path: PathLike) -> None:
-    """Raise ``ValueError`` unless a file of weights, of whatever toolbox, exists and holds data only.
+def load_weights(name: str, path: PathLike) -> dict:
+    """Read a file of weights, of whatever toolbox, onto the CPU.
 
     Args:
         name: option that names the file.
         path: local file.
+    Raises:
+        ValueError: it does not exist, is damaged, or holds more than data.
     """
     if not os.path.isfile(path):
         raise ValueError(f'{name}={str(path)!r} does not exist: give the path of a checkpoint, or leave it out.')
     try:
         with _mmengine_data():
-            torch.load(path, map_location='cpu', weights_only=True)
+            return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise ValueError(f'{name}={str(path)!r} holds more than tensors and plain data and is not loaded, since '
                          f'loading it could run code. {_RESAVE} ({_reason(error)})') from error

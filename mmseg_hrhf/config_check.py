@@ -6,7 +6,8 @@ from typing import Any, Iterator, Mapping, Optional
 
 from mmengine.config import Config
 
-from .checkpoint import check_weights
+from .checkpoint import load_weights
+from .methods import IncrementalSegmentor
 from .options import check_types
 from .replay.step_statistics import statistics_options
 from .step_config import OWN_KEYS, method_class, plain_config, replay_options
@@ -37,8 +38,8 @@ def check_config(cfg: Config) -> None:
             raise ValueError(f'The config has no {key}=dict(...), so it is not a whole mmseg config: take one from '
                              'configs/_base_ or from mmseg.')
     _check_evaluation(cfg)
-    check_types('config', dict(only_step=cfg.get('only_step'), channels_last=cfg.get('channels_last')),
-                dict(only_step=Optional[int], channels_last=Optional[bool]))
+    types = dict(only_step=Optional[int], channels_last=Optional[bool], first_step_from=Optional[str])
+    check_types('config', {key: cfg.get(key) for key in types}, types)
     check_types('randomness', cfg.get('randomness') or {}, dict(seed=Optional[int]))
     seed = (cfg.get('randomness') or {}).get('seed')
     if seed is not None and not 0 <= seed < 2**31:
@@ -51,11 +52,25 @@ def check_config(cfg: Config) -> None:
         raise ValueError(f'train_dataloader.batch_size={cfg.train_dataloader.batch_size} must be at least 1.')
     _check_length(cfg)
     _check_overrides(cfg)
-    method_class(cfg)
+    method = method_class(cfg)
+    if cfg.get('first_step_from') is not None:
+        _check_first_step(cfg, method)
     replay = replay_options(cfg)
     if replay is not None:
         statistics_options(replay)
     refuse_unsupported(plain_config(cfg), replay is not None)
+
+
+def _check_first_step(cfg: Config, method: type[IncrementalSegmentor]) -> None:
+    given = cfg.first_step_from
+    if not method.shares_first_step:
+        raise ValueError(f'first_step_from={given!r}: {method.__name__} trains a step 0 of its own, which no other '
+                         'training stands in for: leave it out.')
+    if cfg.get('load_from'):
+        raise ValueError(f'first_step_from={given!r} is step 0, so nothing starts from load_from={cfg.load_from!r}: '
+                         'leave one of them out.')
+    if is_elsewhere(given):
+        raise ValueError(f'first_step_from={given!r} must be a local file: fetch it first.')
 
 
 def _check_evaluation(cfg: Config) -> None:
@@ -92,12 +107,12 @@ def check_weight_files(cfg: Config) -> None:
     """Raise ``ValueError`` for a local file of weights in the config that is missing, damaged or holds code."""
     for name, path in weight_files(cfg):
         if not is_elsewhere(path):
-            check_weights(name, path)
+            load_weights(name, path)
 
 
 def weight_files(cfg: Config) -> list[tuple[str, str]]:
-    """Option and path of every file of weights that a run starts from: ``load_from``, ``pretrained``, ``init_cfg``."""
-    found = [('load_from', cfg.get('load_from')), *_weight_files('model', cfg.model)]
+    """Option and path of every file of weights that a run starts from, such as ``load_from`` and ``init_cfg``."""
+    found = [*((key, cfg.get(key)) for key in ('load_from', 'first_step_from')), *_weight_files('model', cfg.model)]
     return [(name, path) for name, path in found if isinstance(path, str)]
 
 

@@ -7,6 +7,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from .config_check import check_config, check_weight_files, is_elsewhere, weight_files
+from .distributed import start_distributed
 from .run_identity import check_same_run, run_seed
 from .run_plan import RunPlan
 from .step_files import StepFiles
@@ -16,7 +17,7 @@ def dry_run(cfg: Config) -> str:
     """Check options, classes, files of the data, weights, networks, and the work dir, if there is one.
 
     Args:
-        cfg: of the run, with ``work_dir``.
+        cfg: of the run, with ``work_dir``; with several processes (``launcher``) the plan is for as many.
     Returns:
         The plan, and what was found, for people to read.
     Raises:
@@ -25,6 +26,7 @@ def dry_run(cfg: Config) -> str:
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     check_config(cfg)
     check_weight_files(cfg)
+    start_distributed(cfg)
     work_dir, seed = osp.abspath(cfg.work_dir), run_seed(cfg)
     check_same_run(work_dir, cfg, seed)
     index = osp.join(work_dir, 'class_index')

@@ -27,9 +27,10 @@ from .evaluation.confusion_file import write_confusion
 from .evaluation.incremental_iou import IncrementalIoUMetric
 from .evaluation.summary import number, summarise, summary_markdown
 from .files import read_json, sha256, write_json, write_text
+from .first_step import load_first_step
 from .plain_step import is_whole_plain_config, write_plain_config
 from .replay.step_statistics import statistics_options, step_statistics
-from .run_identity import check_same_run, claim_work_dir, run_seed
+from .run_identity import check_same_run, claim_work_dir, run_seed, write_run_config
 from .run_plan import RunPlan
 from .step_config import num_fake_images, replay_options
 from .step_files import StepFiles
@@ -77,6 +78,8 @@ class IncrementalRunner:
         if self._result(self.plan.steps[-1]) is None:
             self.plan.check_model()
         claim_work_dir(self.work_dir, cfg, self.seed)
+        if is_main_process():
+            write_run_config(self.work_dir, cfg, self.seed)
         print_log(self.plan.describe(), logger=self.logger)
 
     @classmethod
@@ -93,10 +96,6 @@ class IncrementalRunner:
                         print_log(f'Step {step} is finished: {self._files(step).result}', logger=self.logger)
                         self._mend_plain_config(step)
                         continue
-                    if step > 0 and not self.plan.method.joint and self._result(step - 1) is None:
-                        raise ValueError(
-                            f'Step {step} continues step {step - 1}, which is not finished in {self.work_dir}: '
-                            f'run it first (--step {step - 1}), or all steps (without --step).')
                     self._run_step(step)
                 return self._summarise()
         finally:
@@ -118,13 +117,18 @@ class IncrementalRunner:
             cfg.load_from, cfg.resume = point, True
         wrap_for_cpu(cfg)
         runner = Runner.from_cfg(cfg)
-        model = runner.train()
+        given = self.cfg.get('first_step_from') if step == 0 else None
+        model = runner.train() if given is None else runner.model
         model = model.module if is_model_wrapper(model) else model
-        # Hooks that save other weights than those in training (EMAHook) begin anew with every test: what they would
-        # save is what is tested and handed on.
-        weights = dict(state_dict=model.state_dict())
-        runner.call_hook('before_save_checkpoint', checkpoint=weights)
-        model.load_state_dict(weights['state_dict'])
+        if given is None:
+            # Hooks that save other weights than those in training (EMAHook) begin anew with every test: what they
+            # would save is what is tested and handed on.
+            weights = dict(state_dict=model.state_dict())
+            runner.call_hook('before_save_checkpoint', checkpoint=weights)
+            model.load_state_dict(weights['state_dict'])
+        else:
+            load_first_step(model.student, given, self.scenario)
+            print_log(f'Step 0 is {given}: it is tested, not trained.', logger=self.logger)
         for buffer in model.buffers():
             # Batch statistics are each process's own: every rank must test what rank 0 saves.
             broadcast(buffer)
@@ -185,9 +189,11 @@ class IncrementalRunner:
         save_checkpoint(files.checkpoint, weights, meta, **extra)
         write_plain_config(self.cfg, self.scenario, step, self.plan.test_source, self.plan.test_positions[step], files)
         write_confusion(files.confusion, self.scenario.class_names(step), confusion)
+        given = self.cfg.get('first_step_from') if step == 0 else None
         write_json(
             files.result,
             dict(
+                {} if given is None else dict(first_step_from=given),
                 step=step,
                 classes=list(self.scenario.seen_classes(step)),
                 new_classes=list(self.plan.learns(step)),
@@ -226,6 +232,9 @@ class IncrementalRunner:
         if only not in self.plan.steps:
             raise ValueError(f'{self.plan.method.__name__} trains once, on all classes, in place of step '
                              f'{self.plan.steps[-1]}: there is no step {only} to train. Leave --step out.')
+        if only > 0 and not self.plan.method.joint and self._result(only - 1) is None:
+            raise ValueError(f'Step {only} continues step {only - 1}, which is not finished in {self.work_dir}: '
+                             f'run it first (--step {only - 1}), or all steps (without --step).')
 
     def _log_result(self, step: int) -> None:
         result = read_json(self._files(step).result)

@@ -1,18 +1,19 @@
 """A work dir belongs to one config: going on in it with another would mix two experiments."""
 from __future__ import annotations
 
+import copy
 import os.path as osp
 import time
 
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 
-from .files import read_json, write_json
+from .files import read_json, write_json, write_text
 
 # What makes two runs different; another number of workers, log level or process count does not.
 _IDENTITY = ('model', 'data_preprocessor', 'scenario', 'method', 'replay', 'incremental_overrides', 'train_dataloader',
              'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks', 'load_from', 'randomness',
-             'channels_last', 'auto_scale_lr')
+             'channels_last', 'auto_scale_lr', 'first_step_from')
 # What it is tested by, which may be given as mmseg's validation alone.
 _TEST = {'test_dataloader': 'val_dataloader', 'test_evaluator': 'val_evaluator', 'test_cfg': 'val_cfg'}
 # Seconds after which a network drive shows what another node wrote, as a rule half of it.
@@ -59,6 +60,17 @@ def claim_work_dir(work_dir: str, cfg: Config, seed: int) -> None:
         time.sleep(1)
     raise ValueError(f'Rank 0 wrote {path}, but this process cannot see it: the work dir must be on a file system that '
                      'all processes share.')
+
+
+def write_run_config(work_dir: str, cfg: Config, seed: int) -> None:
+    """Write the whole config beside ``run.json``, if it is not there: ``tools/train.py`` on it is this run again."""
+    path = osp.join(work_dir, 'config.py')
+    if not osp.exists(path):
+        whole = Config(copy.deepcopy(cfg._cfg_dict))
+        for where in ('work_dir', 'only_step', 'launcher'):
+            whole.pop(where, None)
+        whole.randomness = dict(whole.get('randomness') or {}, seed=seed)
+        write_text(path, whole.pretty_text)
 
 
 def run_identity(cfg: Config, seed: int) -> dict:

@@ -13,6 +13,7 @@ from torch import nn
 
 from .datasets.incremental import build_source, presence_of, scenario_of, select_images
 from .datasets.source import split_mix
+from .first_step import load_first_step
 from .input_size import training_size
 from .inversion.memory_format import fastest_memory_format
 from .inversion.recording import layers_to_record
@@ -98,6 +99,8 @@ class RunPlan:
     def check_model(self) -> None:
         """Build the networks of the first two steps: what cannot be distilled or grown must come to light now."""
         first = _build(self.configs[self.steps[0]].model).student
+        if self.cfg.get('first_step_from') is not None:
+            load_first_step(first, self.cfg.first_step_from, self.scenario)
         if self.cfg.get('channels_last'):
             _check_channels_last(first, training_size(self.cfg))
         if len(self.steps) > 1:

@@ -25,7 +25,7 @@ from .unsupported import as_list, refuse_unsupported
 
 # Top-level keys that are ours; what is left is a plain mmseg config.
 OWN_KEYS = ('scenario', 'method', 'replay', 'incremental_overrides', 'runner_type', 'only_step', 'comparison',
-            'channels_last')
+            'channels_last', 'first_step_from')
 _REPLAY_OPTIONS = ('ratio', 'num_images', 'inversion', 'feature_statistics')
 PACKAGE = 'mmseg_hrhf'
 

@@ -1,15 +1,18 @@
 """Evaluation of one step's checkpoint."""
 from __future__ import annotations
 
+import logging
 from typing import Optional
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from .checkpoint import load_checkpoint, only_data
 from .datasets.incremental import build_source, scenario_of
 from .distributed import start_distributed, wrap_for_cpu
+from .scenario import Scenario
 from .step_config import step_test_config
 
 
@@ -44,6 +47,7 @@ def run_test(cfg: Config,
                              'tools/train.py. Evaluate it with the plain config of its step.')
         scenario.check_step(meta['step'])
         load_checkpoint(checkpoint, scenario.num_classes(meta['step']))
+        _check_meaning(checkpoint, meta, scenario)
         cfg = step_test_config(cfg, scenario, meta['step'])
     if tta:
         cfg.model = dict(cfg.tta_model, module=cfg.model)
@@ -61,6 +65,20 @@ def run_test(cfg: Config,
     wrap_for_cpu(cfg)
     with only_data():
         return Runner.from_cfg(cfg).test()
+
+
+def _check_meaning(checkpoint: str, meta: dict, scenario: Scenario) -> None:
+    """Raise ``ValueError`` if a channel of the checkpoint is another class in the config; say if labels differ."""
+    wanted = list(scenario.class_names(meta['step']))
+    held = list((meta.get('dataset_meta') or {}).get('classes', wanted))
+    if held != wanted:
+        raise ValueError(f'Checkpoint {checkpoint} knows the classes {held}, but the config has {wanted} at step '
+                         f'{meta["step"]}: its run had another scenario. Give the config.py of its work dir, or the '
+                         'options of its run.')
+    for name, value in (('setting', scenario.setting), ('label_protocol', scenario.label_protocol)):
+        if meta.get(name, value) != value:
+            print_log(f'The checkpoint was trained with scenario.{name}={meta[name]!r}, the config has {value!r}.',
+                      logger='current', level=logging.WARNING)
 
 
 def _augment_data(cfg: Config) -> None:

@@ -13,6 +13,7 @@ ORDER = [
     'scenario',
     'image_list',
     'checkpoint',
+    'first_step',
     'step_files',
     'datasets',
     'backbones',

@@ -209,7 +209,8 @@ def test_config(tiny_config, tiny_root, case):
     tiny_config.merge_from_dict(options)
     line = refusal(lambda: RUNNERS.build(tiny_config).train())
     check('config', case, line, message, ('WORK_DIR', tiny_config.work_dir), ('DATA', tiny_root))
-    assert not (Path(tiny_config.work_dir) / 'step_0').exists()
+    work_dir = Path(tiny_config.work_dir)
+    assert not (work_dir / 'step_0').exists() and not (work_dir / 'run.json').exists()
 
 
 # -- data ------------------------------------------------------------------------------------------------------------

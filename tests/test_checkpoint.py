@@ -8,9 +8,9 @@ from mmengine.logging import MessageHub
 from mmengine.runner import CheckpointLoader
 
 from mmseg_hrhf.checkpoint import (
-    check_weights,
     is_whole,
     load_checkpoint,
+    load_weights,
     only_data,
     save_checkpoint,
     weights_fingerprint,
@@ -181,7 +181,7 @@ def test_what_mmengine_saves_is_data(tmp_path):
     with only_data():
         loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'), map_location='cpu')
     assert loaded['message_hub']['log_scalars']['train/loss'].current() == 1.5
-    check_weights('load_from', tmp_path / 'a.pth')
+    load_weights('load_from', tmp_path / 'a.pth')
 
 
 def test_a_flipped_bit_is_noticed(path):

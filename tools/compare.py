@@ -35,6 +35,8 @@ def parse_args():
     parser.add_argument('--work-dir', help='default: work_dirs/compare_CONFIG')
     parser.add_argument(
         '--by-step', action='store_true', help="in the table, a column for each step's classes (Table 7)")
+    parser.add_argument(
+        '--dry-run', action='store_true', help='check every run and list them with their folders; writes nothing')
     parser.add_argument('--table-only', action='store_true', help='start nothing; write the tables of what is there')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the base config')
     return parser.parse_args()
@@ -46,7 +48,7 @@ def main():
     import torch
 
     from mmseg_hrhf.comparison.cell import load_base, parse_setting
-    from mmseg_hrhf.comparison.comparison import plan_cells, plan_runs, write_tables
+    from mmseg_hrhf.comparison.comparison import describe, plan_cells, plan_runs, write_tables
     from mmseg_hrhf.comparison.runs import Scheduler
     from mmseg_hrhf.comparison.systems import choose_systems
     from mmseg_hrhf.config_file import enable_amp
@@ -60,6 +62,11 @@ def main():
     cells = plan_cells(work_dir, choose_systems(args.systems, own), [parse_setting(text) for text in settings],
                        args.seeds)
     failed = []
+    if args.dry_run:
+        print(describe(plan_runs(cells, base, write=False)))
+        print('Nothing was trained or written (--dry-run). Data and networks of a run are checked as it begins, or by '
+              'tools/train.py CONFIG --dry-run.')
+        return
     if not args.table_only:
         runs = plan_runs(cells, base)
         scheduler = Scheduler(Path(__file__).with_name('train.py'), args.jobs, torch.cuda.device_count(), _say)

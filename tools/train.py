@@ -47,13 +47,17 @@ def main():
         cfg.only_step = args.step
     if args.amp:
         enable_amp(cfg)
+    from mmengine.dist import is_main_process
+
+    from mmseg_hrhf.distributed import end_distributed
     if args.dry_run:
         from mmseg_hrhf.dry_run import dry_run
-        print(dry_run(cfg))
+        text = dry_run(cfg)
+        if is_main_process():
+            print(text)
     else:
-        from mmseg_hrhf.distributed import end_distributed
         RUNNERS.build(cfg).train()
-        end_distributed()
+    end_distributed()
 
 
 if __name__ == '__main__':

@@ -100,6 +100,8 @@ def cell_config(cell: Cell, base: Config) -> Config:
         raise ValueError(f'System {cell.system!r} of the comparison needs a module that cannot be imported: '
                          f'{str(error).splitlines()[0]}') from error
     cfg.merge_from_dict(dict(options, scenario=dict(scenario, _delete_=True)))
+    if not method_class(cfg).shares_first_step:
+        cfg.pop('first_step_from', None)
     return cfg
 
 

@@ -27,8 +27,8 @@ def plan_cells(root: PathLike, systems: Sequence[str], settings: Sequence[tuple[
     return list(dict.fromkeys(cells))
 
 
-def plan_runs(cells: Sequence[Cell], base: Config) -> list[Run]:
-    """The processes that fill the cells, each config written.
+def plan_runs(cells: Sequence[Cell], base: Config, write: bool = True) -> list[Run]:
+    """The processes that fill the cells, each config written, unless ``write`` is False.
 
     Cells of one task, setting and seed whose step 0 is the plain training of the base config begin with a shared one;
     those that ask for the same fake images at step 1 share these too. Joint is trained once for all settings of a task.
@@ -63,7 +63,7 @@ def plan_runs(cells: Sequence[Cell], base: Config) -> list[Run]:
                     run.fakes_from = tuple(same)
                     same.append(cell)
         runs[cell], configs[cell] = run, cfg
-    for cell in runs:
+    for cell in runs if write else ():
         write_cell_config(cell, configs[cell])
     return list(runs.values())
 
@@ -74,11 +74,26 @@ def _checked_config(cell: Cell, base: Config) -> Config:
     try:
         cfg = cell_config(replace(cell, system=system), base)
         check_config(Config(dict(cfg, randomness=dict(cfg.get('randomness') or {}, seed=cell.seed))))
-        scenario_of_config(cfg.train_dataloader.dataset, cfg.scenario)
+        scenario = scenario_of_config(cfg.train_dataloader.dataset, cfg.scenario)
+        for path in scenario.image_lists.values():
+            if not osp.isfile(path):
+                raise ValueError(f'Image list {path!r} does not exist.')
         check_same_run(cell.folder, cfg, cell.seed)
     except ValueError as error:
         raise ValueError(f'{cell.name}: {error}') from error
     return cfg
+
+
+def describe(runs: Sequence[Run]) -> str:
+    """A line for each run: what it is, what it shares, and where its files are."""
+    lines = []
+    for run in runs:
+        state = 'finished' if run.is_done() else 'to run'
+        shared = [f'step 0 of {run.first_step.cell.folder}' if run.first_step else '',
+                  f'the same as {run.same_as.cell.name}' if run.same_as else '',
+                  f'fakes of {run.fakes_from[0].name}' if run.fakes_from else '']
+        lines.append(', '.join([f'{run.cell.name}: {state}', run.cell.folder, *filter(None, shared)]))
+    return '\n'.join(lines)
 
 
 def _check_distinct(cells: Sequence[Cell], own_task: Optional[str]) -> None:

@@ -35,6 +35,7 @@ def prepare_voc(voc: PathLike, sbd: PathLike, target: PathLike, counts: dict[str
 
     Images of VOC's own train and val keep VOC's masks, void borders included; the others have SBD's. ``train_aug.txt``
     is SBD's train and val plus VOC's train, without VOC's val, sorted: positions in published lists are in that order.
+    ``aug.txt`` is the part of it that VOC's train lacks, which mmseg's zoo configs name.
 
     Args:
         voc: ``VOCtrainval_11-May-2012.tar``, or the folder it unpacks to.
@@ -66,6 +67,8 @@ def prepare_voc(voc: PathLike, sbd: PathLike, target: PathLike, counts: dict[str
         raise ValueError(f'VOC train and SBD without VOC val are {len(train_aug)} images, but {counts["train_aug"]} '
                          f'are expected: is {sbd} whole? {SBD_SOURCE}')
     write_text(lists / 'train_aug.txt', '\n'.join(train_aug) + '\n')
+    # What mmseg's zoo joins with VOC's train.
+    write_text(lists / 'aug.txt', '\n'.join(sorted(set(train_aug) - set(names['train']))) + '\n')
     return check_voc(target, counts)
 
 

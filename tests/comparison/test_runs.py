@@ -381,3 +381,23 @@ def test_amp_is_refused_on_a_cpu_before_anything_is_written(repo, tiny_config_fi
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 2 and '--amp needs an accelerator' in done.stderr
     assert not (tmp_path / 'compared').exists()
+
+
+def test_a_dry_run_lists_the_runs_and_writes_nothing(repo, tiny_config_file, tmp_path):
+    command = [sys.executable, str(repo / 'tools/compare.py'), str(tiny_config_file), '--dry-run', '--systems', 'FT',
+               'HRHF', 'Joint', '--settings', 'overlapped', 'disjoint', '--work-dir', str(tmp_path / 'compared')]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    *lines, last = done.stdout.strip().splitlines()
+    first = tmp_path / 'compared/overlapped/seed_0/_first_step'
+    assert f'HRHF, overlapped, seed 0: to run, {first.with_name("HRHF")}, step 0 of {first}' in lines
+    assert any(line.startswith('Joint, disjoint') and 'the same as Joint, overlapped, seed 0' in line for line in lines)
+    assert len([line for line in lines if ': to run, ' in line]) == 8 and 'Nothing was trained' in last
+    assert not (tmp_path / 'compared').exists()
+
+
+def test_image_lists_that_are_absent_are_named_before_any_run(tiny_config, tmp_path):
+    tiny_config.comparison = dict(tasks={'1-2': dict(task='1-2', image_lists=['absent/a.npy', None])})
+    with pytest.raises(ValueError, match=r"FT, 1-2 overlapped, seed 0: Image list 'absent/a\.npy' does not exist"):
+        planned(tiny_config, tmp_path, ['FT'], [('2-1', 'overlapped'), ('1-2', 'overlapped')])
+    assert not list(tmp_path.glob('**/*_first_step*'))

@@ -83,6 +83,7 @@ def test_voc_s_own_masks_where_there_are_any_sbd_s_elsewhere(sources, tmp_path):
     assert 'train_aug: 4 images with masks; val: 1 images with masks' in text
     listed = (root / 'ImageSets/Segmentation/train_aug.txt').read_text().split()
     assert listed == sorted(TRAIN + SBD_ONLY)
+    assert (root / 'ImageSets/Segmentation/aug.txt').read_text().split() == sorted(SBD_ONLY)
     for name in TRAIN + VAL:
         assert set(np.unique(pixels(root, name)[1])) == {1, 255}
     for name in SBD_ONLY:
