@@ -23,6 +23,7 @@ REPO = Path(__file__).parents[1]
 NETWORKS = dict(
     mobilenet=('deeplabv3_mobilenet-v2', 128, 12),
     small=('fcn_small', 96, 16),
+    resnet101=('deeplabv3_r101-d16', 128, 4),
     r101=('deeplabv3_r101-d16', 512, 12))
 RUNTIME = '''
 _base_ = ['{repo}/configs/_base_/models/{model}.py', '{repo}/configs/_base_/default_runtime.py',
