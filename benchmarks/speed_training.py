@@ -23,7 +23,7 @@ from timing import Rounds, row
 from mmseg_hrhf.methods.logits import predicted_logits
 
 BARS = dict(HRHF=1.03, MiB=1.05, PLOP=1.10)
-WARMUP, ROUNDS = 2, dict(mobilenet=21, small=21, resnet101=9, r101=25)
+WARMUP, ROUNDS = 2, dict(mobilenet=21, small=21, resnet101=15, r101=25)
 
 
 class Floor:
@@ -160,10 +160,10 @@ def memory(network, method, device, out):
         return found
 
 
-def measure(device, out, networks=None):
+def measure(device, out):
     rows, times = [], {}
     deep = 'resnet101' if torch.device(device).type == 'cpu' else 'r101'
-    for network in networks or (deep, 'mobilenet', 'small'):
+    for network in (deep, 'mobilenet', 'small'):
         for method in BARS:
             rounds = iteration(network, method, device, out)
             held = {name: rounds.median(name) for name in rounds.seconds}

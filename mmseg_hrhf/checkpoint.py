@@ -139,12 +139,16 @@ def load_checkpoint(path: PathLike, num_classes: Optional[int] = None) -> dict:
                          'again.') from error
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
         raise ValueError(f"Checkpoint {path} has no 'state_dict': it is not a checkpoint of a segmentor.")
-    dataset_meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
-    held = len(dataset_meta.get('classes', ())) or None
-    if num_classes is not None and held is not None and held != num_classes:
-        raise ValueError(f'Checkpoint {path} knows {held} classes (background included), but {num_classes} are needed: '
+    held = held_classes(checkpoint)
+    if num_classes is not None and held and len(held) != num_classes:
+        raise ValueError(f'Checkpoint {path} knows {len(held)} classes (background included), but {num_classes} are needed: '
                          'it is the checkpoint of another step or scenario.')
     return checkpoint
+
+
+def held_classes(checkpoint: Mapping) -> list[str]:
+    """Names of the classes that a checkpoint's channels stand for, background first; empty if it does not say."""
+    return list(((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes', ()))
 
 
 def _reason(error: Exception) -> str:

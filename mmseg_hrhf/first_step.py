@@ -3,7 +3,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from .checkpoint import load_weights
+from .checkpoint import held_classes, load_weights
 from .scenario import Scenario
 
 
@@ -19,8 +19,8 @@ def load_first_step(segmentor: nn.Module, path: str, scenario: Scenario) -> None
     """
     checkpoint = load_weights('first_step_from', path)
     wanted = list(scenario.class_names(0))
-    held = list(((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes', wanted))
-    if held != wanted:
+    held = held_classes(checkpoint)
+    if held and held != wanted:
         raise ValueError(f'first_step_from={path!r} knows the classes {held}, but step 0 of the scenario has {wanted}, '
                          'in this order: choose scenario.steps or scenario.class_order after it.')
     try:

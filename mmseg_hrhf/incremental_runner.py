@@ -18,7 +18,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
-from .checkpoint import load_checkpoint, only_data, save_checkpoint
+from .checkpoint import held_classes, load_checkpoint, only_data, save_checkpoint
 from .config_check import check_config, check_weight_files
 from .datasets.incremental import palette_of
 from .distributed import start_distributed, wrap_for_cpu
@@ -167,8 +167,8 @@ class IncrementalRunner:
         return dict(feature_statistics=statistics)
 
     def _check_teacher(self, step: int, path: str) -> None:
-        meta = load_checkpoint(path, self.scenario.num_classes(step - 1)).get('meta') or {}
-        classes = list((meta.get('dataset_meta') or {}).get('classes', ()))
+        checkpoint = load_checkpoint(path, self.scenario.num_classes(step - 1))
+        meta, classes = checkpoint.get('meta') or {}, held_classes(checkpoint)
         if meta.get('step') != step - 1 or classes != list(self.scenario.class_names(step - 1)):
             raise ValueError(f'Checkpoint {path} is of step {meta.get("step")} with the classes {classes}, but step '
                              f'{step} continues step {step - 1} with {list(self.scenario.class_names(step - 1))}: it '

@@ -9,7 +9,7 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from .checkpoint import load_checkpoint, only_data
+from .checkpoint import held_classes, load_checkpoint, only_data
 from .datasets.incremental import build_source, scenario_of
 from .distributed import start_distributed, wrap_for_cpu
 from .scenario import Scenario
@@ -36,7 +36,8 @@ def run_test(cfg: Config,
     """
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     start_distributed(cfg)
-    meta = load_checkpoint(checkpoint).get('meta', {})
+    loaded = load_checkpoint(checkpoint)
+    meta = loaded.get('meta', {})
     if tta:
         _augment_data(cfg)
     if cfg.get('scenario') is not None:
@@ -47,7 +48,7 @@ def run_test(cfg: Config,
                              'tools/train.py. Evaluate it with the plain config of its step.')
         scenario.check_step(meta['step'])
         load_checkpoint(checkpoint, scenario.num_classes(meta['step']))
-        _check_meaning(checkpoint, meta, scenario)
+        _check_meaning(checkpoint, loaded, scenario)
         cfg = step_test_config(cfg, scenario, meta['step'])
     if tta:
         cfg.model = dict(cfg.tta_model, module=cfg.model)
@@ -67,11 +68,11 @@ def run_test(cfg: Config,
         return Runner.from_cfg(cfg).test()
 
 
-def _check_meaning(checkpoint: str, meta: dict, scenario: Scenario) -> None:
+def _check_meaning(checkpoint: str, loaded: dict, scenario: Scenario) -> None:
     """Raise ``ValueError`` if a channel of the checkpoint is another class in the config; say if labels differ."""
+    meta, held = loaded['meta'], held_classes(loaded)
     wanted = list(scenario.class_names(meta['step']))
-    held = list((meta.get('dataset_meta') or {}).get('classes', wanted))
-    if held != wanted:
+    if held and held != wanted:
         raise ValueError(f'Checkpoint {checkpoint} knows the classes {held}, but the config has {wanted} at step '
                          f'{meta["step"]}: its run had another scenario. Give the config.py of its work dir, or the '
                          'options of its run.')

@@ -67,7 +67,6 @@ def prepare_voc(voc: PathLike, sbd: PathLike, target: PathLike, counts: dict[str
         raise ValueError(f'VOC train and SBD without VOC val are {len(train_aug)} images, but {counts["train_aug"]} '
                          f'are expected: is {sbd} whole? {SBD_SOURCE}')
     write_text(lists / 'train_aug.txt', '\n'.join(train_aug) + '\n')
-    # What mmseg's zoo joins with VOC's train.
     write_text(lists / 'aug.txt', '\n'.join(sorted(set(train_aug) - set(names['train']))) + '\n')
     return check_voc(target, counts)
 
