@@ -141,8 +141,8 @@ def load_checkpoint(path: PathLike, num_classes: Optional[int] = None) -> dict:
         raise ValueError(f"Checkpoint {path} has no 'state_dict': it is not a checkpoint of a segmentor.")
     held = held_classes(checkpoint)
     if num_classes is not None and held and len(held) != num_classes:
-        raise ValueError(f'Checkpoint {path} knows {len(held)} classes (background included), but {num_classes} are needed: '
-                         'it is the checkpoint of another step or scenario.')
+        raise ValueError(f'Checkpoint {path} knows {len(held)} classes (background included), but {num_classes} are '
+                         'needed: it is the checkpoint of another step or scenario.')
     return checkpoint
 
 
