@@ -13,6 +13,7 @@ from torch.autograd.function import once_differentiable
 
 from .precision import at_least_float32
 from .upsampling import Upsampling, bands
+from .workspace import Workspace
 
 
 class FusedTerms(NamedTuple):
@@ -67,35 +68,34 @@ class _Fused(torch.autograd.Function):
             if teacher is not None:
                 teacher = teacher.to(student.dtype)
                 up_teacher = Upsampling(teacher.shape[2:], size, align_corners, teacher)
-            cross_entropy, distillation, correct = student.new_zeros(3, len(student))
+            cross_entropy, distilled, correct = student.new_zeros(3, len(student))
             gradients = [torch.zeros_like(student) for _ in range(1 + distil)]
-            used = torch.empty_like(labels)
+            used, space = torch.empty_like(labels), Workspace(student)
             for images, rows in bands((*student.shape[:2], *size), student):
                 label = labels[images, rows]
-                log_prob = up.up(student[images], rows).log_softmax(1)
+                band = LogSoftmax(up.up(student[images], rows, space, 'student'), space)
                 if teacher is not None:
-                    teacher_band = up_teacher.up(teacher[images], rows)
+                    teacher_band = up_teacher.up(teacher[images], rows, space, 'teacher')
                     label = label if relabel is None else relabel(label, teacher_band)
                 used[images, rows] = label
                 kept = label != ignore_index
                 label = torch.where(kept, label, 0)[:, None]
-                picked = log_prob.gather(1, label)[:, 0]
-                correct[images] += ((picked >= log_prob.amax(1)) & kept).sum((1, 2))
-                prob = log_prob.exp()
+                picked = band.scores.gather(1, label)[:, 0]
+                correct[images] += ((picked >= 0) & kept).sum((1, 2))
                 if distil:
-                    loss, target = distillation_target(log_prob, teacher_band)
-                    distillation[images] += loss.sum((1, 2))
-                    up.add_adjoint(gradients[1][images], torch.sub(prob, target, out=target), rows)
+                    loss, gradient = distillation(band, teacher_band, space)
+                    distilled[images] += loss.sum((1, 2))
+                    up.add_adjoint(gradients[1][images], gradient, rows, space)
+                loss = band.log_total[:, 0] - picked
                 if num_merged:
-                    loss = subtract_merged_target(prob, log_prob, picked, label, num_merged)
+                    loss = subtract_merged_target(band, loss, label, num_merged, space)
                 else:
-                    loss = -picked
-                    prob.scatter_add_(1, label, prob.new_full((), -1.).expand(label.shape))
+                    band.prob.scatter_add_(1, label, band.prob.new_full((), -1.).expand(label.shape))
                 cross_entropy[images] += torch.where(kept, loss, 0.).sum((1, 2))
-                up.add_adjoint(gradients[0][images], prob.mul_(kept[:, None]), rows)
+                up.add_adjoint(gradients[0][images], band.prob.mul_(kept[:, None]), rows, space)
         ctx.save_for_backward(*gradients)
         ctx.mark_non_differentiable(correct, used)
-        return cross_entropy, distillation, correct, used
+        return cross_entropy, distilled, correct, used
 
     @staticmethod
     @once_differentiable
@@ -104,37 +104,76 @@ class _Fused(torch.autograd.Function):
         return (sum(terms[1:], terms[0]).to(ctx.dtype), *[None] * 7)
 
 
-def distillation_target(log_prob: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Distillation (eq. 3) at each pixel, and what its gradient by the logits takes from the student's probabilities.
+class LogSoftmax:
+    """Log-softmax of a band, in parts.
 
     Args:
-        log_prob: (N, C, H, W) of the student.
-        teacher: (N, K, H, W) logits.
-    Returns:
-        (N, H, W) and (N, C, H, W): the teacher's probabilities, background's divided among background and the classes
-        that the teacher does not know as the student divides it.
+        scores: (N, C, H, W) logits; they become differences to the highest of their pixel.
+        space: where the probabilities go.
+
+    Attributes:
+        prob: (N, C, H, W).
+        log_total: (N, 1, H, W); the log-probabilities are ``scores - log_total``.
     """
-    num_old, prob = teacher.shape[1], teacher.softmax(1)
-    unknown = torch.cat([log_prob[:, :1], log_prob[:, num_old:]], dim=1)
-    background = unknown.logsumexp(1, keepdim=True)
-    loss = -(prob[:, :1] * background)[:, 0] - (prob[:, 1:] * log_prob[:, 1:num_old]).sum(1)
-    shares = unknown.sub_(background).exp_().mul_(prob[:, :1])
-    return loss, torch.cat([shares[:, :1], prob[:, 1:], shares[:, 1:]], dim=1)
+
+    def __init__(self, scores: Tensor, space: Workspace) -> None:
+        self.scores = scores.sub_(scores.amax(1, keepdim=True))
+        self.prob = torch.exp(scores, out=space.tensor('prob', *scores.shape))
+        total = self.prob.sum(1, keepdim=True)
+        self.prob /= total
+        self.log_total = total.log_()
 
 
-def subtract_merged_target(prob: Tensor, log_prob: Tensor, picked: Tensor, label: Tensor, num_merged: int) -> Tensor:
-    """MiB's cross-entropy at each pixel; ``prob`` becomes its gradient by the logits.
+def distillation(student: LogSoftmax, teacher: Tensor, space: Workspace) -> tuple[Tensor, Tensor]:
+    """Distillation (eq. 3) at each pixel.
+
+    The teacher's probability of background is divided among background and the classes that the teacher does not know
+    as the student divides it.
 
     Args:
-        prob, log_prob: (N, C, H, W) of the student.
-        picked: (N, H, W) entry of ``log_prob`` at the label.
+        student: (N, C, H, W).
+        teacher: (N, K, H, W) logits, which are overwritten.
+    Returns:
+        (N, H, W), and its gradient by the student's logits, (N, C, H, W).
+    """
+    scores, shape, num_old = student.scores, student.prob.shape, teacher.shape[1]
+    prob = teacher.div_(exp_in_place(teacher)[1])
+    unknown = torch.cat([scores[:, :1], scores[:, num_old:]], 1,
+                        out=space.tensor('unknown', shape[0], 1 + shape[1] - num_old, *shape[2:]))
+    background, total = exp_in_place(unknown)
+    unknown *= prob[:, :1] / total
+    gradient = space.tensor('gradient', *shape)
+    torch.sub(student.prob[:, :1], unknown[:, :1], out=gradient[:, :1])
+    torch.sub(student.prob[:, 1:num_old], prob[:, 1:], out=gradient[:, 1:num_old])
+    torch.sub(student.prob[:, num_old:], unknown[:, 1:], out=gradient[:, num_old:])
+    known = prob[:, 1:].mul_(scores[:, 1:num_old]).sum(1)
+    return (student.log_total - prob[:, :1] * background)[:, 0] - known, gradient
+
+
+def subtract_merged_target(student: LogSoftmax, loss: Tensor, label: Tensor, num_merged: int,
+                           space: Workspace) -> Tensor:
+    """MiB's cross-entropy at each pixel; ``student.prob`` becomes its gradient by the logits.
+
+    Args:
+        student: (N, C, H, W).
+        loss: (N, H, W) plain cross-entropy.
         label: (N, 1, H, W) below C.
         num_merged: channels that stand for background.
     Returns:
         (N, H, W).
     """
-    old = log_prob[:, :num_merged]
-    background, is_old = old.logsumexp(1, keepdim=True), label < num_merged
-    prob[:, :num_merged] -= (old - background).exp_().mul_(is_old)
-    prob.scatter_add_(1, label, is_old.to(prob.dtype) - 1)
-    return -torch.where(is_old[:, 0], background[:, 0], picked)
+    number, _, *size = student.prob.shape
+    old = space.tensor('old', number, num_merged, *size).copy_(student.scores[:, :num_merged])
+    background, total = exp_in_place(old)
+    is_old = label < num_merged
+    student.prob[:, :num_merged] -= old.mul_(is_old / total)
+    student.prob.scatter_add_(1, label, is_old.to(old.dtype) - 1)
+    return torch.where(is_old, student.log_total - background, loss[:, None])[:, 0]
+
+
+def exp_in_place(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, 1, H, W) log-sum-exp of (N, C, H, W) scores, which become exponentials of some common multiple, and their
+    sum."""
+    highest = scores.amax(1, keepdim=True)
+    total = scores.sub_(highest).exp_().sum(1, keepdim=True)
+    return total.log() + highest, total

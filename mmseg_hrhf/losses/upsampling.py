@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .precision import at_least_float32
+from .workspace import Workspace
 
 # Bytes of one band of logits. A CPU is fastest where what is computed from it stays in the cache; a GPU wants few and
 # large pieces.
@@ -48,15 +49,34 @@ class Upsampling:
             interpolation_matrix(a, b, align_corners, like.dtype, like.device) for a, b in zip(size_in, size_out))
         self.needed = rows_needed(size_in[0], size_out[0], align_corners)
 
-    def up(self, logits: Tensor, band: slice) -> Tensor:
-        """(N, C, rows of ``band``, W) from (N, C, h, w); of h only what the band is made of is looked at."""
-        small = self._small(band)
-        return self.rows[band, small] @ (logits[:, :, small] @ self.columns.t())
+    def up(self, logits: Tensor, band: slice, space: Workspace, name: str) -> Tensor:
+        """(N, C, rows of ``band``, W) from (N, C, h, w); of h only what the band is made of is looked at.
 
-    def add_adjoint(self, out: Tensor, gradient: Tensor, band: slice) -> None:
+        It lies in ``space`` under ``name``.
+        """
+        small = self._small(band)
+        rows, part = self.rows[band, small], logits[:, :, small]
+        wide = self._product(part, self.columns.t(), space)
+        out = space.tensor(name, *part.shape[:2], len(rows), len(self.columns))
+        torch.bmm(rows.expand(len(wide), -1, -1), wide, out=out.flatten(0, 1))
+        return out
+
+    def add_adjoint(self, out: Tensor, gradient: Tensor, band: slice, space: Workspace) -> None:
         """Add the gradient of the logits to (N, C, h, w) ``out``, from the gradient of what :meth:`up` gives."""
         small = self._small(band)
-        out[:, :, small] += self.rows[band, small].t() @ (gradient @ self.columns)
+        rows, part = self.rows[band, small], out[:, :, small]
+        narrow = self._product(gradient, self.columns, space)
+        added = space.tensor('adjoint', *part.shape)
+        torch.bmm(rows.t().expand(len(narrow), -1, -1), narrow, out=added.flatten(0, 1))
+        part += added
+
+    @staticmethod
+    def _product(images: Tensor, columns: Tensor, space: Workspace) -> Tensor:
+        """(N * C, rows, W') from (N, C, rows, W) and (W, W')."""
+        number, rows = images.shape[0] * images.shape[1], images.shape[2]
+        product = space.tensor('columns', number * rows, columns.shape[1])
+        torch.mm(images.reshape(number * rows, -1), columns, out=product)
+        return product.view(number, rows, -1)
 
     def _small(self, band: slice) -> slice:
         return slice(self.needed[band.start][0], self.needed[band.stop - 1][1])

@@ -91,6 +91,15 @@ def test_half_precision_is_computed_in_float32():
     assert half.grad.dtype == torch.bfloat16
 
 
+def test_logits_are_left_as_they_are():
+    student, labels, teacher = example()
+    copies = [tensor.detach().clone() for tensor in (student, labels, teacher)]
+    labels, copies[1] = labels[:, :3, :4].contiguous(), copies[1][:, :3, :4]  # of the logits' own size
+    for num_merged in (0, 3):
+        fused_losses(student, labels, teacher, merge_labels, distil=True, num_merged=num_merged)
+    assert all(torch.equal(tensor, copy) for tensor, copy in zip((student, labels, teacher), copies))
+
+
 def test_a_teacher_in_inference_mode_will_do():
     student, labels, teacher = example()
     with torch.inference_mode():

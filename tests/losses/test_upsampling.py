@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 
 from mmseg_hrhf.losses.upsampling import Upsampling
+from mmseg_hrhf.losses.workspace import Workspace
 
 
 @pytest.mark.parametrize('align_corners', [False, True])
@@ -17,14 +18,24 @@ def test_bands_make_up_the_whole(small, large, height, align_corners):
     expected = torch.autograd.grad(whole, logits, gradient)[0]
     up, found = Upsampling(small, large, align_corners, logits), torch.zeros_like(logits)
     bands = [slice(top, min(top + height, large[0])) for top in range(0, large[0], height)]
-    parts = [up.up(logits, band) for band in bands]
-    torch.testing.assert_close(torch.cat(parts, 2), whole)
-    for band in bands:
-        up.add_adjoint(found, gradient[:, :, band], band)
+    space = Workspace(whole)
+    with torch.no_grad():
+        for band in bands:
+            torch.testing.assert_close(up.up(logits, band, space, 'part'), whole[:, :, band])
+            up.add_adjoint(found, gradient[:, :, band], band, space)
     torch.testing.assert_close(found, expected)
 
 
 def test_a_band_looks_at_no_other_rows():
     logits = torch.zeros(1, 1, 8, 8)
     logits[:, :, 3:] = float('nan')
-    assert Upsampling((8, 8), (64, 64), False, logits).up(logits, slice(0, 20)).isfinite().all()
+    up = Upsampling((8, 8), (64, 64), False, logits)
+    assert up.up(logits, slice(0, 20), Workspace(logits), 'part').isfinite().all()
+
+
+def test_a_workspace_gives_the_same_memory_again():
+    space = Workspace(torch.zeros(1, dtype=torch.float64))
+    first = space.tensor('a', 2, 3)
+    assert first.shape == (2, 3) and first.dtype == torch.float64
+    assert space.tensor('a', 5).data_ptr() == first.data_ptr() != space.tensor('b', 2, 3).data_ptr()
+    assert space.tensor('a', 7, 1).shape == (7, 1)
