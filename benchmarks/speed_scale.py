@@ -15,10 +15,10 @@ import matplotlib
 import torch
 import torch.distributed as dist
 from extrapolation import extrapolation, minutes, operations, table
-from memory_over_steps import clock, resident, run_steps
+from memory_over_steps import resident, run_steps
 from peak_memory import peak_bytes
 from speed_inversion import network
-from timing import interleaved, row
+from timing import Rounds, interleaved, row
 
 from mmseg_hrhf.inversion.aggregation import scale_aware_aggregation
 from mmseg_hrhf.inversion.request import FakeRequest
@@ -35,14 +35,21 @@ FAKES, BATCHES, CLASSES, PROCESSES = (16, 32, 64, 128), (4, 8, 16, 32, 64), (21,
 
 
 def of_fakes(device, out):
-    """Seconds (on a CPU those it worked) and own memory (MiB) for each number of fakes, the smallest once before."""
-    model, rows, now = network('fcn_small', SIDE, device), [], clock(device)
-    for number in (FAKES[0], *FAKES):
-        folder = out / f'fakes_{number}_{len(rows)}'
-        began = now()
-        fill_buffer(FakeImageBuffer(folder, number), model, INVERSION, seed=0)
-        rows.append((number, now() - began, resident()))
-    return rows[1:]
+    """Seconds (on a CPU those it worked) and own memory (MiB, of the first round) for each number of fakes; and the
+    ratio of the seconds per fake, most fakes over fewest."""
+    model, rounds, memory = network('fcn_small', SIDE, device), Rounds(device, own_time=True), {}
+
+    def fill(number):
+        fill_buffer(FakeImageBuffer(out / f'fakes_{time.monotonic_ns()}', number), model, INVERSION, seed=0)
+
+    fill(FAKES[0])  # warms up
+    for turn in range(5):
+        for number in FAKES if turn % 2 == 0 else FAKES[::-1]:
+            with rounds.time(number):
+                fill(number)
+            memory.setdefault(number, resident())
+    return ([(number, rounds.median(number), memory[number]) for number in FAKES],
+            rounds.ratio(FAKES[-1], FAKES[0]).times(FAKES[0] / FAKES[-1]))
 
 
 def of_classes(device):
@@ -71,10 +78,8 @@ def of_classes(device):
     units = {number: 4 * number * 512**2 for number in CLASSES}
     rows = [(number, *(peak_bytes(works[kind, number], device) / units[number] for kind in ('aggregation', 'losses')),
              *(timed.median((kind, number)) for kind in ('aggregation', 'losses'))) for number in CLASSES]
-    share, per_class = CLASSES[0] / CLASSES[-1], {}
-    for kind in ('aggregation', 'losses'):
-        ratio = timed.ratio((kind, CLASSES[-1]), (kind, CLASSES[0]))
-        per_class[kind] = ratio._replace(value=share * ratio.value, low=share * ratio.low, high=share * ratio.high)
+    per_class = {kind: timed.ratio((kind, CLASSES[-1]), (kind, CLASSES[0])).times(CLASSES[0] / CLASSES[-1])
+                 for kind in ('aggregation', 'losses')}
     half = peak_bytes(lambda: aggregation(CLASSES[-1], torch.bfloat16), device) / (units[CLASSES[-1]] / 2)
     return rows, per_class, half
 
@@ -124,14 +129,19 @@ def of_peak(device):
 
 
 def of_processes(out):
-    """Seconds that so many processes take for 128 fakes, each with one thread, and those that the first one worked."""
-    rows = []
-    for number in PROCESSES:
-        command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={number}',
-                   __file__, str(out / f'processes_{number}')]
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        rows.append((number, *map(float, done.stdout.split('seconds:')[1].split()[:2])))
-    return rows
+    """Seconds that so many processes take for 128 fakes, each with one thread, and those that the first one worked:
+    medians. And the ratios of both, most processes over one."""
+    wall, worked = Rounds(), Rounds()
+    for turn in range(3):
+        for number in PROCESSES if turn % 2 == 0 else PROCESSES[::-1]:
+            command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={number}',
+                       __file__, str(out / f'processes_{number}_{turn}')]
+            done = subprocess.run(command, capture_output=True, text=True, check=True)
+            for rounds, seconds in zip((wall, worked), done.stdout.split('seconds:')[1].split()):
+                rounds.seconds[number].append(float(seconds))
+    most = PROCESSES[-1], PROCESSES[0]
+    return ([(number, wall.median(number), worked.median(number)) for number in PROCESSES], wall.ratio(*most),
+            worked.ratio(*most))
 
 
 def process(folder):
@@ -155,13 +165,14 @@ def measure(device, out):
     work = out / f'scale_{int(time.time())}'
     work.mkdir(parents=True)
     costs, peak = extrapolation(), of_peak(device)
-    fakes, (classes, per_class, half), batches = of_fakes(device, work), of_classes(device), of_batches(device)
-    processes, steps = of_processes(work), run_steps(work / 'steps')
+    (fakes, per_fake), (classes, per_class, half) = of_fakes(device, work), of_classes(device)
+    batches = of_batches(device)
+    (processes, on_the_wall, worked), steps = of_processes(work), run_steps(work / 'steps')
     (out / 'extrapolation.md').write_text(f'{table(costs)}\n{minutes(costs)}')
-    (few, few_s, few_mib), (many, many_s, many_mib) = fakes[0], fakes[-1]
+    (few, _, few_mib), (many, _, many_mib) = fakes[0], fakes[-1]
     return dict(
         rows=[
-            row(f'seconds per fake, {many} / {few}', many_s / many / (few_s / few), at_most=1.1),
+            row(f'seconds per fake, {many} / {few}', per_fake, at_most=1.1),
             row(f'own memory, {many} fakes / {few}', many_mib / few_mib, at_most=1.05),
             row(f'aggregation of {CLASSES[-1]} classes: memory / logits and their gradient', classes[-1][1] / 2,
                 at_most=1.05),
@@ -171,8 +182,8 @@ def measure(device, out):
               for kind, ratio in per_class.items()),
             row('seconds of steps 8 to 10 / 1 to 3, medians', middle(steps[8:11]) / middle(steps[1:4]), at_most=1.2),
             row('own memory after step 10 / step 1', steps[10][2] / steps[1][2], at_most=1.05),
-            row('seconds for 128 fakes, 2 processes / 1', processes[1][1] / processes[0][1]),
-            row('seconds that the first of 2 processes works / that one does alone', processes[1][2] / processes[0][2]),
+            row('seconds for 128 fakes, 2 processes / 1', on_the_wall),
+            row('seconds that the first of 2 processes works / that one does alone', worked),
             row(f'seconds of an iteration per image, batch {BATCHES[-1]} / {BATCHES[0]}',
                 batches[-1][1] / batches[0][1], at_most=1.0),
             *(row(f'{part} with ResNet-101: operations a second / those of a product of matrices',

@@ -17,7 +17,7 @@ import contextlib
 import statistics
 import time
 from collections import defaultdict
-from typing import Callable, Iterator, Mapping, NamedTuple, Optional, Union
+from typing import Callable, Hashable, Iterator, Mapping, NamedTuple, Optional, Union
 
 import torch
 
@@ -28,6 +28,10 @@ class Ratio(NamedTuple):
     low: float
     high: float
     rounds: int
+
+    def times(self, factor: float) -> Ratio:
+        """Of other units of work."""
+        return Ratio(factor * self.value, factor * self.low, factor * self.high, self.rounds)
 
 
 class Rounds:
@@ -42,7 +46,7 @@ class Rounds:
     def __init__(self, device: Union[str, torch.device] = 'cpu', own_time: bool = False) -> None:
         self.device = torch.device(device)
         self.clock = time.process_time if own_time and self.device.type == 'cpu' else time.perf_counter
-        self.seconds: dict[str, list[float]] = defaultdict(list)
+        self.seconds: dict[Hashable, list[float]] = defaultdict(list)
 
     def now(self) -> float:
         """Seconds on a clock, once the device has done what it was given."""
@@ -51,24 +55,24 @@ class Rounds:
         return self.clock()
 
     @contextlib.contextmanager
-    def time(self, name: str) -> Iterator[None]:
+    def time(self, name: Hashable) -> Iterator[None]:
         """Add what the block takes as one round of ``name``."""
         began = self.now()
         yield
         self.seconds[name].append(self.now() - began)
 
-    def median(self, name: str) -> float:
+    def median(self, name: Hashable) -> float:
         """Seconds of a round."""
         return statistics.median(self.seconds[name])
 
-    def ratio(self, name: str, floor: str) -> Ratio:
+    def ratio(self, name: Hashable, floor: Hashable) -> Ratio:
         """Time of ``name`` over that of ``floor`` in the same round."""
         pairs = [a / b for a, b in zip(self.seconds[name], self.seconds[floor])]
         low, _, high = statistics.quantiles(pairs, n=4) if len(pairs) > 1 else pairs * 3
         return Ratio(statistics.median(pairs), low, high, len(pairs))
 
 
-def interleaved(variants: Mapping[str, Callable[[], object]], rounds: int = 15, calls: int = 1, warmup: int = 2,
+def interleaved(variants: Mapping[Hashable, Callable[[], object]], rounds: int = 15, calls: int = 1, warmup: int = 2,
                 device: Union[str, torch.device] = 'cpu', own_time: bool = False) -> Rounds:
     """Time each variant ``calls`` times in a row, one after another, ``rounds`` times over, in changing order.
 
