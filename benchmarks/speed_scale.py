@@ -164,9 +164,9 @@ def middle(steps):
 def measure(device, out):
     work = out / f'scale_{int(time.time())}'
     work.mkdir(parents=True)
-    costs, peak = extrapolation(), of_peak(device)
+    # The fakes first: what larger work leaves to the process would hide their memory.
     (fakes, per_fake), (classes, per_class, half) = of_fakes(device, work), of_classes(device)
-    batches = of_batches(device)
+    costs, peak, batches = extrapolation(), of_peak(device), of_batches(device)
     (processes, on_the_wall, worked), steps = of_processes(work), run_steps(work / 'steps')
     (out / 'extrapolation.md').write_text(f'{table(costs)}\n{minutes(costs)}')
     (few, _, few_mib), (many, _, many_mib) = fakes[0], fakes[-1]

@@ -26,7 +26,7 @@ from timing import Rounds, row
 from mmseg_hrhf.methods.logits import predicted_logits
 
 BARS = dict(HRHF=1.03, MiB=1.05, PLOP=1.10)
-WARMUP, ROUNDS = 2, dict(mobilenet=31, small=41, resnet101=25, r101=25)
+WARMUP, ROUNDS = 2, dict(mobilenet=31, small=41, resnet101=41, r101=25)
 
 
 class Floor:
@@ -209,11 +209,11 @@ def draw(figures, path):
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
     times = figures['times']
-    figure, axis = plt.subplots(figsize=(7, 2.8))
+    figure, axis = plt.subplots(figsize=(9, 3))
     for offset, name, colour in ((-0.2, 'floor', '#9a9a9a'), (0.2, 'ours', '#2678b2')):
         bars = axis.bar([i + offset for i in range(len(times))], [1e3 * held[name] for held in times.values()], 0.38,
                         label=name, color=colour)
-        axis.bar_label(bars, fmt='%.0f', fontsize=8)
+        axis.bar_label(bars, fmt='%.0f', fontsize=7)
     axis.set_xticks(range(len(times)), [name.replace(', ', '\n') for name in times], fontsize=8)
     axis.set_ylabel('ms of an iteration')
     axis.margins(y=0.12)
