@@ -78,6 +78,22 @@ def test_saturated_logits_stay_finite():
     assert all(term.isfinite().all() for term in (*terms[:3], student.grad))
 
 
+@pytest.mark.parametrize('num_merged', [0, 3])
+def test_groups_of_vanishing_probability_keep_their_logarithm(num_merged):
+    student, labels, teacher = example()
+    with torch.no_grad():
+        student *= 300  # differences of some 1,000, whose exponentials vanish
+    merge = not num_merged
+    cross_entropy, distillation, _, _ = plain(student, labels, teacher, (7, 9), num_merged=num_merged, merge=merge)
+    expected, = torch.autograd.grad(cross_entropy.sum() + distillation, student)
+    single = student.detach().float().requires_grad_()
+    terms = fused_losses(single, labels, teacher.float(), merge_labels if merge else None, True, num_merged)
+    (terms.cross_entropy.sum() + terms.distillation.sum()).backward()
+    torch.testing.assert_close(terms.cross_entropy.double(), cross_entropy, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(terms.distillation.sum().double(), distillation, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(single.grad.double(), expected, rtol=1e-3, atol=1e-3)
+
+
 def test_half_precision_is_computed_in_float32():
     student, labels, teacher = example(dtype=torch.float32)
     half = student.detach().bfloat16().requires_grad_()
@@ -93,8 +109,9 @@ def test_half_precision_is_computed_in_float32():
 
 def test_logits_are_left_as_they_are():
     student, labels, teacher = example()
+    teacher = student.detach()[:, :3] + 1
     copies = [tensor.detach().clone() for tensor in (student, labels, teacher)]
-    labels, copies[1] = labels[:, :3, :4].contiguous(), copies[1][:, :3, :4]  # of the logits' own size
+    labels, copies[1] = labels[:, :3, :4].contiguous(), copies[1][:, :3, :4]  # all of one size
     for num_merged in (0, 3):
         fused_losses(student, labels, teacher, merge_labels, distil=True, num_merged=num_merged)
     assert all(torch.equal(tensor, copy) for tensor, copy in zip((student, labels, teacher), copies))
