@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import os.path as osp
+import tempfile
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -30,8 +31,9 @@ def dry_run(cfg: Config) -> str:
     work_dir, seed = osp.abspath(cfg.work_dir), run_seed(cfg)
     check_same_run(work_dir, cfg, seed)
     index = osp.join(work_dir, 'class_index')
-    plan = RunPlan(cfg, work_dir, seed, index if osp.isdir(index) else None)
-    plan.check_model()
+    with tempfile.TemporaryDirectory(prefix='mmseg_hrhf_') as folder:
+        plan = RunPlan(cfg, work_dir, seed, index if osp.isdir(index) else folder)
+        plan.rehearse()
     lines = [plan.describe()]
     for name, source, chosen in (('training', plan.train_source, plan.train_positions),
                                  ('test', plan.test_source, plan.test_positions)):

@@ -76,7 +76,7 @@ class IncrementalRunner:
         self.scenario = self.plan.scenario
         self._check_only_step()
         if self._result(self.plan.steps[-1]) is None:
-            self.plan.check_model()
+            self.plan.rehearse()
         claim_work_dir(self.work_dir, cfg, self.seed)
         if is_main_process():
             write_run_config(self.work_dir, cfg, self.seed)

@@ -120,7 +120,13 @@ def plain_config(cfg: Config) -> Config:
     return plain
 
 
-def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_real: int, seed: int) -> Config:
+def step_config(cfg: Config,
+                scenario: Scenario,
+                step: int,
+                work_dir: str,
+                num_real: int,
+                seed: int,
+                pixel_map: Optional[dict] = None) -> Config:
     """The config from which a stock mmengine Runner trains and tests one step.
 
     Args:
@@ -130,6 +136,7 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
         work_dir: of the whole run.
         num_real: training images of the step.
         seed: of the whole run.
+        pixel_map: see ``SegInversionHook``.
     """
     files = StepFiles(work_dir, step)
     first = step == 0 or method_class(cfg).joint
@@ -157,7 +164,7 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
     real = dict(scenario=options, step=learnt, cache_dir=osp.join(work_dir, 'class_index'))
     out.custom_hooks = as_list(out.get('custom_hooks')) + [dict(type=name) for name in method_class(cfg).hooks]
     num_fake = num_fake_images(cfg, step, num_real)
-    set_train_data(out, real, own['replay'] if num_fake else None, num_fake, files.fakes, seed + step)
+    set_train_data(out, real, own['replay'] if num_fake else None, num_fake, files.fakes, seed + step, pixel_map)
     set_evaluation(out, own, scenario, files)
     out.custom_hooks = [*out.custom_hooks, dict(type='PredictionGridHook')]
     set_schedule(out, seed + step)

@@ -104,7 +104,6 @@ CONFIGS = {
     'background out of range': ({'scenario.background': 300}, r'background=300 must be a raw label of 0 to 254'),
     'background of another type': ({'scenario.background': 'zero'}, r"background='zero' must be a whole number"),
     'zero_is_void of another type': ({'scenario.zero_is_void': 'yes'}, r"zero_is_void='yes' must be True or False"),
-    'first_label out of range': ({'scenario.first_label': 2}, r'scenario\.first_label=2'),
     'image list absent': ({'scenario.image_lists': {1: 'absent.npy'}}, r"Image list 'absent\.npy' cannot be read"),
     'image list of no step': ({'scenario.image_lists': {7: 'a.npy'}}, r'names step 7, but the steps are 0 to 1'),
     'image lists by name': ({'scenario.image_lists': {'one': 'a.npy'}}, r"the key 'one': its keys are the numbers"),
