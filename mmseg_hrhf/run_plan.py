@@ -18,7 +18,7 @@ from torch import nn
 from .datasets.incremental import IncrementalDataset, build_source, count_labels, scenario_of, select_images
 from .datasets.label_check import check_loaded_labels
 from .datasets.label_shares import describe_shares
-from .datasets.source import split_mix
+from .datasets.source import Source, split_mix
 from .first_step import load_first_step
 from .input_size import training_size
 from .inversion.memory_format import fastest_memory_format
@@ -30,6 +30,7 @@ from .methods.logits import check_head, main_head
 from .rehearsal import StepRehearsal
 from .replay.sampler import split_batch
 from .replay.step_statistics import statistics_options
+from .run_identity import data_identity, test_identity, training_identity
 from .scenario import IGNORE
 from .step_config import method_class, num_fake_images, replay_options, step_config, training_scenario
 from .step_schedule import is_epoch_based
@@ -106,6 +107,27 @@ class RunPlan:
         plain = None if pixel_map is None else {name: list(values) for name, values in asdict(pixel_map).items()}
         return step_config(self.cfg, self.scenario, step, self.work_dir, self.num_real[step], self.seed, plain)
 
+    def identities(self) -> dict[int, dict]:
+        """What the weights and the figures of each step depend on, see :func:`~.run_identity.check_steps`."""
+        found = {}
+        for t in self.steps:
+            classes, test_map = self.scenario.class_names(t), self.scenario.test_label_map(t)
+            found[t] = dict(
+                training=training_identity(self.cfg, t, self.seed),
+                training_data=data_identity(classes, self._train_label_map(t),
+                                            self._names(self.train_source, self.train_positions[t])),
+                test=test_identity(self.cfg),
+                test_data=data_identity(classes, test_map, self._names(self.test_source, self.test_positions[t])))
+        return found
+
+    @staticmethod
+    def _names(source: Source, positions: np.ndarray) -> list[str]:
+        return [osp.basename(source.get_data_info(int(i))['img_path']) for i in positions]
+
+    def _train_label_map(self, step: int) -> dict[int, int]:
+        options, learnt = training_scenario(self.cfg, self.scenario, step)
+        return scenario_of(self.train_source, options).train_label_map(learnt)
+
     def learns(self, step: int) -> tuple[str, ...]:
         """Names of the classes whose labels the step trains on."""
         return self.scenario.seen_classes(step) if self.method.joint else self.scenario.steps[step]
@@ -136,7 +158,8 @@ class RunPlan:
             if self.cache_dir is not None and is_main_process():
                 shutil.copytree(self.cache_dir, osp.join(folder, 'class_index'))
             for step, model in models.items():
-                rehearsal = StepRehearsal(self.configs[step], step, model, folder, self.cfg.get('incremental_overrides'))
+                overrides = self.cfg.get('incremental_overrides')
+                rehearsal = StepRehearsal(self.configs[step], step, model, folder, overrides)
                 try:
                     rehearsal.check_labels()
                     rehearsal.check_batch(None if step == 0 else size)
@@ -165,9 +188,10 @@ class RunPlan:
 
     def _check_labels_of(self, step: int) -> None:
         for name in ('train', 'test'):
-            check_loaded_labels(self._view(step, name), f'{name}_dataloader')
+            check_loaded_labels(self.view(step, name), f'{name}_dataloader')
 
-    def _view(self, step: int, name: str) -> IncrementalDataset:
+    def view(self, step: int, name: str) -> IncrementalDataset:
+        """The real images that a step is trained (``'train'``) or tested (``'test'``) on."""
         options = self.configs[step][f'{name}_dataloader'].dataset
         while options['type'] != 'IncrementalDataset':
             options = options.get('real') or options['dataset']
@@ -189,9 +213,7 @@ class RunPlan:
                          f'{learns if len(learns) < 70 else learns[:66] + " ..."}')
         lines.append('Pixels, by what becomes of them:')
         for t in self.steps:
-            options, learnt = training_scenario(self.cfg, self.scenario, t)
-            train_map = scenario_of(self.train_source, options).train_label_map(learnt)
-            for name, pixels, label_map in (('train', self.train_pixels[t], train_map),
+            for name, pixels, label_map in (('train', self.train_pixels[t], self._train_label_map(t)),
                                             ('test', self.test_pixels[t], self.scenario.test_label_map(t))):
                 lines.append(f'{t:>4} {name:>5}  {describe_shares(pixels, label_map, self._label_names())}')
         for name, source in (('train', self.train_source), ('test', self.test_source)):

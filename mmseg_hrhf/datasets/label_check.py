@@ -114,7 +114,7 @@ def check_label_independence(dataset: Any, inner: IncrementalDataset, name: str)
             inner.label_map = own
             plain = _labels(dataset, idx, name)
             if trial == 0 and not _equal(plain, _labels(dataset, idx, name)):
-                print_log(f'The pipeline of {name} draws random numbers from a generator of its own: a resumed run will '
+                print_log(f'The pipeline of {name} uses a random generator of its own: a resumed run will '
                           'not repeat them, and labels could not be checked.', logger='current', level=logging.WARNING)
                 return
             inner.label_map = other

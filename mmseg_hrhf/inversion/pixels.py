@@ -56,7 +56,10 @@ class PixelSpace:
         pixel_map: what the network is fed for a pixel, where the pipeline changes pixels, too; None: it does not.
     """
 
-    def __init__(self, data_preprocessor: nn.Module, device: torch.device, pixel_map: Optional[PixelMap] = None) -> None:
+    def __init__(self,
+                 data_preprocessor: nn.Module,
+                 device: torch.device,
+                 pixel_map: Optional[PixelMap] = None) -> None:
         held = PixelMap.of(data_preprocessor) if pixel_map is None else pixel_map
         # RGB channel of each channel of the network.
         self.channels = list(held.channels)

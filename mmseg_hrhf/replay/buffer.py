@@ -11,8 +11,8 @@ import numpy as np
 from mmengine.logging import print_log
 from PIL import Image
 
-from ..inversion.pixels import PixelMap
 from ..files import PathLike, atomic_write, read_json, sha256, write_json, write_text
+from ..inversion.pixels import PixelMap
 from .stored_png import stored_png
 
 

@@ -1,4 +1,4 @@
-"""What the network is fed for a pixel, measured through the pipeline, so that synthetic images mean what real ones do."""
+"""What the network is fed for a pixel, measured through the pipeline: real and synthetic images must mean the same."""
 from __future__ import annotations
 
 from typing import Optional
