@@ -53,8 +53,7 @@ def training_identity(cfg: Config, step: int, seed: int) -> dict:
     identity.update(seed=seed, channels_last=bool(cfg.get('channels_last')))
     if first:
         identity.update(load_from=cfg.get('load_from'), first_step_from=cfg.get('first_step_from'))
-    if not first or not method.shares_first_step:
-        identity['method'] = _plain(cfg.method)
+    identity['method'] = None if step == 0 and method.shares_first_step else _plain(cfg.method)
     replay = replay_options(cfg)
     if replay is not None:
         # Recorded at the end of a step, for the fakes of the next.

@@ -180,9 +180,9 @@ class RunPlan:
         check_growth(first, model.student)
         if self.method.needs_teacher:
             check_head(main_head(model.student))
-        options = statistics_options(replay_options(self.cfg))
-        if options is not None:
-            layers_to_record(first, options.get('layers'))
+        recorded = statistics_options(replay_options(self.cfg))
+        if recorded is not None:
+            layers_to_record(first, recorded.get('layers'))
         self.method.check_segmentor(_build(self.configs[1].model.student), training_size(self.cfg) or _TRIAL_SIZE)
         return model
 

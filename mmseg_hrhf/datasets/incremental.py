@@ -113,7 +113,8 @@ def palette_of(source: Source, scenario: Scenario, step: int) -> list[list[int]]
     """RGB colour of each class index at ``step``."""
     colours = dict(zip(source.metainfo['classes'], source.metainfo['palette']))
     names = {label: name for name, label in source.raw_labels.labels.items()}
-    background = colours.get(names.get(scenario.background), [0, 0, 0])
+    name = None if scenario.background is None else names.get(scenario.background)
+    background = colours.get(name, [0, 0, 0])
     return [list(background)] + [list(colours[name]) for name in scenario.seen_classes(step)]
 
 

@@ -139,7 +139,7 @@ def _equal(first: np.ndarray, second: np.ndarray) -> bool:
 def _labels(dataset: Any, idx: int, name: str) -> np.ndarray:
     """(H, W) labels of an image after the whole pipeline, its augmentation drawn alike each time."""
     sample = dataset[SampleIndex(idx, (0, REAL_SAMPLE, idx))]
-    packed = sample.get('data_samples') if isinstance(sample, Mapping) else None
+    packed: Any = sample.get('data_samples') if isinstance(sample, Mapping) else None
     if getattr(packed, 'gt_sem_seg', None) is None:
         raise ValueError(f'The pipeline of {name} packs no labels: it must end in PackSegInputs, or in a transform '
                          'that gives data_samples with gt_sem_seg.')
@@ -149,7 +149,8 @@ def _labels(dataset: Any, idx: int, name: str) -> np.ndarray:
 def _showing(dataset: IncrementalDataset, classes: Sequence[int]) -> list[int]:
     """Images that show as many of the classes as a few can, by greedy choice."""
     shown = dataset.presence[dataset.positions][:, list(classes)]
-    chosen, missing = [], np.ones(len(classes), dtype=bool)
+    chosen: list[int] = []
+    missing = np.ones(len(classes), dtype=bool)
     while len(chosen) < _TRIALS:
         gains = (shown & missing).sum(axis=1)
         best = int(gains.argmax())

@@ -9,6 +9,10 @@ from mmcv.transforms import LoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations
 
 
+# Flags of mmcv with which other decoders than tifffile give 8 bits, whatever the file holds.
+_8_BIT = ('color', 'color_ignore_orientation', 'grayscale', 'grayscale_ignore_orientation')
+
+
 @dataclass(frozen=True)
 class Loading:
     """The loading transforms of a pipeline, by position.
@@ -37,11 +41,14 @@ def find_loading(transforms: Sequence[Callable], info: dict) -> Loading:
 
 
 def _known(transforms: Sequence[Callable]) -> Optional[Loading]:
-    images = [i for i, transform in enumerate(transforms) if type(transform) is LoadImageFromFile]
+    images = [(i, transform) for i, transform in enumerate(transforms) if type(transform) is LoadImageFromFile]
     labels = [i for i, transform in enumerate(transforms) if type(transform) is LoadAnnotations]
-    if len(images) != 1 or len(labels) != 1 or transforms[images[0]].imdecode_backend == 'tifffile':
+    if len(images) != 1 or len(labels) != 1:
         return None
-    return Loading(images[0], labels[0], np.dtype(np.float32 if transforms[images[0]].to_float32 else np.uint8))
+    at, loader = images[0]
+    if loader.imdecode_backend == 'tifffile' or loader.color_type not in _8_BIT:
+        return None
+    return Loading(at, labels[0], np.dtype(np.float32 if loader.to_float32 else np.uint8))
 
 
 def _tried(transforms: Sequence[Callable], info: dict) -> Loading:

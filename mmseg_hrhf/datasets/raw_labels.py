@@ -78,7 +78,7 @@ class RawLabels:
             raise ValueError(f'scenario.background={given!r} is no class of {self.dataset}: name one of '
                              f'{", ".join(self.names)}, give the raw label of background, or None.')
         named = [name for name in self.names if is_background_name(name)]
-        if isinstance(given, (str, int)):
+        if isinstance(given, (str, int)) and not isinstance(given, bool):
             chosen = given if isinstance(given, str) else by_label.get(given)
         elif 'background' in options:
             chosen = None

@@ -1,7 +1,7 @@
 """What the network is fed for a pixel, measured through the pipeline: real and synthetic images must mean the same."""
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 import torch
@@ -71,7 +71,7 @@ def _feed(pipeline: Compose, loading: Loading, colour: tuple, data_preprocessor:
     """(C,) input of the network, its mean over an image of one RGB colour."""
     image = np.empty((*size, 3), dtype=loading.dtype)
     image[:] = colour[::-1]
-    results = dict(img=image, img_shape=size, ori_shape=size, img_path='', seg_map_path='', label_map=None,
+    results: Any = dict(img=image, img_shape=size, ori_shape=size, img_path='', seg_map_path='', label_map=None,
                    reduce_zero_label=False, seg_fields=['gt_seg_map'], sample_idx=0,
                    gt_seg_map=np.zeros(size, dtype=np.uint8))
     with seeded(seed):
