@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Optional, Sequence
 
 from ..scenario import IGNORE, Scenario
+from .class_names import check_class_names
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class RawLabels:
         ``reduce_zero_label`` says where classes begin, and is not applied. A dataset class that switches it on by
         default has masks of which 0 is void, whether or not it is switched off.
         """
+        check_class_names(classes, f'metainfo.classes of {dataset_class.__name__}')
         names = tuple(getattr(dataset_class, 'METAINFO', {}).get('classes') or classes or ())
         chosen = tuple(classes or names)
         if not names:
