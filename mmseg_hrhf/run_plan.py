@@ -100,7 +100,7 @@ class RunPlan:
         """Build the networks of the first two steps: what cannot be distilled or grown must come to light now."""
         first = _build(self.configs[self.steps[0]].model).student
         if self.cfg.get('first_step_from') is not None:
-            load_first_step(first, self.cfg.first_step_from, self.scenario)
+            load_first_step(first, self.cfg.first_step_from, self.scenario, self.train_source.raw_labels.names)
         if self.cfg.get('channels_last'):
             _check_channels_last(first, training_size(self.cfg))
         if len(self.steps) > 1:
