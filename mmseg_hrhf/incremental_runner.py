@@ -143,7 +143,7 @@ class IncrementalRunner:
             runner.call_hook('before_save_checkpoint', checkpoint=weights)
             model.load_state_dict(weights['state_dict'])
         else:
-            load_first_step(model.student, given, self.scenario)
+            load_first_step(model.student, given, self.scenario, self.plan.train_source.raw_labels.names)
             print_log(f'Step 0 is {given}: it is tested, not trained.', logger=self.logger)
         for buffer in model.buffers():
             # Batch statistics are each process's own: every rank must test what rank 0 saves.

@@ -145,7 +145,8 @@ class RunPlan:
         """
         first = _build(self.configs[self.steps[0]].model)
         if self.cfg.get('first_step_from') is not None:
-            load_first_step(first.student, self.cfg.first_step_from, self.scenario)
+            load_first_step(first.student, self.cfg.first_step_from, self.scenario,
+                            self.train_source.raw_labels.names)
         if self.cfg.get('channels_last'):
             _check_channels_last(first.student, training_size(self.cfg))
         models = {self.steps[0]: first}

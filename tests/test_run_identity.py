@@ -1,4 +1,5 @@
 """What of a config each step depends on: the rest may change without losing finished steps."""
+
 import copy
 import re
 import shutil
@@ -53,8 +54,15 @@ TRAINING = {
     'optim_wrapper.optimizer.lr': (0.5, 0),
     'train_cfg.max_epochs': (9, 0),
     'train_dataloader.batch_size': (8, 0),
-    'train_dataloader.dataset.pipeline': ([dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'),
-                                           dict(type='RandomFlip', prob=0.5), dict(type='PackSegInputs')], 0),
+    'train_dataloader.dataset.pipeline': (
+        [
+            dict(type='LoadImageFromFile'),
+            dict(type='LoadAnnotations'),
+            dict(type='RandomFlip', prob=0.5),
+            dict(type='PackSegInputs'),
+        ],
+        0,
+    ),
     'model.backbone.depth': (34, 0),
     'model.decode_head.loss_decode.loss_weight': (2.0, 0),
     'param_scheduler': ([dict(type='ConstantLR', factor=1.0)], 0),
@@ -86,8 +94,12 @@ LOOKING = {
 }
 TEST = {
     'test_evaluator.iou_metrics': ['mIoU', 'mDice'],
-    'test_dataloader.dataset.pipeline': [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(96, 96)),
-                                         dict(type='LoadAnnotations'), dict(type='PackSegInputs')],
+    'test_dataloader.dataset.pipeline': [
+        dict(type='LoadImageFromFile'),
+        dict(type='Resize', scale=(96, 96)),
+        dict(type='LoadAnnotations'),
+        dict(type='PackSegInputs'),
+    ],
     'model.test_cfg': dict(mode='slide', crop_size=(32, 32), stride=(16, 16)),
     'test_dataloader.dataset.indices': 5,
 }
@@ -101,8 +113,11 @@ def test_what_training_depends_on_is_refused_with_the_steps_that_would_be_made_a
     again = ', '.join(str(t) for t in range(first, 3))
     folders = ' '.join(re.escape(StepFiles(three_steps.work_dir, t).folder) for t in range(first, 3))
     stand = rf' \(steps? {", ".join(map(str, range(first)))} would stand\)' if first else ''
-    with pytest.raises(ValueError, match=rf'step {first} was made with other settings of .*delete {folders} to have '
-                                         rf'steps? {again} made again{stand}\.'):
+    with pytest.raises(
+        ValueError,
+        match=rf'step {first} was made with other settings of .*delete {folders} to have '
+        rf'steps? {again} made again{stand}\.',
+    ):
         check_steps(three_steps.work_dir, now)
     # With the steps before it alone in the work dir, the run goes on.
     for step in range(first, 3):
@@ -151,13 +166,16 @@ def test_other_images_of_one_step_are_named(three_steps, cache, tmp_path):
     listed = tmp_path / 'blue.txt'
     listed.write_text('013\n014\n')
     now = identities(changed(three_steps, {'scenario.image_lists': {2: str(listed)}}), cache)
-    with pytest.raises(ValueError, match=r'step 2 was made with other settings of training_data\.images\..*'
-                                         r'\(steps 0, 1 would stand\)'):
+    with pytest.raises(
+        ValueError,
+        match=r'step 2 was made with other settings of training_data\.images\..*'
+        r'\(steps 0, 1 would stand\)',
+    ):
         check_steps(three_steps.work_dir, now)
 
 
 def test_a_step_that_has_begun_counts_and_one_that_has_not_does_not(three_steps, cache):
-    finish(three_steps, cache, steps=(0, ))
+    finish(three_steps, cache, steps=(0,))
     files = StepFiles(three_steps.work_dir, 1)
     write_json(files.identity, identities(three_steps, cache)[1])
     now = identities(changed(three_steps, {'method.kd_weight': 2.0}), cache)
@@ -170,7 +188,9 @@ def test_a_step_that_has_begun_counts_and_one_that_has_not_does_not(three_steps,
 def test_a_hook_that_only_looks_has_a_place(three_steps, cache):
     finish(three_steps, cache)
     with pytest.raises(ValueError, match=r'custom_hooks\..*a key of default_hooks instead'):
-        check_steps(three_steps.work_dir, identities(changed(three_steps, {'custom_hooks': [dict(type='EMAHook')]}), cache))
+        check_steps(
+            three_steps.work_dir, identities(changed(three_steps, {'custom_hooks': [dict(type='EMAHook')]}), cache)
+        )
 
 
 def test_what_an_earlier_version_did_not_record_is_not_held_against_a_run(three_steps, cache):

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Collection, Optional, Sequence
 
+import cv2
 import numpy as np
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import get as read_bytes
@@ -19,12 +20,14 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from ..files import atomic_write
-from .image_check import check_image
+from .image_check import ImageReader, check_image
 
 # Modes in which a pixel is one 8-bit label: grey, palette, and black and white.
 _MASK_MODES = ('L', 'P', '1')
 # Masks handed to a worker process at a time; fewer than this are not worth starting processes for.
 _CHUNK = 64
+# What a worker loads images by: inherited, not sent, since a pipeline need not be picklable.
+_reader: Optional[ImageReader] = None
 
 
 def label_counts(path: str, backend_args: Optional[dict] = None) -> tuple[np.ndarray, tuple[int, int]]:
@@ -64,13 +67,13 @@ def _local_bytes(path: str) -> bytes:
         return file.read()
 
 
-def _read_pairs(pairs: Sequence[tuple[str, Optional[str]]], backend_args: Optional[dict]) -> np.ndarray:
+def _read_pairs(pairs: Sequence[tuple[int, str, Optional[str]]], backend_args: Optional[dict]) -> np.ndarray:
     """(N, 256) pixels of each label in masks; the image that goes with each is checked."""
     rows = np.zeros((len(pairs), 256), dtype=np.uint32)
-    for row, (mask, image) in zip(rows, pairs):
+    for row, (index, mask, image) in zip(rows, pairs):
         row[:], size = label_counts(mask, backend_args)
         if image is not None:
-            check_image(image, mask, size)
+            check_image(image, mask, size, None if _reader is None else partial(_reader, index))
     return rows
 
 
@@ -91,11 +94,12 @@ def scan(paths: Sequence[str],
          known_labels: Collection[int],
          backend_args: Optional[dict] = None,
          num_workers: Optional[int] = None,
-         images: Optional[Sequence[str]] = None) -> np.ndarray:
+         images: Optional[Sequence[str]] = None,
+         reader: Optional[ImageReader] = None) -> np.ndarray:
     """Pixels of each label in all masks, decoded in parallel worker processes, with a progress bar.
 
     Args:
-        paths, known_labels, backend_args, images: see :func:`class_index`.
+        paths, known_labels, backend_args, images, reader: see :func:`class_index`.
         num_workers: processes; one per core that this job may use if None.
     Returns:
         (N, 256) uint32 pixel counts.
@@ -105,9 +109,9 @@ def scan(paths: Sequence[str],
     """
     counts = np.zeros((len(paths), 256), dtype=np.uint32)
     checked: Sequence[Optional[str]] = images or [None] * len(paths)
-    pairs = list(zip(paths, checked))
+    pairs = list(zip(range(len(paths)), paths, checked))
     chunks = [slice(start, start + _CHUNK) for start in range(0, len(paths), _CHUNK)]
-    with _workers(len(paths), num_workers or _cores()) as pool, \
+    with _workers(len(paths), num_workers or _cores(), reader) as pool, \
             tqdm(desc='class index', total=len(paths), unit='mask', mininterval=0.5) as bar:
         found = pool.map(partial(_read_pairs, backend_args=backend_args), [pairs[chunk] for chunk in chunks])
         for chunk, rows in zip(chunks, found):
@@ -121,12 +125,23 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def _workers(num_masks: int, num_workers: int) -> Executor:
+def _workers(num_masks: int, num_workers: int, reader: Optional[ImageReader]) -> Executor:
     # Forked workers start at once (a spawned one imports the toolbox for seconds) and decode without sharing a lock.
     if num_masks > _CHUNK and num_workers > 1 and 'fork' in multiprocessing.get_all_start_methods():
         return ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context('fork'),
-                                   initializer=_end_with, initargs=(os.getpid(), ))
-    return ThreadPoolExecutor(num_workers)
+                                   initializer=_start_process, initargs=(os.getpid(), reader))
+    return ThreadPoolExecutor(num_workers, initializer=_read_by, initargs=(reader, ))
+
+
+def _read_by(reader: Optional[ImageReader]) -> None:
+    global _reader
+    _reader = reader
+
+
+def _start_process(parent: int, reader: Optional[ImageReader]) -> None:
+    _read_by(reader)
+    cv2.setNumThreads(0)  # its threads do not survive a fork
+    _end_with(parent)
 
 
 def _end_with(parent: int) -> None:
@@ -155,7 +170,8 @@ def class_index(paths: Sequence[str],
                 known_labels: Collection[int],
                 cache_dir: Optional[str] = None,
                 backend_args: Optional[dict] = None,
-                images: Optional[Sequence[str]] = None) -> np.ndarray:
+                images: Optional[Sequence[str]] = None,
+                reader: Optional[ImageReader] = None) -> np.ndarray:
     """Pixels of each label in the masks, from the cache where it is fresh.
 
     Rank 0 reads the cache, or scans and writes it, and tells the other ranks. Without ``cache_dir`` all of them scan.
@@ -166,18 +182,21 @@ def class_index(paths: Sequence[str],
         cache_dir: folder of the cache files, seen by rank 0 alone.
         backend_args: file backend of mmengine.
         images: image file of each mask, where they are local: checked in the same pass.
+        reader: loads those whose size their file alone does not tell, by their positions.
     Returns:
         (N, 256) uint32; ``result[i, c]``: pixels of mask i that have raw label c.
     """
     if cache_dir is None:
-        return scan(paths, known_labels, backend_args, images=images)
+        return scan(paths, known_labels, backend_args, images=images, reader=reader)
     held: list = [None]
     if is_main_process():
-        key = fingerprint([*paths, *(images or [])])
+        # Images that one pipeline loads in their masks' size another may not.
+        files = fingerprint([*paths, *(images or [])])
+        key = hashlib.sha256(f'{files} {reader!r}'.encode('utf-8', 'surrogateescape')).hexdigest()
         file = Path(cache_dir) / f'{key[:32]}.npz'
         counts = _load(file, key, len(paths))
         if counts is None:
-            counts = scan(paths, known_labels, backend_args, images=images)
+            counts = scan(paths, known_labels, backend_args, images=images, reader=reader)
             labels = np.flatnonzero(counts.any(axis=0))
             with atomic_write(file) as stream:
                 np.savez_compressed(stream, counts=counts[:, labels], labels=labels, key=np.array(key))

@@ -16,6 +16,7 @@ from ..image_list import load_image_list
 from ..randomness import sample_randomness
 from ..scenario import IGNORE, Scenario
 from .class_index import class_index
+from .image_check import ImageReader
 from .raw_labels import RawLabels
 from .source import Source, split_mix, type_name, unwrap, without_reduce_zero_label
 
@@ -141,7 +142,7 @@ def count_labels(source: Source, scenario: Scenario, cache_dir: Optional[str] = 
             raise ValueError(f'{type(part).__name__} has no masks: set data_prefix.seg_map_path.')
         # From a file backend every image would be fetched once more.
         images = None if part.backend_args else [info['img_path'] for info in infos]
-        rows.append(class_index(paths, known, cache_dir, part.backend_args, images))
+        rows.append(class_index(paths, known, cache_dir, part.backend_args, images, ImageReader(part)))
     return np.concatenate(rows)
 
 

@@ -2,12 +2,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Callable, Optional, Sequence
+from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
 from mmcv.transforms import LoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations
-
 
 # Flags of mmcv with which other decoders than tifffile give 8 bits, whatever the file holds.
 _8_BIT = ('color', 'color_ignore_orientation', 'grayscale', 'grayscale_ignore_orientation')
@@ -41,7 +40,8 @@ def find_loading(transforms: Sequence[Callable], info: dict) -> Loading:
 
 
 def _known(transforms: Sequence[Callable]) -> Optional[Loading]:
-    images = [(i, transform) for i, transform in enumerate(transforms) if type(transform) is LoadImageFromFile]
+    images: list[tuple[int, Any]] = [(i, transform) for i, transform in enumerate(transforms)
+                                     if type(transform) is LoadImageFromFile]
     labels = [i for i, transform in enumerate(transforms) if type(transform) is LoadAnnotations]
     if len(images) != 1 or len(labels) != 1:
         return None

@@ -2,25 +2,15 @@
 from __future__ import annotations
 
 import inspect
-import re
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
 from ..scenario import IGNORE, Scenario
+from .class_names import check_class_names, is_background_name, letters
 
-_BACKGROUND_NAMES = ('background', 'bg')
 # They may mean background, pixels without an annotation, or a class: only the user knows.
 _UNCLEAR_NAMES = ('void', 'unlabeled', 'unlabelled', 'unlabel', 'nolabel', 'unknown', 'undefined', 'unannotated',
                   'unclassified', 'ignore', 'ignored', 'nodata', 'none', 'null', 'empty')
-
-
-def is_background_name(name: str) -> bool:
-    """Whether a class of this name is background: ``background`` or ``bg``, whatever its case and separators."""
-    return _letters(name) in _BACKGROUND_NAMES
-
-
-def _letters(name: str) -> str:
-    return re.sub(r'[\W\d_]+', '', name).lower()
 
 
 @dataclass(frozen=True)
@@ -45,6 +35,7 @@ class RawLabels:
         ``reduce_zero_label`` says where classes begin, and is not applied. A dataset class that switches it on by
         default has masks of which 0 is void, whether or not it is switched off.
         """
+        check_class_names(classes, f'metainfo.classes of {dataset_class.__name__}')
         names = tuple(getattr(dataset_class, 'METAINFO', {}).get('classes') or classes or ())
         chosen = tuple(classes or names)
         if not names:
@@ -133,7 +124,7 @@ class RawLabels:
         for key in ('ignored_classes', 'steps', 'class_order'):
             named += _flat(options.get(key))
         for name in self.chosen:
-            if _letters(name) in _UNCLEAR_NAMES and name not in named and self.labels[name] not in named:
+            if letters(name) in _UNCLEAR_NAMES and name not in named and self.labels[name] not in named:
                 raise ValueError(f'{self.dataset} has the class {name!r} (raw label {self.labels[name]}), and the '
                                  f'config does not say what it is: set scenario.background={name!r} if it is '
                                  f'background, scenario.ignored_classes=[{name!r}] if its pixels are to be ignored, or '

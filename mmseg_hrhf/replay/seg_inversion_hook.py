@@ -102,7 +102,7 @@ def _warn_of_strangers(buffer: FakeImageBuffer) -> None:
     found = sum(share >= _LEAST_AREA for share in shares)
     if found < _FEW * len(shares):
         print_log(f'SegInversion: the teacher finds the requested class in {found} of {len(shares)} cases. '
-                  'Such images teach next to nothing about the old classes. The usual causes: a teacher with too little '
+                  'Such images teach next to nothing about the old classes. The usual causes: a teacher with little '
                   'training, too few iterations (replay.inversion.stages), or weights of the image prior or of the '
                   'feature statistics that drown the class loss (tools/browse_fakes.py shows the images).',
                   logger='current', level=logging.WARNING)

@@ -1,4 +1,5 @@
 """Which label is background: found by its name wherever it stands, or refused with the option that settles it."""
+
 import pytest
 from mmseg.datasets import BaseSegDataset, CityscapesDataset, MapillaryDataset_v1, PascalVOCDataset
 from mmseg.registry import DATASETS
@@ -12,8 +13,22 @@ def labels(classes, reduce_zero_label=False):
     return RawLabels.of(BaseSegDataset, classes, reduce_zero_label)
 
 
-@pytest.mark.parametrize('name', ['background', 'Background', 'BACKGROUND', '_background_', '__background__', 'bg', 'BG',
-                                  'back ground', 'back-ground', ' Background ', 'background0'])
+@pytest.mark.parametrize(
+    'name',
+    [
+        'background',
+        'Background',
+        'BACKGROUND',
+        '_background_',
+        '__background__',
+        'bg',
+        'BG',
+        'back ground',
+        'back-ground',
+        ' Background ',
+        'background0',
+    ],
+)
 def test_background_by_other_names(name):
     assert is_background_name(name)
 
@@ -30,7 +45,7 @@ def test_background_in_any_place(name, place, options):
     classes = [*COLOURS[:place], name, *COLOURS[place:]]
     scenario = labels(classes).scenario(options)
     assert scenario.background == place
-    assert scenario.steps == (('red', 'green'), ('blue', ))
+    assert scenario.steps == (('red', 'green'), ('blue',))
     assert scenario.class_names(1) == ('background', 'red', 'green', 'blue')
     assert scenario.labels == {colour: classes.index(colour) for colour in COLOURS}
     assert scenario.train_label_map(0)[place] == 0 and scenario.test_label_map(1)[place] == 0
@@ -47,15 +62,18 @@ def test_void_at_0_moves_every_label_by_one():
 @pytest.mark.parametrize('options', [dict(task='2-2'), dict(steps=[['red', 'green'], ['blue']])], ids=['task', 'steps'])
 def test_a_name_that_may_mean_anything_is_refused_with_the_options_that_settle_it(name, place, options):
     raw = labels([*COLOURS[:place], name, *COLOURS[place:]])
-    with pytest.raises(ValueError, match=rf"has the class {name!r} \(raw label {place}\).*scenario\.background={name!r} if "
-                                         rf"it is background, scenario\.ignored_classes=\[{name!r}\]"):
+    with pytest.raises(
+        ValueError,
+        match=rf'has the class {name!r} \(raw label {place}\).*scenario\.background={name!r} if '
+        rf'it is background, scenario\.ignored_classes=\[{name!r}\]',
+    ):
         raw.scenario(options)
 
 
 def test_what_settles_it():
     raw = labels(['void', *COLOURS])
     as_background = raw.scenario(dict(task='2-1', background='void'))
-    assert as_background.background == 0 and as_background.steps == (('red', 'green'), ('blue', ))
+    assert as_background.background == 0 and as_background.steps == (('red', 'green'), ('blue',))
     assert raw.scenario(dict(task='2-1', background=0)) == as_background
     ignored = raw.scenario(dict(task='2-1', ignored_classes=['void']))
     assert ignored.background is None and ignored.train_label_map(0)[0] == ignored.test_label_map(1)[0] == 255
@@ -76,23 +94,33 @@ def test_steps_that_leave_void_out_beside_a_background_have_said_what_it_is():
 def test_label_0_that_no_step_learns_is_background_or_ignored_but_not_silently():
     raw = labels(['nothing', *COLOURS])
     steps = [['red', 'green'], ['blue']]
-    with pytest.raises(ValueError, match=r"no background, and no step learns 'nothing', its raw label 0.*"
-                                         r"scenario\.background='nothing'.*ignored_classes=\['nothing'\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"no background, and no step learns 'nothing', its raw label 0.*"
+        r"scenario\.background='nothing'.*ignored_classes=\['nothing'\]",
+    ):
         raw.scenario(dict(steps=steps))
     assert raw.scenario(dict(steps=steps, background='nothing')).background == 0
     assert raw.scenario(dict(steps=steps, ignored_classes=['nothing'])).train_label_map(0)[0] == 255
 
 
-@pytest.mark.parametrize('classes, options, message', [
-    (['background', 'bg', 'red'], {}, r"2 classes whose names mean background, \['background', 'bg'\]"),
-    (['background', 'red', 'green'], dict(background='red'), "has the class 'background', which could not be told"),
-    (['background', 'red', 'green'], dict(background=None), "has the class 'background', which could not be told"),
-    (['a', 'red', 'green'], dict(background='b'), r"scenario\.background='b' is no class of BaseSegDataset: name one of a"),
-    (['a', 'red', 'green'], dict(ignored_classes='a'), r"scenario\.ignored_classes='a' must be a list"),
-    (['a', 'red', 'green'], dict(ignored_classes=['x']), "ignored_classes names 'x', which is no foreground class"),
-    (['a', 'red', 'green'], dict(ignored_classes=['a'], steps=[['a'], ['red']]), 'and so does scenario.steps'),
-    (['red', 'green'], dict(background=True), r'scenario\.background=True must be a whole number'),
-])
+@pytest.mark.parametrize(
+    'classes, options, message',
+    [
+        (['background', 'bg', 'red'], {}, r"2 classes whose names mean background, \['background', 'bg'\]"),
+        (['background', 'red', 'green'], dict(background='red'), "has the class 'background', which could not be told"),
+        (['background', 'red', 'green'], dict(background=None), "has the class 'background', which could not be told"),
+        (
+            ['a', 'red', 'green'],
+            dict(background='b'),
+            r"scenario\.background='b' is no class of BaseSegDataset: name one of a",
+        ),
+        (['a', 'red', 'green'], dict(ignored_classes='a'), r"scenario\.ignored_classes='a' must be a list"),
+        (['a', 'red', 'green'], dict(ignored_classes=['x']), "ignored_classes names 'x', which is no foreground class"),
+        (['a', 'red', 'green'], dict(ignored_classes=['a'], steps=[['a'], ['red']]), 'and so does scenario.steps'),
+        (['red', 'green'], dict(background=True), r'scenario\.background=True must be a whole number'),
+    ],
+)
 def test_contradictions_are_refused(classes, options, message):
     with pytest.raises(ValueError, match=message):
         labels(classes).scenario({'task': None if 'steps' in options else '1-1', **options})
@@ -103,9 +131,20 @@ def test_background_may_not_be_left_out_of_the_chosen_classes():
         RawLabels.of(PascalVOCDataset, ('cat', 'dog'), False)
 
 
-@pytest.mark.parametrize('dataset', sorted(
-    {kind for kind in DATASETS.module_dict.values() if issubclass(kind, BaseSegDataset) and kind.METAINFO.get('classes')
-     and kind.__module__.startswith('mmseg.')}, key=lambda kind: kind.__name__), ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize(
+    'dataset',
+    sorted(
+        {
+            kind
+            for kind in DATASETS.module_dict.values()
+            if issubclass(kind, BaseSegDataset)
+            and kind.METAINFO.get('classes')
+            and kind.__module__.startswith('mmseg.')
+        },
+        key=lambda kind: kind.__name__,
+    ),
+    ids=lambda kind: kind.__name__,
+)
 def test_every_dataset_of_mmseg_has_its_background_or_none(dataset):
     raw = RawLabels.of(dataset, None, None)
     names = raw.names

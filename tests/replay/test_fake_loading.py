@@ -1,4 +1,5 @@
 """Fakes are read by loaders of ours, whatever reads the real images."""
+
 import numpy as np
 import pytest
 from mmcv.transforms import BaseTransform
@@ -25,7 +26,6 @@ class FromStore(BaseTransform):
 
 @TRANSFORMS.register_module()
 class LabelsFromStore(BaseTransform):
-
     def transform(self, results):
         results['gt_seg_map'] = np.ones((4, 6), np.uint8)
         results['seg_fields'].append('gt_seg_map')
@@ -34,7 +34,6 @@ class LabelsFromStore(BaseTransform):
 
 @TRANSFORMS.register_module()
 class Nothing(BaseTransform):
-
     def transform(self, results):
         return results
 
@@ -52,28 +51,40 @@ def info():
     return dict(img_path='store://1', seg_map_path='store://1', seg_fields=[], label_map=None, reduce_zero_label=False)
 
 
-@pytest.mark.parametrize('pipeline, loading', [
-    ([LOAD, LABELS, PACK], Loading(0, 1, np.dtype(np.uint8))),
-    ([LOAD, dict(type='Nothing'), LABELS, PACK], Loading(0, 2, np.dtype(np.uint8))),
-    ([dict(LOAD, to_float32=True), LABELS], Loading(0, 1, np.dtype(np.float32))),
-    ([dict(type='Nothing'), dict(type='FromStore'), dict(type='LabelsFromStore')], Loading(1, 2, np.dtype(np.uint16))),
-])
+@pytest.mark.parametrize(
+    'pipeline, loading',
+    [
+        ([LOAD, LABELS, PACK], Loading(0, 1, np.dtype(np.uint8))),
+        ([LOAD, dict(type='Nothing'), LABELS, PACK], Loading(0, 2, np.dtype(np.uint8))),
+        ([dict(LOAD, to_float32=True), LABELS], Loading(0, 1, np.dtype(np.float32))),
+        (
+            [dict(type='Nothing'), dict(type='FromStore'), dict(type='LabelsFromStore')],
+            Loading(1, 2, np.dtype(np.uint16)),
+        ),
+    ],
+)
 def test_loading_transforms_are_found_by_class_or_by_what_they_set(pipeline, loading):
     assert find_loading(Compose(pipeline).transforms, info()) == loading
 
 
-@pytest.mark.parametrize('pipeline, missing', [([dict(type='Nothing')], 'img'), ([dict(type='FromStore')], 'gt_seg_map')])
+@pytest.mark.parametrize(
+    'pipeline, missing', [([dict(type='Nothing')], 'img'), ([dict(type='FromStore')], 'gt_seg_map')]
+)
 def test_a_pipeline_without_loader_is_refused(pipeline, missing):
     with pytest.raises(ValueError, match=f'No transform of the training pipeline sets {missing} .*store://1'):
         find_loading(Compose(pipeline).transforms, info())
 
 
-@pytest.mark.parametrize('pipeline', [
-    [LOAD, LABELS, dict(type='RandomFlip', prob=0.0), PACK],
-    [dict(LOAD, imdecode_backend='tifffile'), LABELS, PACK],
-    [dict(LOAD, backend_args=dict(backend='petrel')), dict(LABELS, backend_args=dict(backend='petrel')), PACK],
-    [dict(type='FromStore'), dict(type='LabelsFromStore'), PACK],
-], ids=['mmcv', 'other decoder', 'object store', 'own loaders'])
+@pytest.mark.parametrize(
+    'pipeline',
+    [
+        [LOAD, LABELS, dict(type='RandomFlip', prob=0.0), PACK],
+        [dict(LOAD, imdecode_backend='tifffile'), LABELS, PACK],
+        [dict(LOAD, backend_args=dict(backend='petrel')), dict(LABELS, backend_args=dict(backend='petrel')), PACK],
+        [dict(type='FromStore'), dict(type='LabelsFromStore'), PACK],
+    ],
+    ids=['mmcv', 'other decoder', 'object store', 'own loaders'],
+)
 def test_a_fake_comes_as_it_was_stored_without_labels(buffer, pipeline):
     transforms = Compose([transform for transform in pipeline if transform['type'] != 'Nothing']).transforms
     dataset = FakeImageDataset(buffer.folder, 2, fake_pipeline(transforms, Loading(0, 1, np.dtype(np.uint8))))

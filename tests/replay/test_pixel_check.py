@@ -1,4 +1,5 @@
 """What the network is fed for a pixel, measured through pipeline and preprocessor."""
+
 import numpy as np
 import pytest
 import torch
@@ -39,24 +40,42 @@ def measured(preprocessor, *middle):
     return measure_pixel_map(pipeline(*middle), AT, preprocessor, SIZE)
 
 
-@pytest.mark.parametrize('options', [dict(mean=MEAN, std=STD, bgr_to_rgb=True), dict(mean=MEAN, std=STD), {},
-                                     dict(bgr_to_rgb=True), dict(mean=[0] * 3, std=[255] * 3, size_divisor=32)])
-@pytest.mark.parametrize('middle', [[], [dict(type='Resize', scale=(96, 96), keep_ratio=True)],
-                                    [dict(type='RandomFlip', prob=1.0)], [dict(type='Normalize', mean=[0] * 3, std=[1] * 3,
-                                                                               to_rgb=False)]])
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(mean=MEAN, std=STD, bgr_to_rgb=True),
+        dict(mean=MEAN, std=STD),
+        {},
+        dict(bgr_to_rgb=True),
+        dict(mean=[0] * 3, std=[255] * 3, size_divisor=32),
+    ],
+)
+@pytest.mark.parametrize(
+    'middle',
+    [
+        [],
+        [dict(type='Resize', scale=(96, 96), keep_ratio=True)],
+        [dict(type='RandomFlip', prob=1.0)],
+        [dict(type='Normalize', mean=[0] * 3, std=[1] * 3, to_rgb=False)],
+    ],
+)
 def test_a_pipeline_that_leaves_pixels_alone_needs_no_map(options, middle):
     assert measured(SegDataPreProcessor(**options), *middle) is None
 
 
-@pytest.mark.parametrize('options, middle', [
-    (dict(bgr_to_rgb=False), [NORMALISE]),
-    (dict(bgr_to_rgb=True), [dict(NORMALISE, to_rgb=False)]),
-    (dict(), [OnImage('x / 255')]),
-    (dict(mean=[0.5] * 3, std=[0.25] * 3, bgr_to_rgb=True), [OnImage('x / 255')]),
-    (dict(), [OnImage('x * 257')]),
-    (dict(), [OnImage('255 - x')]),
-    (dict(mean=MEAN, std=STD), [OnImage('x[..., [1, 0, 2]]')]),
-], ids=['normalised', 'BGR', '0 to 1', '0 to 1 normalised', '16 bits', 'negative', 'channels'])
+@pytest.mark.parametrize(
+    'options, middle',
+    [
+        (dict(bgr_to_rgb=False), [NORMALISE]),
+        (dict(bgr_to_rgb=True), [dict(NORMALISE, to_rgb=False)]),
+        (dict(), [OnImage('x / 255')]),
+        (dict(mean=[0.5] * 3, std=[0.25] * 3, bgr_to_rgb=True), [OnImage('x / 255')]),
+        (dict(), [OnImage('x * 257')]),
+        (dict(), [OnImage('255 - x')]),
+        (dict(mean=MEAN, std=STD), [OnImage('x[..., [1, 0, 2]]')]),
+    ],
+    ids=['normalised', 'BGR', '0 to 1', '0 to 1 normalised', '16 bits', 'negative', 'channels'],
+)
 def test_the_network_sees_a_stored_image_through_the_map_as_through_the_pipeline(options, middle, tmp_path):
     preprocessor = SegDataPreProcessor(**options)
     pixel_map = measured(preprocessor, *middle)
@@ -68,12 +87,23 @@ def test_the_network_sees_a_stored_image_through_the_map_as_through_the_pipeline
     fed = preprocessor(dict(inputs=[results['inputs']], data_samples=[results['data_samples']]))['inputs']
     space = PixelSpace(preprocessor, torch.device('cpu'), pixel_map)
     scale = (fed.amax() - fed.amin()).item()
-    torch.testing.assert_close(space.to_network(space.from_pixels(torch.from_numpy(stored))), fed, rtol=0, atol=2e-3 * scale)
+    torch.testing.assert_close(
+        space.to_network(space.from_pixels(torch.from_numpy(stored))), fed, rtol=0, atol=2e-3 * scale
+    )
     assert (space.high - space.low > 1).all() and (space.high - space.low < 10).all()
 
 
-@pytest.mark.parametrize('code', ['(x - x.mean()) / (x.std() + 1e-6)', 'x ** 2 / 255', 'x.mean(-1, keepdims=True).repeat(3, -1)',
-                                  'x[..., :1]', 'x - np.roll(x, 1, axis=-1)', '0 * x'])
+@pytest.mark.parametrize(
+    'code',
+    [
+        '(x - x.mean()) / (x.std() + 1e-6)',
+        'x ** 2 / 255',
+        'x.mean(-1, keepdims=True).repeat(3, -1)',
+        'x[..., :1]',
+        'x - np.roll(x, 1, axis=-1)',
+        '0 * x',
+    ],
+)
 def test_what_is_no_line_over_a_channel_is_refused(code):
     with pytest.raises(ValueError, match=r'replay=None'):
         measured(SegDataPreProcessor(), OnImage(code))
@@ -84,7 +114,9 @@ def images(tiny_config):
 
     def build(*middle):
         dataset = dict(tiny_config.test_dataloader.dataset, pipeline=[LOAD, LABELS, *middle, PACK])
-        return DATASETS.build(dict(type='IncrementalDataset', dataset=dataset, scenario=dict(tiny_config.scenario), step=0))
+        return DATASETS.build(
+            dict(type='IncrementalDataset', dataset=dataset, scenario=dict(tiny_config.scenario), step=0)
+        )
 
     return build
 
@@ -99,13 +131,17 @@ def test_real_images_within_the_range_of_8_bits_pass(images, code):
 
 @pytest.mark.parametrize('code', ['x * 257', 'x / 255', '(x - 120) / 58', 'x - 400', 'x * 16'])
 def test_real_images_on_another_scale_are_refused(images, code):
-    with pytest.raises(ValueError, match=r'Real images of test_dataloader reach the network with values of .* on one scale'):
+    with pytest.raises(
+        ValueError, match=r'Real images of test_dataloader reach the network with values of .* on one scale'
+    ):
         check_real_range(images(OnImage(code)), SegDataPreProcessor(), RAW, 'test_dataloader')
 
 
 def test_channels_in_another_order_in_training_are_refused():
     jitter = dict(type='PhotoMetricDistortion')
     check_channel_order(pipeline(jitter), AT, SegDataPreProcessor(), SIZE, RAW)
-    with pytest.raises(ValueError, match='training pipeline feeds red to the channel of the network to which the test '
-                                         'pipeline feeds blue'):
+    with pytest.raises(
+        ValueError,
+        match='training pipeline feeds red to the channel of the network to which the test pipeline feeds blue',
+    ):
         check_channel_order(pipeline(OnImage('x[..., ::-1]')), AT, SegDataPreProcessor(), SIZE, RAW)
