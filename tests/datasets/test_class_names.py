@@ -26,7 +26,7 @@ class OwnLabelMap(BaseSegDataset):
 
 @pytest.mark.parametrize('name, is_one', [
     ('background', True), ('Background', True), ('_background_', True), ('__BG__', True), (' bg ', True),
-    ('-back-', True), ('void', False), ('unlabeled', False), ('backdrop', False), ('backpack', False), ('', False),
+    ('-back-', False), ('void', False), ('unlabeled', False), ('backdrop', False), ('backpack', False), ('', False),
     ('_', False), (0, False), (None, False)])
 def test_names_of_background(name, is_one):
     assert is_background_name(name) is is_one
