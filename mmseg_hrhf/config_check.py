@@ -11,7 +11,7 @@ from .datasets.class_names import check_dataset_names, check_scenario_names
 from .methods import IncrementalSegmentor
 from .options import check_types
 from .replay.step_statistics import statistics_options
-from .step_config import OWN_KEYS, method_class, plain_config, replay_options
+from .step_config import OWN_KEYS, effective_config, method_class, plain_config, replay_options
 from .unsupported import refuse_unsupported
 
 # The plain mmseg config must hold these.
@@ -34,25 +34,14 @@ def check_config(cfg: Config) -> None:
         if not isinstance(cfg.get(key), dict):
             raise ValueError(f'The config has no {key}=dict(...): take one from configs/_base_/methods or see '
                              'docs/get_started.md.')
-    for key in _NEEDED:
-        if not isinstance(cfg.get(key), dict):
-            raise ValueError(f'The config has no {key}=dict(...), so it is not a whole mmseg config: take one from '
-                             'configs/_base_ or from mmseg.')
-    _check_evaluation(cfg)
+    _check_plain(cfg)
     types = dict(only_step=Optional[int], channels_last=Optional[bool], first_step_from=Optional[str])
     check_types('config', {key: cfg.get(key) for key in types}, types)
     check_types('randomness', cfg.get('randomness') or {}, dict(seed=Optional[int]))
     seed = (cfg.get('randomness') or {}).get('seed')
     if seed is not None and not 0 <= seed < 2**31:
         raise ValueError(f'randomness.seed={seed} (--seed) must lie within 0 and 2**31 - 1.')
-    check_types('train_dataloader', cfg.train_dataloader, dict(batch_size=int, num_workers=int, dataset=dict))
-    for key in ('batch_size', 'dataset'):
-        if key not in cfg.train_dataloader:
-            raise ValueError(f'train_dataloader has no {key}.')
-    if cfg.train_dataloader.batch_size < 1:
-        raise ValueError(f'train_dataloader.batch_size={cfg.train_dataloader.batch_size} must be at least 1.')
     check_names_of_classes(cfg)
-    _check_length(cfg)
     _check_overrides(cfg)
     method = method_class(cfg)
     if cfg.get('first_step_from') is not None:
@@ -61,6 +50,29 @@ def check_config(cfg: Config) -> None:
     if replay is not None:
         statistics_options(replay)
     refuse_unsupported(plain_config(cfg), replay is not None)
+    if cfg.get('incremental_overrides'):
+        overridden = effective_config(cfg, 1)
+        try:
+            _check_plain(overridden)
+            refuse_unsupported(overridden, replay is not None)
+        except ValueError as error:
+            raise ValueError(f'With incremental_overrides, from step 1 on: {error}') from error
+
+
+def _check_plain(cfg: Config) -> None:
+    """Check the plain mmseg config that holds at a step."""
+    for key in _NEEDED:
+        if not isinstance(cfg.get(key), dict):
+            raise ValueError(f'The config has no {key}=dict(...), so it is not a whole mmseg config: take one from '
+                             'configs/_base_ or from mmseg.')
+    _check_evaluation(cfg)
+    check_types('train_dataloader', cfg.train_dataloader, dict(batch_size=int, num_workers=int, dataset=dict))
+    for key in ('batch_size', 'dataset'):
+        if key not in cfg.train_dataloader:
+            raise ValueError(f'train_dataloader has no {key}.')
+    if cfg.train_dataloader.batch_size < 1:
+        raise ValueError(f'train_dataloader.batch_size={cfg.train_dataloader.batch_size} must be at least 1.')
+    _check_length(cfg)
 
 
 def check_names_of_classes(cfg: Config) -> None:
@@ -107,6 +119,9 @@ def _check_overrides(cfg: Config) -> None:
     if not isinstance(overrides, Mapping):
         raise ValueError(f'incremental_overrides={overrides!r} must be a dict of settings merged from step 1 on, such '
                          'as dict(optim_wrapper=dict(optimizer=dict(lr=0.001))).')
+    if '_delete_' in overrides:
+        raise ValueError("incremental_overrides has '_delete_' at its top, where there is nothing to delete: give it "
+                         'within the setting that it replaces, such as optim_wrapper=dict(_delete_=True, ...).')
     for key in overrides:
         near = difflib.get_close_matches(key, list(cfg), n=1, cutoff=_ALIKE)
         if key not in cfg and near:

@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
+from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -118,6 +119,7 @@ class StepRehearsal:
         runner = self.runner
         with self._building('train_cfg'):
             loop = runner.train_loop
+        self._check_optimizers(self.cfg.optim_wrapper)
         with self._building('optim_wrapper'):
             runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
             runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
@@ -135,6 +137,16 @@ class StepRehearsal:
             missing = [module for module in as_list(self.cfg.get(key)) if module not in names]
             if missing:
                 raise ValueError(f'{key} names {missing[0]!r}, but the network has no such module.')
+
+    def _check_optimizers(self, options: dict) -> None:
+        """mmengine says of an unknown optimizer that None is not callable."""
+        for key, value in options.items():
+            if key == 'optimizer' and isinstance(value, dict) and isinstance(value.get('type'), str):
+                if OPTIMIZERS.get(value['type']) is None:
+                    raise ValueError(f'optim_wrapper.optimizer.type={value["type"]!r} of step {self.step} is not a '
+                                     f'registered optimizer: check its spelling.{self._overridden("optim_wrapper")}')
+            elif isinstance(value, dict):
+                self._check_optimizers(value)
 
     def _check_schedulers(self) -> None:
         if self.cfg.train_cfg.type != 'ResumableIterLoop':

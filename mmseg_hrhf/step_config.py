@@ -132,7 +132,8 @@ def effective_config(cfg: Config, step: int) -> Config:
         raise ValueError(f'incremental_overrides cannot set {unchangeable}: these hold for the whole run.')
     if step > 0 and not method_class(cfg).joint and overrides:
         try:
-            out.merge_from_dict(_flatten(overrides))
+            # A copy, since merging takes `_delete_` out in place.
+            out.merge_from_dict(_flatten(copy.deepcopy(dict(overrides))))
         except (TypeError, KeyError, AttributeError, IndexError, AssertionError) as error:
             raise ValueError(f'incremental_overrides={dict(overrides)} cannot be merged into the config: {error}. It '
                              'must have the structure of the config, with lists given as a whole.') from error

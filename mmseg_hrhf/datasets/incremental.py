@@ -37,7 +37,13 @@ def build_source(cfg: dict, **overrides) -> Source:
 def _build_dataset(cfg: dict) -> BaseSegDataset:
     check_paths(cfg)
     pipeline = cfg.get('pipeline') or []
-    dataset = DATASETS.build(dict(copy.deepcopy(cfg), pipeline=without_reduce_zero_label(pipeline), lazy_init=True))
+    options = dict(copy.deepcopy(cfg), pipeline=without_reduce_zero_label(pipeline), lazy_init=True)
+    try:
+        dataset = DATASETS.build(options)
+    except (TypeError, KeyError, AttributeError, AssertionError) as error:
+        reason = ' '.join(str(error.args[0] if error.args else error).split())
+        raise ValueError(f'The dataset {type_name(cfg)} or its pipeline cannot be built from the config: {reason}.'
+                         ) from error
     if not isinstance(dataset, BaseSegDataset):
         raise ValueError(f'{type_name(cfg)} is no BaseSegDataset, so its images cannot be divided into learning steps.')
     _check_labels(cfg, dataset)

@@ -1,14 +1,18 @@
 """IoU by groups of classes: old, new and all, without and with background."""
 from __future__ import annotations
 
+import inspect
 from typing import Mapping, Optional, Sequence
 
 import numpy as np
 import torch
+from mmengine.evaluator import BaseMetric
 from mmengine.logging import MMLogger, print_log
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from torch import Tensor
+
+from ..options import check_names
 
 
 def confusion_counts(prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
@@ -62,6 +66,9 @@ class IncrementalIoUMetric(IoUMetric):
     """
 
     def __init__(self, groups: Mapping[str, Sequence[int]], **kwargs) -> None:
+        # IoUMetric itself would ignore an option that it does not know.
+        known = {name for kind in (IoUMetric, BaseMetric) for name in inspect.signature(kind).parameters}
+        check_names('test_evaluator IoUMetric', kwargs, known - {'kwargs'})
         super().__init__(**kwargs)
         self.groups = {name: tuple(classes) for name, classes in groups.items()}
         self.confusion: Optional[np.ndarray] = None

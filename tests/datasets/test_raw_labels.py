@@ -127,7 +127,7 @@ def test_contradictions_are_refused(classes, options, message):
 
 
 def test_background_may_not_be_left_out_of_the_chosen_classes():
-    with pytest.raises(ValueError, match="leaves 'background' out of metainfo.classes"):
+    with pytest.raises(ValueError, match=r"leaves 'background' out of metainfo\.classes"):
         RawLabels.of(PascalVOCDataset, ('cat', 'dog'), False)
 
 
