@@ -22,6 +22,8 @@ def start_distributed(cfg: Config) -> None:
     if launcher == 'none' or is_distributed():
         return
     env_cfg = cfg.get('env_cfg', {})
+    for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
+        os.environ.setdefault(name, '1')  # as mmengine does, with a warning from every process
     set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
     if launcher == 'mpi' and 'OMPI_COMM_WORLD_LOCAL_RANK' in os.environ:
         # mmengine's Runner looks here for its GPU, which Open MPI names otherwise.
