@@ -43,11 +43,15 @@ class Failure(NamedTuple):
     record: Optional[dict] = None
 
     @property
+    def lost_peer(self) -> bool:
+        record = self.record
+        return record is not None and record['line'] is None and bool(_LOST_PEER.search(record['error']))
+
+    @property
     def precedence(self) -> tuple[int, float]:
         """Smallest for the cause; the rest are its consequences."""
         if self.record is not None:
-            lost_peer = self.record['line'] is None and _LOST_PEER.search(self.record['error'])
-            return (4 if lost_peer else 1), self.record['time']
+            return (4 if self.lost_peer else 1), self.record['time']
         if self.code > 0:
             return 3, 0
         return {signal.SIGABRT: 2, signal.SIGTERM: 5, signal.SIGINT: 5}.get(-self.code, 0), 0
@@ -68,7 +72,8 @@ def report(failures: list[Failure]) -> int:
     if '\n' not in error:
         text = text.removesuffix(error).rstrip()  # it follows in our own line
     print(text, file=sys.stderr)
-    return say(f'{who} failed: {error.splitlines()[0]}', 1)
+    elsewhere = ' If a process of another node failed first, the cause is on the screen of that node.'
+    return say(f'{who} failed: {error.splitlines()[0]}{elsewhere if failure.lost_peer else ""}', 1)
 
 
 def say(line: str, code: int) -> int:
@@ -137,7 +142,8 @@ def srun(argv: list[str]) -> int:
     script, *options = argv[end + 3:]
     check_options(script, options)
     command = ['srun', *argv[:end], *argv[end + 1:]]
-    if any(re.match(r'-[oe]|--(output|error)\b', option) for option in argv[:end]):
+    if {'SLURM_STDOUTMODE', 'SLURM_STDERRMODE'} & os.environ.keys() or any(
+            re.match(r'-[oe]|--(output|error)\b', option) for option in argv[:end]):
         os.execvp('srun', command)  # each process reports in the file that srun writes
     os.environ[_LAUNCHER] = 'stderr'
     records = []

@@ -220,7 +220,7 @@ LOST = 'RuntimeError: [gloo/transport/tcp/pair.cc:553] Connection closed by peer
     ([(1, 0, record(0, 4., LOST)), (2, 1, record(1, 5., line='a'))], 2, 'error: a\n'),
     ([(-15, 0, None), (-11, 1, None)], 139, 'error: rank 1 was ended by SIGSEGV (signal 11). Usually compiled code'),
     ([(-15, 0, None), (3, 1, None)], 3, 'error: rank 1 ended with exit code 3 and left no message.'),
-    ([(1, 0, record(0, 4., LOST))], 1, f'Traceback\n  there\nerror: rank 0 failed: {LOST}'),
+    ([(1, 0, record(0, 4., LOST))], 1, f'Traceback\n  there\nerror: rank 0 failed: {LOST} If a process of another'),
     # A message of several lines stays whole above the first of them.
     ([(1, 0, record(0, 4., 'E: a\nb'))], 1, 'Traceback\n  there\nE: a\nb\nerror: rank 0 failed: E: a\n'),
 ])
