@@ -25,7 +25,8 @@ def tell_launcher(error: BaseException, line: Optional[str]) -> bool:
         error: that ends this process.
         line: what a user can mend about it; None for a fault.
     Returns:
-        False where this process has to report it: no launcher of ours listens, or it will start all processes again.
+        False where this process has to report it: no launcher of ours listens or can be told, or it will start all
+        processes again.
     """
     launcher = os.environ.get(LAUNCHER)
     if not launcher:
@@ -41,9 +42,12 @@ def tell_launcher(error: BaseException, line: Optional[str]) -> bool:
         sys.stderr.flush()
         return True
     path = os.path.join(launcher, f'{rank()}.json')
-    with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
-        file.write(record)
-    os.replace(f'{path}.tmp', path)
+    try:
+        with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
+            file.write(record)
+        os.replace(f'{path}.tmp', path)
+    except OSError:  # the disk of temporary files is full, too
+        return False
     if again:
         _stop_launcher(launcher)
     return True

@@ -51,6 +51,12 @@ def test_a_file_for_torchrun(folder, monkeypatch, capsys):
     assert os.listdir(folder) == ['3.json']
 
 
+def test_a_launcher_that_cannot_be_told(folder, monkeypatch):
+    monkeypatch.setenv('HRHF_LAUNCHER', str(folder / 'gone'))
+    with pytest.raises(RuntimeError, match='the sky fell'):
+        report_and_exit(fault())
+
+
 def test_a_line_for_srun(folder, monkeypatch, capsys):
     monkeypatch.setenv('HRHF_LAUNCHER', 'stderr')
     monkeypatch.setenv('SLURM_PROCID', '2')

@@ -12,6 +12,7 @@ import logging
 import os
 import re
 import runpy
+import shutil
 import signal
 import subprocess
 import sys
@@ -128,7 +129,8 @@ def torchrun(argv: list[str]) -> int:
                 return say(f'port {args.master_port} of this machine is in use: name a free one, PORT=29501 for '
                            'instance.', 2)
             traceback.print_exc()
-            return say(f'the processes could not be started: {type(error).__name__}: {str(error).splitlines()[0]}', 1)
+            name = traceback.format_exception_only(type(error), error)[0].splitlines()[0]
+            return say(f'the processes could not be started: {name}', 1)
     return 0
 
 
@@ -141,6 +143,8 @@ def srun(argv: list[str]) -> int:
     end = argv.index('--')
     script, *options = argv[end + 3:]
     check_options(script, options)
+    if shutil.which('srun') is None:
+        return say('srun is not found: run this where Slurm is, or use tools/dist_train.sh without it.', 2)
     command = ['srun', *argv[:end], *argv[end + 1:]]
     if {'SLURM_STDOUTMODE', 'SLURM_STDERRMODE'} & os.environ.keys() or any(
             re.match(r'-[oe]|--(output|error)\b', option) for option in argv[:end]):

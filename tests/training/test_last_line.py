@@ -194,6 +194,13 @@ def test_numbers_and_ports(screen, tiny_config_file, free_port):
     last_line(said, f'port {free_port} of this machine is in use')
 
 
+def test_no_slurm(screen, tiny_config_file, tmp_path):
+    (tmp_path / 'bin' / 'srun').unlink()
+    code, said = screen('slurm_train.sh', 'a', 'job', tiny_config_file)
+    assert code == 2
+    last_line(said, 'srun is not found')
+
+
 @pytest.fixture(scope='module')
 def launch(repo):
     spec = importlib.util.spec_from_file_location('launch', repo / 'tools' / '_launch.py')
