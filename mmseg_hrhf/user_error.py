@@ -53,7 +53,7 @@ def report_and_exit(error: BaseException) -> NoReturn:
     elif line is not None:
         print(f'error: {line}', file=sys.stderr)
     elif _is_one_of_several():
-        traceback.print_exception(error)
+        traceback.print_exception(type(error), error, error.__traceback__)  # Python 3.9 needs all three
     else:
         raise error
     code = 1 if line is None else 2
