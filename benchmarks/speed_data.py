@@ -26,7 +26,7 @@ from PIL import Image
 from timing import Rounds, interleaved, row
 from torch.utils.data import DataLoader
 
-from mmseg_hrhf.datasets.class_index import mask_labels, scan
+from mmseg_hrhf.datasets.class_index import label_counts, scan
 from mmseg_hrhf.datasets.image_check import check_image
 from mmseg_hrhf.replay.buffer import FakeImageBuffer
 from mmseg_hrhf.replay.sampler import RealFakeSampler
@@ -175,7 +175,7 @@ def class_index(root):
     own, wall, one = Rounds(), Rounds(), Rounds(own_time=True)
     for number, path in enumerate(paths[:3000]):
         image = images[number % len(images)]
-        works = dict(decode=partial(decode, [path]), labels=partial(mask_labels, path),
+        works = dict(decode=partial(decode, [path]), labels=partial(label_counts, path),
                      check=partial(check_image, image, path, (500, 375)))
         for name in list(works) if number % 2 else reversed(works):
             with one.time(name):

@@ -19,6 +19,8 @@ from torch import Tensor
 
 from .files import PathLike, atomic_write
 
+# Kinds of numbers in mmengine's checkpoints.
+_DTYPES = {'f2': 'Float16', 'f4': 'Float32', 'f8': 'Float64', 'i4': 'Int32', 'i8': 'Int64', 'u1': 'UInt8', '?': 'Bool'}
 _RESAVE = ("If you trust it, save its 'state_dict' alone with torch.save and name that file.")
 
 
@@ -79,10 +81,13 @@ def _mmengine_data() -> contextlib.AbstractContextManager:
     """Lets through what mmengine's own checkpoints hold beside tensors: NumPy numbers and smoothed log values."""
     if not hasattr(torch.serialization, 'safe_globals'):  # torch < 2.5
         return contextlib.nullcontext()
-    reconstruct, scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
-    kinds = [type(np.dtype(kind)) for kind in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', '?')]
+    # By the names of every NumPy: a file has those of the one it was written under.
+    functions = dict(_reconstruct=np.zeros(1).__reduce__()[0], scalar=np.float64(0).__reduce__()[0])
+    named = [(function, f'numpy.{core}.multiarray.{name}') for name, function in functions.items()
+             for core in ('core', '_core')]
+    named += [(type(np.dtype(kind)), f'numpy.dtypes.{name}DType') for kind, name in _DTYPES.items()]
     return torch.serialization.safe_globals(
-        [HistoryBuffer, np.ndarray, np.dtype, reconstruct, scalar, *kinds, (_statistic, 'builtins.getattr')])
+        [HistoryBuffer, np.ndarray, np.dtype, *named, (_statistic, 'builtins.getattr')])
 
 
 def _statistic(owner: type, name: str) -> Callable:

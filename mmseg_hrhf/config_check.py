@@ -7,6 +7,7 @@ from typing import Any, Iterator, Mapping, Optional
 from mmengine.config import Config
 
 from .checkpoint import load_weights
+from .datasets.class_names import check_dataset_names, check_scenario_names
 from .methods import IncrementalSegmentor
 from .options import check_types
 from .replay.step_statistics import statistics_options
@@ -50,6 +51,7 @@ def check_config(cfg: Config) -> None:
             raise ValueError(f'train_dataloader has no {key}.')
     if cfg.train_dataloader.batch_size < 1:
         raise ValueError(f'train_dataloader.batch_size={cfg.train_dataloader.batch_size} must be at least 1.')
+    check_names_of_classes(cfg)
     _check_length(cfg)
     _check_overrides(cfg)
     method = method_class(cfg)
@@ -59,6 +61,15 @@ def check_config(cfg: Config) -> None:
     if replay is not None:
         statistics_options(replay)
     refuse_unsupported(plain_config(cfg), replay is not None)
+
+
+def check_names_of_classes(cfg: Config) -> None:
+    """Raise ``ValueError`` for a list of class names, or of their colours, that is none."""
+    check_scenario_names(cfg.scenario)
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(name)
+        if isinstance(loader, Mapping):
+            check_dataset_names(loader.get('dataset'), name)
 
 
 def _check_first_step(cfg: Config, method: type[IncrementalSegmentor]) -> None:

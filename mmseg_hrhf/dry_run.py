@@ -2,13 +2,14 @@
 from __future__ import annotations
 
 import os.path as osp
+import tempfile
 
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from .config_check import check_config, check_weight_files, is_elsewhere, weight_files
 from .distributed import start_distributed
-from .run_identity import check_same_run, run_seed
+from .run_identity import check_steps, run_seed
 from .run_plan import RunPlan
 from .step_files import StepFiles
 
@@ -28,10 +29,11 @@ def dry_run(cfg: Config) -> str:
     check_weight_files(cfg)
     start_distributed(cfg)
     work_dir, seed = osp.abspath(cfg.work_dir), run_seed(cfg)
-    check_same_run(work_dir, cfg, seed)
     index = osp.join(work_dir, 'class_index')
-    plan = RunPlan(cfg, work_dir, seed, index if osp.isdir(index) else None)
-    plan.check_model()
+    with tempfile.TemporaryDirectory(prefix='mmseg_hrhf_') as folder:
+        plan = RunPlan(cfg, work_dir, seed, index if osp.isdir(index) else folder)
+        tested_otherwise = check_steps(work_dir, plan.identities())
+        plan.rehearse()
     lines = [plan.describe()]
     for name, source, chosen in (('training', plan.train_source, plan.train_positions),
                                  ('test', plan.test_source, plan.test_positions)):
@@ -42,6 +44,9 @@ def dry_run(cfg: Config) -> str:
     finished = [t for t in plan.steps if osp.exists(StepFiles(work_dir, t).result)]
     if finished:
         lines.append(f'{work_dir} holds this run; finished are steps {", ".join(map(str, finished))}.')
+    if tested_otherwise:
+        lines.append(f'Steps {", ".join(map(str, tested_otherwise))} stand, but will be tested again: the config '
+                     'of the test, or its data, differ.')
     return '\n'.join([*lines, 'Nothing was trained (--dry-run).'])
 
 

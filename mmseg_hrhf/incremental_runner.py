@@ -30,9 +30,9 @@ from .files import read_json, sha256, write_json, write_text
 from .first_step import load_first_step
 from .plain_step import is_whole_plain_config, write_plain_config
 from .replay.step_statistics import statistics_options, step_statistics
-from .run_identity import check_same_run, claim_work_dir, run_seed, write_run_config
+from .run_identity import check_steps, claim_work_dir, run_seed
 from .run_plan import RunPlan
-from .step_config import num_fake_images, replay_options
+from .step_config import num_fake_images, replay_options, step_test_config
 from .step_files import StepFiles
 from .step_result import read_result
 from .training import resume_point
@@ -66,7 +66,6 @@ class IncrementalRunner:
         self.seed = run_seed(cfg)
         self._lock = lock_work_dir(self.work_dir)
         self._runner: Optional[Runner] = None  # of the step that is running
-        check_same_run(self.work_dir, cfg, self.seed)
         self.logger = MMLogger.get_instance(
             f'{self.work_dir} {time.time_ns()}',
             logger_name='mmseg_hrhf',
@@ -75,12 +74,12 @@ class IncrementalRunner:
             log_level=cfg.get('log_level', 'INFO'))
         self.plan = RunPlan(cfg, self.work_dir, self.seed, osp.join(self.work_dir, 'class_index'))
         self.scenario = self.plan.scenario
+        self._identities = self.plan.identities()
+        self._tested_otherwise = self._check_steps()
         self._check_only_step()
-        if self._result(self.plan.steps[-1]) is None:
-            self.plan.check_model()
+        if self._tested_otherwise or self._result(self.plan.steps[-1]) is None:
+            self.plan.rehearse()
         claim_work_dir(self.work_dir, cfg, self.seed)
-        if is_main_process():
-            write_run_config(self.work_dir, cfg, self.seed)
         print_log(self.plan.describe(), logger=self.logger)
 
     @classmethod
@@ -95,6 +94,8 @@ class IncrementalRunner:
                 for step in self.plan.steps if only is None else [only]:
                     if self._result(step) is not None:
                         print_log(f'Step {step} is finished: {self._files(step).result}', logger=self.logger)
+                        if step in self._tested_otherwise:
+                            self._test_again(step)
                         self._mend_plain_config(step)
                         continue
                     self._run_step(step)
@@ -104,6 +105,19 @@ class IncrementalRunner:
             if self._lock is not None:
                 self._lock.release()
 
+    def _check_steps(self) -> list[int]:
+        """As rank 0 finds it, see :meth:`_result`."""
+        found: list = [None, None]
+        if is_main_process():
+            try:
+                found = [check_steps(self.work_dir, self._identities), None]
+            except ValueError as error:
+                found = [None, str(error)]
+        broadcast_object_list(found)
+        if found[1] is not None:
+            raise ValueError(found[1])
+        return found[0]
+
     # -- one step ----------------------------------------------------------------------------------------------------
 
     def _run_step(self, step: int) -> None:
@@ -112,6 +126,8 @@ class IncrementalRunner:
         print_log(f'Step {step} of {self.scenario.num_steps - 1} begins: {names}', logger=self.logger)
         if cfg.model.get('teacher') is not None:
             self._check_teacher(step, cfg.model.teacher_checkpoint)
+        if is_main_process():
+            write_json(files.identity, self._identities[step])
         held = [resume_point(files.train) if is_main_process() else None]
         broadcast_object_list(held)
         point = held[0]
@@ -129,7 +145,7 @@ class IncrementalRunner:
             runner.call_hook('before_save_checkpoint', checkpoint=weights)
             model.load_state_dict(weights['state_dict'])
         else:
-            load_first_step(model.student, given, self.scenario)
+            load_first_step(model.student, given, self.scenario, self.plan.train_source.raw_labels.names)
             print_log(f'Step 0 is {given}: it is tested, not trained.', logger=self.logger)
         for buffer in model.buffers():
             # Batch statistics are each process's own: every rank must test what rank 0 saves.
@@ -153,6 +169,29 @@ class IncrementalRunner:
             torch.cuda.empty_cache()
         if is_main_process():
             self._log_result(step)
+
+    def _test_again(self, step: int) -> None:
+        """Measure a finished step anew, whose weights stand, by the test that the config has now."""
+        files, began = self._files(step), time.time()
+        print_log(f'Step {step} is tested again, since the config of the test, or its data, differ; it is not trained.',
+                  logger=self.logger)
+        cfg = step_test_config(self.cfg, self.scenario, step)
+        cfg.work_dir, cfg.load_from, cfg.resume = osp.join(files.folder, 'test'), files.checkpoint, False
+        wrap_for_cpu(cfg)
+        runner = self._runner = Runner.from_cfg(cfg)
+        metrics = runner.test()
+        if is_main_process():
+            result = read_json(files.result)
+            seconds = dict(result['seconds'], test=round(time.time() - began, 1))
+            self._write_plain_config(step)
+            write_confusion(files.confusion, self.scenario.class_names(step), _confusion(runner))
+            write_json(
+                files.result,
+                dict(result, metrics={key: _finite(value) for key, value in metrics.items()}, seconds=seconds,
+                     num_test_images=len(self.plan.test_positions[step])))
+            write_json(files.identity, self._identities[step])
+        barrier()
+        self._release_runner()
 
     def _release_runner(self) -> None:
         runner, self._runner = self._runner, None
@@ -194,7 +233,7 @@ class IncrementalRunner:
             label_protocol=self.scenario.label_protocol,
             mmseg_hrhf=__version__)
         save_checkpoint(files.checkpoint, weights, meta, **extra)
-        write_plain_config(self.cfg, self.scenario, step, self.plan.test_source, self.plan.test_positions[step], files)
+        self._write_plain_config(step)
         write_confusion(files.confusion, self.scenario.class_names(step), confusion)
         given = self.cfg.get('first_step_from') if step == 0 else None
         write_json(
@@ -224,7 +263,11 @@ class IncrementalRunner:
         if is_main_process() and not is_whole_plain_config(files, len(positions)):
             print_log(f'{files.config} or the list beside it is missing or damaged and is made again.',
                       logger=self.logger, level=logging.WARNING)
-            write_plain_config(self.cfg, self.scenario, step, self.plan.test_source, positions, files)
+            self._write_plain_config(step)
+
+    def _write_plain_config(self, step: int) -> None:
+        write_plain_config(self.cfg, self.scenario, step, self.plan.test_source, self.plan.test_positions[step],
+                           self._files(step), self.plan.view(step, 'test'))
 
     def _files(self, step: int) -> StepFiles:
         return StepFiles(self.work_dir, step)

@@ -1,24 +1,33 @@
-"""A work dir belongs to one config: going on in it with another would mix two experiments."""
+"""What a finished step depends on, and whether the config still says the same."""
 from __future__ import annotations
 
 import copy
+import hashlib
+import logging
 import os.path as osp
 import time
+from typing import Any, Iterable, Mapping, Optional
 
 from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
+from mmengine.logging import print_log
 
 from .files import read_json, write_json, write_text
+from .plain_types import named_types
+from .replay.step_statistics import statistics_options
+from .step_config import effective_config, method_class, replay_options
+from .step_files import StepFiles
 
-# What makes two runs different; another number of workers, log level or process count does not.
-_IDENTITY = ('model', 'data_preprocessor', 'scenario', 'method', 'replay', 'incremental_overrides', 'train_dataloader',
-             'train_cfg', 'optim_wrapper', 'param_scheduler', 'custom_hooks', 'load_from', 'randomness',
-             'channels_last', 'auto_scale_lr', 'first_step_from')
+# What of the config that holds at a step changes its weights. Another number of workers, log level or process count
+# does not, and what `default_hooks` hold only looks.
+_TRAINING = ('model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler',
+             'custom_hooks', 'auto_scale_lr')
 # What it is tested by, which may be given as mmseg's validation alone.
 _TEST = {'test_dataloader': 'val_dataloader', 'test_evaluator': 'val_evaluator', 'test_cfg': 'val_cfg'}
+_VALIDATION = ('val_interval', 'val_begin', 'dynamic_intervals')
+_NOT_IDENTITY = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 # Seconds after which a network drive shows what another node wrote, as a rule half of it.
 _PATIENCE = 60
-_NOT_IDENTITY = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 
 
 def run_seed(cfg: Config) -> int:
@@ -27,32 +36,147 @@ def run_seed(cfg: Config) -> int:
     return 0 if seed is None else int(seed)
 
 
-def check_same_run(work_dir: str, cfg: Config, seed: int) -> None:
-    """Raise ``ValueError`` naming the options that differ from those of the run that ``work_dir`` holds."""
-    path = osp.join(work_dir, 'run.json')
-    if osp.exists(path):
-        held = read_json(path)
-        # What the run's version did not record says nothing; earlier ones had None for a test given as validation.
-        held = {key: value for key, value in held.items() if value is not None or key not in _TEST}
-        now = {key: value for key, value in run_identity(cfg, seed).items() if key in held}
-        differing = sorted(_differences(held, now))
-        if differing:
-            hooks = (' A hook that changes nothing of the result can be given as a key of default_hooks instead.'
-                     if 'custom_hooks' in differing else '')
-            raise ValueError(f'{work_dir} holds a run of another config; different are {", ".join(differing)}. '
-                             f'Choose another --work-dir, or delete that folder.{hooks}')
+# -- identities ------------------------------------------------------------------------------------------------------
+
+
+def training_identity(cfg: Config, step: int, seed: int) -> dict:
+    """What the weights of a step depend on besides the step before and the data, as JSON data.
+
+    Step 0 of most methods is plain training, which does not depend on the method.
+    """
+    out, method = effective_config(cfg, step), method_class(cfg)
+    first = step == 0 or method.joint
+    identity = {key: _plain(out.get(key)) for key in _TRAINING}
+    for key in _VALIDATION:
+        identity['train_cfg'].pop(key, None)
+    identity['model'].pop('test_cfg', None)
+    identity.update(seed=seed, channels_last=bool(cfg.get('channels_last')))
+    if first:
+        identity.update(load_from=cfg.get('load_from'), first_step_from=cfg.get('first_step_from'))
+    identity['method'] = None if step == 0 and method.shares_first_step else _plain(cfg.method)
+    replay = replay_options(cfg)
+    if replay is not None:
+        # Recorded at the end of a step, for the fakes of the next.
+        identity['replay'] = dict(feature_statistics=_plain(statistics_options(replay)))
+        if not first:
+            identity['replay'] = _plain(replay)
+    return identity
+
+
+def test_identity(cfg: Config) -> dict:
+    """What the figures of a step depend on besides its weights and the data, as JSON data."""
+    identity = {key: _plain(cfg.get(key) or cfg.get(other)) for key, other in _TEST.items()}
+    identity['test_dataloader'].pop('batch_size', None)
+    identity['model'] = dict(test_cfg=_plain(cfg.model.get('test_cfg')))
+    return identity
+
+
+def data_identity(classes: Iterable[str], label_map: Mapping[int, int], names: Iterable[str]) -> dict:
+    """Classes, labels and images of a step, as JSON data."""
+    listed = '\n'.join(names)
+    return dict(
+        classes=list(classes),
+        labels=', '.join(f'{raw}: {label_map[raw]}' for raw in sorted(label_map)),
+        images=hashlib.sha256(listed.encode('utf-8', 'surrogateescape')).hexdigest())
+
+
+def run_identity(cfg: Config, seed: int) -> dict:
+    """The options of a run, as JSON data: for its records, and to find runs that could share work."""
+    identity = training_identity(cfg, 0, seed)
+    identity.update(
+        scenario=_plain(cfg.scenario),
+        method=_plain(cfg.method),
+        replay=_plain(cfg.get('replay')),
+        incremental_overrides=_plain(cfg.get('incremental_overrides')),
+        randomness=dict(_plain(cfg.get('randomness') or {}), seed=seed),
+        **test_identity(cfg))
+    return dict(identity, model=_plain(cfg.model))
+
+
+def _plain(value: Any) -> Any:
+    """Config values as JSON data, without what may change between two runs of one experiment."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items() if key not in _NOT_IDENTITY}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if isinstance(value, (str, int, float, bool)) or value is None:
+        return value
+    return getattr(value, '__name__', repr(value))
+
+
+# -- work dirs -------------------------------------------------------------------------------------------------------
+
+
+def check_steps(work_dir: str, identities: Mapping[int, dict]) -> list[int]:
+    """Compare the steps that a work dir holds with what they would be now.
+
+    Args:
+        work_dir: of the run.
+        identities: by step, with ``training``, ``test`` and, where the data are known, ``training_data`` and
+            ``test_data``.
+    Returns:
+        Finished steps whose test differs: their weights stand, their figures do not.
+    Raises:
+        ValueError: a step that was trained otherwise; names what differs and the steps that would be made again.
+    """
+    tested_otherwise = []
+    for step in sorted(identities):
+        files, now = StepFiles(work_dir, step), identities[step]
+        if not osp.exists(files.identity):
+            if osp.exists(files.result):
+                print_log(f'{files.folder} does not say by which config it was made, and is taken as it is.',
+                          logger='current', level=logging.WARNING)
+            continue
+        held = read_json(files.identity)
+        if not isinstance(held, dict) or 'training' not in held:
+            raise ValueError(f'{files.identity} is no record of a step: delete {files.folder} to have it made again.')
+        differing = _differing(held, now, ('training', 'training_data'))
+        started = any(map(osp.exists, (files.result, files.resume_point, files.fakes)))
+        if differing and started:
+            raise ValueError(_refusal(work_dir, step, differing, identities))
+        if osp.exists(files.result) and _differing(held, now, ('test', 'test_data')):
+            tested_otherwise.append(step)
+    return tested_otherwise
+
+
+def _differing(held: dict, now: dict, parts: Iterable[str]) -> list[str]:
+    found = []
+    for part in parts:
+        if part in held and part in now:
+            # What an earlier version did not record says nothing.
+            known = {key: value for key, value in now[part].items() if key in held[part]}
+            prefix = part if part.endswith('_data') else ''
+            found += _differences(held[part], known, prefix)
+    return sorted(found)
+
+
+def _refusal(work_dir: str, step: int, differing: list[str], identities: Mapping[int, dict]) -> str:
+    again = [t for t in sorted(identities) if t >= step and osp.isdir(StepFiles(work_dir, t).folder)]
+    stand = [t for t in sorted(identities) if t < step and osp.exists(StepFiles(work_dir, t).result)]
+    folders = ' '.join(StepFiles(work_dir, t).folder for t in again)
+    hooks = (' A hook that changes nothing of the result can be given as a key of default_hooks instead.'
+             if any(name.startswith('custom_hooks') for name in differing) else '')
+    kept = f' (step{"s" if len(stand) > 1 else ""} {", ".join(map(str, stand))} would stand)' if stand else ''
+    return (f'{work_dir} holds a run of another config: step {step} was made with other settings of '
+            f'{", ".join(differing)}. Choose another --work-dir, or delete {folders} to have step'
+            f'{"s" if len(again) > 1 else ""} {", ".join(map(str, again))} made again{kept}.{hooks}')
 
 
 def claim_work_dir(work_dir: str, cfg: Config, seed: int) -> None:
-    """Bind ``work_dir`` to this config. Called once it is accepted: a refused config must not bar the mended one.
+    """Record a run's options in ``run.json`` and ``config.py``: ``tools/train.py`` on the latter is this run again.
+
+    Called once a config is accepted: a refused one must not be recorded.
 
     Raises:
         ValueError: this process does not see the folder that rank 0 wrote to.
     """
     barrier()  # every rank must have checked before rank 0 writes
     path = osp.join(work_dir, 'run.json')
-    if is_main_process() and not osp.exists(path):
-        write_json(path, run_identity(cfg, seed))
+    if is_main_process():
+        _write_if_changed(osp.join(work_dir, 'config.py'), _config_text(cfg, seed))
+        identity = run_identity(cfg, seed)
+        if not osp.exists(path) or _read_or_none(path) != identity:
+            write_json(path, identity)
     barrier()
     for _ in range(_PATIENCE):
         if osp.exists(path):
@@ -62,38 +186,33 @@ def claim_work_dir(work_dir: str, cfg: Config, seed: int) -> None:
                      'all processes share.')
 
 
-def write_run_config(work_dir: str, cfg: Config, seed: int) -> None:
-    """Write the whole config beside ``run.json``, if it is not there: ``tools/train.py`` on it is this run again."""
-    path = osp.join(work_dir, 'config.py')
-    if not osp.exists(path):
-        whole = Config(copy.deepcopy(cfg._cfg_dict))
-        for where in ('work_dir', 'only_step', 'launcher'):
-            whole.pop(where, None)
-        whole.randomness = dict(whole.get('randomness') or {}, seed=seed)
-        write_text(path, whole.pretty_text)
+def _config_text(cfg: Config, seed: int) -> str:
+    whole = Config(named_types(copy.deepcopy(cfg._cfg_dict.to_dict())))
+    for where in ('work_dir', 'only_step', 'launcher'):
+        whole.pop(where, None)
+    whole.randomness = dict(whole.get('randomness') or {}, seed=seed)
+    return whole.pretty_text
 
 
-def run_identity(cfg: Config, seed: int) -> dict:
-    """What a run is, as JSON data."""
-    identity = {key: _identity(cfg.get(key)) for key in _IDENTITY}
-    identity.update({key: _identity(cfg.get(key) or cfg.get(other)) for key, other in _TEST.items()})
-    identity['randomness'] = dict(identity['randomness'] or {}, seed=seed)
-    return identity
+def _write_if_changed(path: str, text: str) -> None:
+    try:
+        with open(path, encoding='utf-8') as file:
+            if file.read() == text:
+                return
+    except (OSError, UnicodeDecodeError):
+        pass
+    write_text(path, text)
 
 
-def _identity(value):
-    """Config values as JSON data, without what may change between two runs of one experiment."""
-    if isinstance(value, dict):
-        return {str(key): _identity(item) for key, item in value.items() if key not in _NOT_IDENTITY}
-    if isinstance(value, (list, tuple)):
-        return [_identity(item) for item in value]
-    if isinstance(value, (str, int, float, bool)) or value is None:
-        return value
-    return repr(value)
+def _read_or_none(path: str) -> Optional[Any]:
+    try:
+        return read_json(path)
+    except ValueError:
+        return None
 
 
-def _differences(old, new, name: str = '') -> list[str]:
+def _differences(old: Any, new: Any, name: str = '') -> list[str]:
     if isinstance(old, dict) and isinstance(new, dict):
-        keys = set(old) | set(new)
+        keys = set(old) | set(new) if name else set(new)
         return [path for key in keys for path in _differences(old.get(key), new.get(key), f'{name}.{key}'.lstrip('.'))]
     return [] if old == new else [name]

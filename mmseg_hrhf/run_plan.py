@@ -1,26 +1,37 @@
 """What a run is going to do: found, and refused where it cannot be done, before anything is trained."""
 from __future__ import annotations
 
+import os.path as osp
+import shutil
+import tempfile
+from dataclasses import asdict
 from typing import Optional
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import get_world_size
-from mmseg.registry import MODELS
+from mmengine.dist import get_world_size, is_main_process
+from mmseg.registry import DATASETS, MODELS
 from torch import nn
 
-from .datasets.incremental import build_source, presence_of, scenario_of, select_images
-from .datasets.source import split_mix
+from .datasets.incremental import IncrementalDataset, build_source, count_labels, scenario_of, select_images
+from .datasets.label_check import check_loaded_labels
+from .datasets.label_shares import describe_shares
+from .datasets.source import Source, split_mix
 from .first_step import load_first_step
 from .input_size import training_size
 from .inversion.memory_format import fastest_memory_format
+from .inversion.pixels import PixelMap
 from .inversion.recording import layers_to_record
+from .inversion.seg_inversion import image_size
 from .methods.classifier_growth import check_growth
 from .methods.logits import check_head, main_head
+from .rehearsal import StepRehearsal
 from .replay.sampler import split_batch
 from .replay.step_statistics import statistics_options
+from .run_identity import data_identity, test_identity, training_identity
+from .scenario import IGNORE
 from .step_config import method_class, num_fake_images, replay_options, step_config, training_scenario
 from .step_schedule import is_epoch_based
 
@@ -66,6 +77,8 @@ class RunPlan:
     def __init__(self, cfg: Config, work_dir: str, seed: int, cache_dir: Optional[str]) -> None:
         self.cfg = cfg
         self.work_dir = work_dir
+        self.seed = seed
+        self.cache_dir = cache_dir
         self.train_source = build_source(split_mix(cfg.train_dataloader.dataset)[0])
         test_loader = cfg.get('test_dataloader') or cfg.val_dataloader
         self.test_source = build_source(test_loader.dataset, test_mode=True)
@@ -77,15 +90,43 @@ class RunPlan:
         self.method = method_class(cfg)
         last = self.scenario.num_steps - 1
         self.steps = [last] if self.method.joint else list(range(last + 1))
-        presence = presence_of(self.train_source, self.scenario, cache_dir)
-        self.train_positions = {t: self._training_images(t, presence) for t in self.steps}
+        counts = count_labels(self.train_source, self.scenario, cache_dir)
+        self.train_positions = {t: self._training_images(t, counts > 0) for t in self.steps}
         self.num_real = {t: len(positions) for t, positions in self.train_positions.items()}
-        presence = presence_of(self.test_source, self.scenario, cache_dir)
+        # (256,) training and test pixels of each raw label.
+        self.train_pixels = {t: counts[positions].sum(axis=0) for t, positions in self.train_positions.items()}
+        counts = count_labels(self.test_source, self.scenario, cache_dir)
         self.test_positions = {
-            t: select_images(self.test_source, self.scenario, presence, t, True) for t in self.steps
+            t: select_images(self.test_source, self.scenario, counts > 0, t, True) for t in self.steps
         }
+        self.test_pixels = {t: counts[positions].sum(axis=0) for t, positions in self.test_positions.items()}
         # Every step's config is built now: what cannot be configured must not come to light hours later.
-        self.configs = {t: step_config(cfg, self.scenario, t, work_dir, self.num_real[t], seed) for t in self.steps}
+        self.configs = {t: self._step_config(t) for t in self.steps}
+
+    def _step_config(self, step: int, pixel_map: Optional[PixelMap] = None) -> Config:
+        plain = None if pixel_map is None else {name: list(values) for name, values in asdict(pixel_map).items()}
+        return step_config(self.cfg, self.scenario, step, self.work_dir, self.num_real[step], self.seed, plain)
+
+    def identities(self) -> dict[int, dict]:
+        """What the weights and the figures of each step depend on, see :func:`~.run_identity.check_steps`."""
+        found = {}
+        for t in self.steps:
+            classes, test_map = self.scenario.class_names(t), self.scenario.test_label_map(t)
+            found[t] = dict(
+                training=training_identity(self.cfg, t, self.seed),
+                training_data=data_identity(classes, self._train_label_map(t),
+                                            self._names(self.train_source, self.train_positions[t])),
+                test=test_identity(self.cfg),
+                test_data=data_identity(classes, test_map, self._names(self.test_source, self.test_positions[t])))
+        return found
+
+    @staticmethod
+    def _names(source: Source, positions: np.ndarray) -> list[str]:
+        return [osp.basename(source.get_data_info(int(i))['img_path']) for i in positions]
+
+    def _train_label_map(self, step: int) -> dict[int, int]:
+        options, learnt = training_scenario(self.cfg, self.scenario, step)
+        return scenario_of(self.train_source, options).train_label_map(learnt)
 
     def learns(self, step: int) -> tuple[str, ...]:
         """Names of the classes whose labels the step trains on."""
@@ -96,22 +137,66 @@ class RunPlan:
         scenario = scenario_of(self.train_source, options)
         return select_images(self.train_source, scenario, presence, learnt, False)
 
-    def check_model(self) -> None:
-        """Build the networks of the first two steps: what cannot be distilled or grown must come to light now."""
-        first = _build(self.configs[self.steps[0]].model).student
+    def rehearse(self) -> None:
+        """Build all that the first two steps need, and try it on a few images: see :class:`~.rehearsal.StepRehearsal`.
+
+        What only shows when something is built or used must come to light now. Where the pipelines change pixels, the
+        steps' configs are told what the network is fed.
+        """
+        first = _build(self.configs[self.steps[0]].model)
         if self.cfg.get('first_step_from') is not None:
-            load_first_step(first, self.cfg.first_step_from, self.scenario)
+            load_first_step(first.student, self.cfg.first_step_from, self.scenario,
+                            self.train_source.raw_labels.names)
         if self.cfg.get('channels_last'):
-            _check_channels_last(first, training_size(self.cfg))
+            _check_channels_last(first.student, training_size(self.cfg))
+        models = {self.steps[0]: first}
         if len(self.steps) > 1:
-            second = _build(self.configs[1].model.student)
-            check_growth(first, second)
-            if self.method.needs_teacher:
-                check_head(main_head(second))
-            options = statistics_options(replay_options(self.cfg))
-            if options is not None:
-                layers_to_record(first, options.get('layers'))
-            self.method.check_segmentor(second, training_size(self.cfg) or _TRIAL_SIZE)
+            models[1] = self._second_model(first.student)
+        replay = replay_options(self.cfg)
+        size = None if replay is None or len(self.steps) == 1 else image_size(replay['inversion']['size'])
+        pixel_map = None
+        with tempfile.TemporaryDirectory(prefix='mmseg_hrhf_') as folder:
+            if self.cache_dir is not None and is_main_process():
+                shutil.copytree(self.cache_dir, osp.join(folder, 'class_index'))
+            for step, model in models.items():
+                overrides = self.cfg.get('incremental_overrides')
+                rehearsal = StepRehearsal(self.configs[step], step, model, folder, overrides)
+                try:
+                    rehearsal.check_labels()
+                    rehearsal.check_batch(None if step == 0 else size)
+                    if size is not None:
+                        pixel_map = rehearsal.check_pixels(size)
+                    rehearsal.check_test()
+                finally:
+                    rehearsal.close()
+        for step in self.steps[2:]:
+            self._check_labels_of(step)
+        if pixel_map is not None:
+            self.configs = {t: self._step_config(t, pixel_map) for t in self.steps}
+
+    def _second_model(self, first: nn.Module) -> nn.Module:
+        """The network of step 1 without its teacher, which is not trained yet."""
+        options = {key: value for key, value in self.configs[1].model.items() if not key.startswith('teacher')}
+        model = _build(options)
+        check_growth(first, model.student)
+        if self.method.needs_teacher:
+            check_head(main_head(model.student))
+        recorded = statistics_options(replay_options(self.cfg))
+        if recorded is not None:
+            layers_to_record(first, recorded.get('layers'))
+        self.method.check_segmentor(_build(self.configs[1].model.student), training_size(self.cfg) or _TRIAL_SIZE)
+        return model
+
+    def _check_labels_of(self, step: int) -> None:
+        for name in ('train', 'test'):
+            check_loaded_labels(self.view(step, name), f'{name}_dataloader')
+
+    def view(self, step: int, name: str) -> IncrementalDataset:
+        """The real images that a step is trained (``'train'``) or tested (``'test'``) on."""
+        options = self.configs[step][f'{name}_dataloader'].dataset
+        while options['type'] != 'IncrementalDataset':
+            options = options.get('real') or options['dataset']
+        return DATASETS.build(dict(options, cache_dir=self.cache_dir))
 
     def describe(self) -> str:
         """One table of the plan."""
@@ -127,11 +212,20 @@ class RunPlan:
             lines.append(f'{t:>4} {self.scenario.num_classes(t):>7} {self.num_real[t]:>7} {fakes:>6} '
                          f'{iterations(self.configs[t], drawn):>10} {len(self.test_positions[t]):>6}  '
                          f'{learns if len(learns) < 70 else learns[:66] + " ..."}')
+        lines.append('Pixels, by what becomes of them:')
+        for t in self.steps:
+            for name, pixels, label_map in (('train', self.train_pixels[t], self._train_label_map(t)),
+                                            ('test', self.test_pixels[t], self.scenario.test_label_map(t))):
+                lines.append(f'{t:>4} {name:>5}  {describe_shares(pixels, label_map, self._label_names())}')
         for name, source in (('train', self.train_source), ('test', self.test_source)):
             if source.reduces_zero_label:
                 lines.append(f'{name}_dataloader: reduce_zero_label of {source.raw_labels.dataset} is switched off: 0 '
                              'stays 0, the channel of background in training and void in evaluation.')
         return '\n'.join(lines)
+
+    def _label_names(self) -> dict[int, str]:
+        names = {label: name for name, label in self.train_source.raw_labels.labels.items()}
+        return {**{0: 'label 0'}, **names, IGNORE: f'void {IGNORE}'}
 
 
 def _check_channels_last(model: nn.Module, size: Optional[tuple[int, int]]) -> None:

@@ -22,6 +22,7 @@ IGNORE = 255
 _OPTION_TYPES = dict(
     steps=Optional[Sequence[Sequence[str]]],
     class_order=Optional[Sequence[Union[str, int]]],
+    ignored_classes=Optional[Sequence[str]],
     image_lists=Union[Sequence[Optional[str]], Mapping[int, str], None],
     background=Optional[int],
     zero_is_void=bool)
@@ -112,6 +113,7 @@ class Scenario:
               task: Optional[str] = None,
               steps: Optional[Sequence[Sequence[str]]] = None,
               class_order: Optional[Sequence[Union[str, int]]] = None,
+              ignored_classes: Optional[Sequence[str]] = None,
               image_lists: Union[Mapping, Sequence[Optional[str]], None] = None,
               classes: Optional[Sequence[str]] = None,
               **kwargs) -> Scenario:
@@ -122,13 +124,22 @@ class Scenario:
             task: ``'B-I'``; give either this or ``steps``.
             steps: a list of class-name lists.
             class_order: all class names (or raw labels) in the order in which ``task`` takes them.
+            ignored_classes: classes that ``task`` does not divide; their pixels are ignored.
             image_lists: path per step (``.npy`` positions or names, ``.txt`` names), as a list or ``{step: path}``.
             classes: the part of ``labels`` that ``task`` divides; all by default.
             **kwargs: further fields of :class:`Scenario`.
         """
         check_names('scenario', kwargs, {'task', 'setting', 'label_protocol', *_OPTION_TYPES})
-        check_types('scenario', dict(kwargs, steps=steps, class_order=class_order, image_lists=image_lists),
-                    _OPTION_TYPES)
+        check_types('scenario', dict(kwargs, steps=steps, class_order=class_order, ignored_classes=ignored_classes,
+                                     image_lists=image_lists), _OPTION_TYPES)
+        ignored = tuple(ignored_classes or ())
+        for name in ignored:
+            if name not in labels:
+                raise ValueError(f'scenario.ignored_classes names {name!r}, which is no foreground class of the '
+                                 f'dataset; they are {", ".join(labels)}.')
+            if any(name in names for names in steps or ()):
+                raise ValueError(f'scenario.ignored_classes names {name!r}, and so does scenario.steps: name it in '
+                                 'one of them.')
         if (task is None) == (steps is None):
             raise ValueError("scenario needs exactly one of task='B-I' and steps=[[class, ...], ...]; "
                              f'got task={task!r}, steps={steps!r}.')
@@ -137,7 +148,7 @@ class Scenario:
                 raise ValueError('scenario.class_order goes with task; scenario.steps already states the order.')
             divided = [tuple(names) for names in steps]
         else:
-            order = list(labels) if classes is None else list(classes)
+            order = [name for name in (labels if classes is None else classes) if name not in ignored]
             if class_order is not None:
                 order = _resolve_order(class_order, {name: labels[name] for name in order})
             taken, divided = 0, []

@@ -120,7 +120,32 @@ def plain_config(cfg: Config) -> Config:
     return plain
 
 
-def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_real: int, seed: int) -> Config:
+def effective_config(cfg: Config, step: int) -> Config:
+    """The plain config that holds at a step: with ``incremental_overrides`` from step 1 on.
+
+    Raises:
+        ValueError: overrides of what holds for the whole run, or that cannot be merged.
+    """
+    out, overrides = plain_config(cfg), cfg.get('incremental_overrides') or {}
+    unchangeable = sorted(set(overrides) & set(OWN_KEYS))
+    if unchangeable:
+        raise ValueError(f'incremental_overrides cannot set {unchangeable}: these hold for the whole run.')
+    if step > 0 and not method_class(cfg).joint and overrides:
+        try:
+            out.merge_from_dict(_flatten(overrides))
+        except (TypeError, KeyError, AttributeError, IndexError, AssertionError) as error:
+            raise ValueError(f'incremental_overrides={dict(overrides)} cannot be merged into the config: {error}. It '
+                             'must have the structure of the config, with lists given as a whole.') from error
+    return out
+
+
+def step_config(cfg: Config,
+                scenario: Scenario,
+                step: int,
+                work_dir: str,
+                num_real: int,
+                seed: int,
+                pixel_map: Optional[dict] = None) -> Config:
     """The config from which a stock mmengine Runner trains and tests one step.
 
     Args:
@@ -130,17 +155,13 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
         work_dir: of the whole run.
         num_real: training images of the step.
         seed: of the whole run.
+        pixel_map: see ``SegInversionHook``.
     """
     files = StepFiles(work_dir, step)
     first = step == 0 or method_class(cfg).joint
     own = {key: copy.deepcopy(cfg.get(key)) for key in OWN_KEYS}
     own['replay'] = replay_options(cfg)
-    out = plain_config(cfg)
-    unchangeable = sorted(set(own['incremental_overrides'] or {}) & set(OWN_KEYS))
-    if unchangeable:
-        raise ValueError(f'incremental_overrides cannot set {unchangeable}: these hold for the whole run.')
-    if not first and own['incremental_overrides']:
-        out.merge_from_dict(_flatten(own['incremental_overrides']))
+    out = effective_config(cfg, step)
     refuse_unsupported(out, own['replay'] is not None)
     segmentor = out.pop('model')
     preprocessor = out.pop('data_preprocessor', None)
@@ -157,7 +178,7 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
     real = dict(scenario=options, step=learnt, cache_dir=osp.join(work_dir, 'class_index'))
     out.custom_hooks = as_list(out.get('custom_hooks')) + [dict(type=name) for name in method_class(cfg).hooks]
     num_fake = num_fake_images(cfg, step, num_real)
-    set_train_data(out, real, own['replay'] if num_fake else None, num_fake, files.fakes, seed + step)
+    set_train_data(out, real, own['replay'] if num_fake else None, num_fake, files.fakes, seed + step, pixel_map)
     set_evaluation(out, own, scenario, files)
     out.custom_hooks = [*out.custom_hooks, dict(type='PredictionGridHook')]
     set_schedule(out, seed + step)
@@ -175,15 +196,12 @@ def step_config(cfg: Config, scenario: Scenario, step: int, work_dir: str, num_r
 
 
 def _show_the_student(out: Config) -> None:
-    """What names modules of a segmentor must find them by the same names within ours."""
+    """A constructor walks down a network by its children, and must begin at the segmentor."""
     constructor = out.optim_wrapper.get('constructor')
     if constructor is not None or out.optim_wrapper.get('paramwise_cfg') is not None:
         out.optim_wrapper.update(
             constructor='StudentOptimWrapperConstructor',
             student_constructor=constructor or 'DefaultOptimWrapperConstructor')
-    for key in ('activation_checkpointing', 'efficient_conv_bn_eval'):
-        if out.get(key):
-            out[key] = [f'student.{name}'.rstrip('.') for name in as_list(out[key])]
 
 
 def step_test_config(cfg: Config, scenario: Scenario, step: int) -> Config:

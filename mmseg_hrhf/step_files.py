@@ -10,7 +10,8 @@ class StepFiles:
     """Where a learning step keeps its files.
 
     ``step_<t>/`` holds the plain ``config.py`` and ``checkpoint.pth`` and, once the step is finished,
-    ``confusion.csv`` (test pixels by class and predicted class) and ``result.json``; ``train/`` is the work dir of its
+    ``confusion.csv`` (test pixels by class and predicted class) and ``result.json``;
+    ``identity.json`` says what it is made from; ``train/`` is the work dir of its
     mmengine Runner, ``fakes/`` its buffer.
     """
     work_dir: str
@@ -39,6 +40,14 @@ class StepFiles:
     @property
     def train(self) -> str:
         return osp.join(self.folder, 'train')
+
+    @property
+    def resume_point(self) -> str:
+        return osp.join(self.train, 'resume.pth')
+
+    @property
+    def identity(self) -> str:
+        return osp.join(self.folder, 'identity.json')
 
     @property
     def fakes(self) -> str:

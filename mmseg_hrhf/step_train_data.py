@@ -13,7 +13,7 @@ from .unsupported import as_list
 
 
 def set_train_data(out: Config, real: dict, replay: Optional[dict], num_fake: int, fake_folder: PathLike,
-                   seed: int) -> None:
+                   seed: int, pixel_map: Optional[dict] = None) -> None:
     """Let ``out`` train on a step's share of its dataset and, from step 1 on, on fake images.
 
     Args:
@@ -23,6 +23,7 @@ def set_train_data(out: Config, real: dict, replay: Optional[dict], num_fake: in
         num_fake: their number.
         fake_folder: of their buffer.
         seed: of the fake images.
+        pixel_map: see ``SegInversionHook``.
     """
     loader = out.train_dataloader
     dataset, mix = split_mix(loader.dataset)
@@ -46,4 +47,6 @@ def set_train_data(out: Config, real: dict, replay: Optional[dict], num_fake: in
         loader.dataset.mix = mix
     hook = dict(
         type='SegInversionHook', folder=fake_folder, num_images=num_fake, inversion=replay['inversion'], seed=seed)
+    if pixel_map is not None:
+        hook['pixel_map'] = pixel_map
     out.custom_hooks = as_list(out.get('custom_hooks')) + [hook]

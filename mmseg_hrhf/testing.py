@@ -10,6 +10,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
 from .checkpoint import held_classes, load_checkpoint, only_data
+from .config_check import check_names_of_classes
 from .datasets.incremental import build_source, scenario_of
 from .distributed import start_distributed, wrap_for_cpu
 from .scenario import Scenario
@@ -42,6 +43,7 @@ def run_test(cfg: Config,
     if tta:
         _augment_data(cfg)
     if cfg.get('scenario') is not None:
+        check_names_of_classes(cfg)
         loader = cfg.get('test_dataloader') or cfg.val_dataloader
         scenario = scenario_of(build_source(loader.dataset, test_mode=True), cfg.scenario)
         if 'step' not in meta:

@@ -82,6 +82,10 @@ def _chain(error: Optional[BaseException]) -> Iterator[BaseException]:
 
 
 def _is_ours(error: BaseException) -> bool:
+    if type(error.__cause__).__name__ == '_RemoteTraceback':
+        # Raised in a process of a pool, which hands over its traceback as text.
+        places = [line for line in str(error.__cause__).splitlines() if line.lstrip().startswith('File "')]
+        return bool(places) and f'"{os.path.dirname(__file__)}{os.sep}' in places[-1]
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_next is not None:
         traceback = traceback.tb_next

@@ -93,6 +93,10 @@ CONFIGS = {
         r"steps\[1\] names 'blue', which metainfo\.classes of Colours leaves out: name it there"),
     'a class twice': ({'scenario.task': None, 'scenario.steps': [['red'], ['red']]}, r"'red' a second time"),
     'a class twice in one step': ({'scenario.task': None, 'scenario.steps': [['red', 'red']]}, r"'red' a second time"),
+    'one name in place of a step': ({'scenario.task': None, 'scenario.steps': [('red'), ['blue']]},
+                                    r"steps\[0\] is the string 'red': .* \('red', \)"),
+    'numbers in a step': ({'scenario.task': None, 'scenario.steps': [['red'], [3]]},
+                          r"scenario\.steps\[1\] holds 3, but class names are strings: write '3', in quotes"),
     'a step without class': ({'scenario.task': None, 'scenario.steps': [['red'], []]}, r'steps\[1\] is empty'),
     'no step': ({'scenario.task': None, 'scenario.steps': []}, r'scenario\.steps is empty'),
     'steps that are no lists': ({'scenario.task': None, 'scenario.steps': ['red', 3]}, r"\['red', 3\] must be a list"),
@@ -104,7 +108,6 @@ CONFIGS = {
     'background out of range': ({'scenario.background': 300}, r'background=300 must be a raw label of 0 to 254'),
     'background of another type': ({'scenario.background': 'zero'}, r"background='zero' must be a whole number"),
     'zero_is_void of another type': ({'scenario.zero_is_void': 'yes'}, r"zero_is_void='yes' must be True or False"),
-    'first_label out of range': ({'scenario.first_label': 2}, r'scenario\.first_label=2'),
     'image list absent': ({'scenario.image_lists': {1: 'absent.npy'}}, r"Image list 'absent\.npy' cannot be read"),
     'image list of no step': ({'scenario.image_lists': {7: 'a.npy'}}, r'names step 7, but the steps are 0 to 1'),
     'image lists by name': ({'scenario.image_lists': {'one': 'a.npy'}}, r"the key 'one': its keys are the numbers"),
@@ -198,6 +201,25 @@ CONFIGS = {
     'misspelt data set': ({'train_dataloader.dataset.type': 'BaseSegDatset'}, r"'BaseSegDatset' is not registered"),
     'reduce_zero_label of one side': ({'train_dataloader.dataset.reduce_zero_label': True},
                                       r'datasets of different classes or reduce_zero_label'),
+    'one class name in brackets': ({'train_dataloader.dataset.metainfo.classes': ('water')},
+                                   r"classes of train_dataloader .* is the string 'water', .* \('water', \)"),
+    'numbers as class names': ({'train_dataloader.dataset.metainfo.classes': ['background', 1, 2, 3]},
+                               r"classes of train_dataloader \(BaseSegDataset\) holds 1, .* write '1', in quotes"),
+    'numbers as class names in the test data': ({'test_dataloader.dataset.metainfo.classes': [0, 1, 2, 3]},
+                                                r'classes of test_dataloader \(BaseSegDataset\) holds 0'),
+    'an empty class name': ({'train_dataloader.dataset.metainfo.classes': ['background', '', 'b', 'c']},
+                            r"holds the empty name ''"),
+    'two class names without comma': (
+        {'train_dataloader.dataset.metainfo.classes': ['background', 'red' 'green', 'blue']},
+        r"has 4 colours for 3 classes .*'redgreen'.*Without a comma between them, two names become one"),
+    'a class that the data do not have': ({'train_dataloader.dataset': dict(
+        type='Colours', metainfo=dict(classes=['background', 'gren']))}, r"names 'gren', .* did you mean 'green'\?"),
+    'fewer colours than classes': ({'train_dataloader.dataset.metainfo.palette': [[0, 0, 0], [9, 9, 9]]},
+                                   r'palette of train_dataloader .* has 2 colours for 4 classes'),
+    'one colour for all classes': ({'train_dataloader.dataset.metainfo.palette': [255, 0, 0, 0]},
+                                   r'palette\[0\]=255 of train_dataloader .* must be three whole numbers'),
+    'metainfo that is no dict': ({'train_dataloader.dataset.metainfo': ['background', 'red']},
+                                 r"metainfo=\['background', 'red'\] of train_dataloader .* must be a dict"),
     'a class name twice in the data': ({'train_dataloader.dataset.metainfo.classes': ['background', 'a', 'a', 'b']},
                                        r'has two classes of one name'),
 }
@@ -214,6 +236,15 @@ def test_config(tiny_config, tiny_root, case):
 
 
 # -- data ------------------------------------------------------------------------------------------------------------
+
+
+def turned(side=48):
+    """A JPEG of 48 x 50 stored pixels that EXIF turns by a quarter."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    stream = io.BytesIO()
+    Image.new('RGB', (side, side + 2)).save(stream, 'JPEG', exif=exif)
+    return stream.getvalue()
 
 
 def png_header(width, height):
@@ -245,6 +276,7 @@ DATA = {
     'empty image': (IMAGE, b'', r"images/train/003\.png' is not a readable image \(0 bytes\)"),
     'image that is no image': (IMAGE, b'no image', r"images/train/003\.png' is not a readable image \(8 bytes\)"),
     'image of another size': (IMAGE, Image.new('RGB', (48, 50)), r'is 48 x 50 pixels, but its mask .* is 48 x 48'),
+    'image turned by EXIF': (IMAGE, turned(), r'is 50 x 48 pixels, but its mask .* EXIF turns the image by a quarter'),
     'truncated JPEG': (IMAGE, jpeg()[:-300], r"images/train/003\.png' cannot be read: .*truncated"),
     'JPEG cut in its header': (IMAGE, jpeg()[:30], r"images/train/003\.png' (is not|cannot)"),
     'truncated PNG': (IMAGE, 'cut', r"images/train/003\.png' cannot be read: .*truncated"),

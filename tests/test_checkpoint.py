@@ -1,5 +1,6 @@
 """Plain checkpoints: what cannot be loaded is named, and nothing in them runs."""
 import os
+import zipfile
 
 import numpy as np
 import pytest
@@ -182,6 +183,58 @@ def test_what_mmengine_saves_is_data(tmp_path):
         loaded = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'), map_location='cpu')
     assert loaded['message_hub']['log_scalars']['train/loss'].current() == 1.5
     load_weights('load_from', tmp_path / 'a.pth')
+
+
+def rename_in_pickle(path, old, new):
+    """Replace text within the pickle of a file of torch.save, as another version of a library would have written it."""
+    with zipfile.ZipFile(path) as archive:
+        held = {name: archive.read(name) for name in archive.namelist()}
+    pickled, = (name for name in held if name.endswith('/data.pkl'))
+    assert old in held[pickled]
+    held[pickled] = held[pickled].replace(old, new)
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name, content in held.items():
+            archive.writestr(name, content)
+
+
+# The module's name under this NumPy, and under either.
+HERE = np.float64(0).__reduce__()[0].__module__.encode()
+CORES = [b'numpy.core.multiarray', b'numpy._core.multiarray']
+
+
+@pytest.mark.parametrize('core', CORES)
+def test_what_mmengine_saved_under_any_numpy_is_data(tmp_path, core):
+    hub = MessageHub('old')
+    hub.update_scalar('train/loss', 1.5)
+    hub.update_scalar('train/count', np.int64(3), count=2)
+    arrays = {kind: np.ones((2, 2), kind) for kind in ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', '?')}
+    content = dict(state_dict=state(), message_hub=hub.state_dict(), meta=dict(arrays=arrays, best=np.float32(0.5)))
+    torch.save(content, tmp_path / 'a.pth')
+    rename_in_pickle(tmp_path / 'a.pth', b'c' + HERE + b'\n', b'c' + core + b'\n')
+    with only_data():
+        by_mmengine = CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'), map_location='cpu')
+    for loaded in (by_mmengine, load_weights('load_from', tmp_path / 'a.pth')):
+        assert loaded['message_hub']['log_scalars']['train/loss'].current() == 1.5
+        assert loaded['meta']['best'] == np.float32(0.5)
+        for kind, array in arrays.items():
+            np.testing.assert_array_equal(loaded['meta']['arrays'][kind], array)
+
+
+@pytest.mark.parametrize('core', CORES)
+@pytest.mark.parametrize('name', [b'fromfile', b'frombuffer', b'set_typeDict', b'add_docstring'])
+def test_nothing_else_of_numpy_can_be_called(tmp_path, core, name):
+    torch.save(dict(state_dict=state(), meta=dict(best=np.float64(2))), tmp_path / 'a.pth')
+    rename_in_pickle(tmp_path / 'a.pth', b'c' + HERE + b'\nscalar\n', b'c' + core + b'\n' + name + b'\n')
+    with pytest.raises(ValueError, match=rf'holds more than tensors .*{name.decode()}'):
+        load_weights('load_from', tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='holds more than tensors'), only_data():
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'), map_location='cpu')
+
+
+def test_arrays_of_objects_are_no_data(tmp_path):
+    torch.save(dict(state_dict=state(), meta=dict(a=np.array([None, 'b'], dtype=object))), tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='holds more than tensors'):
+        load_weights('load_from', tmp_path / 'a.pth')
 
 
 def test_a_flipped_bit_is_noticed(path):

@@ -12,7 +12,9 @@ from mmseg.registry import MODELS, RUNNERS
 from mmseg_hrhf.checkpoint import load_checkpoint, weights_fingerprint
 from mmseg_hrhf.comparison.comparison import plan_cells, plan_runs
 from mmseg_hrhf.dry_run import dry_run
+from mmseg_hrhf.first_step import load_first_step
 from mmseg_hrhf.head_classes import set_classes
+from mmseg_hrhf.scenario import Scenario
 from mmseg_hrhf.user_error import explain
 
 NAMES = ('background', 'red', 'green')
@@ -73,6 +75,45 @@ def test_what_cannot_be_step_0_is_refused_before_anything_is_written(tiny_config
         RUNNERS.build(tiny_config)
     assert explain(info.value) is not None
     assert not (Path(tiny_config.work_dir) / 'run.json').exists()
+
+
+@pytest.mark.parametrize('name', ['Background', '_background_', 'BG', 'background'])
+def test_background_may_have_another_name_there(tiny_config, elsewhere, tmp_path, name):
+    checkpoint = torch.load(elsewhere, weights_only=False)
+    checkpoint['meta']['dataset_meta']['classes'] = (name, 'red', 'green')
+    torch.save(checkpoint, tmp_path / 'renamed.pth')
+    tiny_config.first_step_from = str(tmp_path / 'renamed.pth')
+    assert 'Nothing was trained' in dry_run(tiny_config)
+
+
+@pytest.mark.parametrize('held, message', [
+    (('ground', 'red', 'green'), None),  # the dataset's own name of its background
+    (('Background', 'red', 'green'), None),
+    (('Background', 'Red', 'green'), r"classes \['Background', 'Red', 'green'\], but step 0 .* in this order"),
+    (('Background', 'green', 'red'), 'in this order'),
+    (('Background', 'red', 'green', 'blue'), 'in this order'),
+    (('red', 'green', 'Background'), 'but class 0 of step 0 is background'),
+    (('bg', 'red', 'green'), 'but class 0 of step 0 is background'),  # of this dataset it is foreground
+    (('sky', 'red', 'green'), 'but class 0 of step 0 is background'),
+])
+def test_class_0_is_compared_as_background_and_others_by_name(tmp_path, held, message):
+    scenario = Scenario.build(dict(red=1, green=2, bg=3), steps=[['red', 'green'], ['bg']])
+    network = torch.nn.Conv2d(1, 3, 1)
+    torch.save(dict(state_dict=network.state_dict(), meta=dict(dataset_meta=dict(classes=held))), tmp_path / 'a.pth')
+    fresh = torch.nn.Conv2d(1, 3, 1)
+    args = fresh, str(tmp_path / 'a.pth'), scenario, ('ground', 'red', 'green', 'bg')
+    if message is None:
+        load_first_step(*args)
+        assert weights_fingerprint(fresh.state_dict()) == weights_fingerprint(network.state_dict())
+    else:
+        with pytest.raises(ValueError, match=message):
+            load_first_step(*args)
+
+
+def test_a_file_without_weights_is_named(tmp_path):
+    torch.save([torch.zeros(2)], tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='holds no weights but a list'):
+        load_first_step(torch.nn.Conv2d(1, 3, 1), str(tmp_path / 'a.pth'), Scenario.build(dict(red=1), task='1-1'))
 
 
 def test_weights_alone_do(tiny_config, tmp_path):

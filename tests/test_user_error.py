@@ -1,13 +1,17 @@
 """One line for what a user can mend, a traceback for what nobody expected."""
 import errno
+import multiprocessing
 import re
 import subprocess
 import sys
+from concurrent.futures import ProcessPoolExecutor
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from mmseg_hrhf.datasets.class_index import scan
 from mmseg_hrhf.replay.sampler import split_batch
 from mmseg_hrhf.user_error import explain, report_and_exit
 
@@ -54,6 +58,22 @@ def test_a_data_workers_error_is_its_last_line():
             '  File "/x/mmseg_hrhf/datasets/incremental.py", line 9, in load_sample\nValueError: Image a.png is broken')
     assert explain(ValueError(text)) == 'Image a.png is broken'
     assert explain(ValueError(text.replace('mmseg_hrhf', 'mmseg'))) is None
+
+
+def not_ours(_):
+    return np.zeros(3).reshape(2)
+
+
+@pytest.mark.filterwarnings('ignore:This process .* is multi-threaded')
+def test_a_check_in_a_process_of_a_pool_is_its_text(tmp_path):
+    paths = [str(tmp_path / f'{i}.png') for i in range(70)]
+    for path in paths[:-1]:
+        Image.new('L', (4, 4)).save(path)
+    error = raised(lambda: scan(paths, {0}, num_workers=2))
+    assert type(error.__cause__).__name__ == '_RemoteTraceback'
+    assert explain(error) == f'Mask {paths[-1]!r} cannot be read: No such file or directory.'
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context('fork')) as pool:
+        assert explain(raised(lambda: list(pool.map(not_ours, [0])))) is None
 
 
 @pytest.mark.parametrize('code, remedy', [(errno.ENOSPC, 'Make room there and run the same command again'),

@@ -1,6 +1,8 @@
 """Turn masks painted in the colours of a config's palette into label masks, which training reads.
 
     python tools/convert_colour_masks.py CONFIG COLOUR_FOLDER LABEL_FOLDER [--ignore 255 255 255]
+
+A class gets the label that the config's training data have for it: with reduce_zero_label the first class is 1.
 """
 import argparse
 import sys
@@ -9,26 +11,28 @@ from pathlib import Path
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config whose train_dataloader.dataset.metainfo.palette names the colours')
+    parser.add_argument('config', help='config whose train_dataloader names classes and palette')
     parser.add_argument('colours', type=Path, help='folder of RGB masks (PNG, BMP, TIFF), searched with its subfolders')
     parser.add_argument('labels', type=Path, help='folder for the label masks, as PNG under the same names')
-    parser.add_argument('--ignore', type=int, nargs=3, metavar=('R', 'G', 'B'), help='colour that becomes 255')
+    parser.add_argument('--ignore', type=int, nargs=3, metavar=('R', 'G', 'B'),
+                        help='colour of unlabelled pixels: they become 0 with reduce_zero_label, else 255')
     return parser.parse_args()
 
 
 def main():
     args = parse_args()
+    # Imported only now: --help must not wait for the toolbox.
     import numpy as np
+    from mmengine.registry import init_default_scope
     from PIL import Image
     from tqdm import tqdm
 
     from mmseg_hrhf.config_file import load_config
-    from mmseg_hrhf.datasets.colour_masks import labels_of_colours
+    from mmseg_hrhf.datasets.colour_masks import colour_code, labels_of_colours
     from mmseg_hrhf.files import atomic_write
-    palette = (load_config(args.config).train_dataloader.dataset.get('metainfo') or {}).get('palette')
-    if not palette:
-        raise ValueError(f'{args.config} has no train_dataloader.dataset.metainfo.palette: list the colour of each '
-                         'class.')
+    cfg = load_config(args.config)
+    init_default_scope(cfg.get('default_scope', 'mmseg'))
+    code = colour_code(cfg)
     paths = sorted(path for path in args.colours.rglob('*') if path.suffix.lower() in ('.png', '.bmp', '.tif', '.tiff'))
     if not paths:
         raise ValueError(f'{args.colours} holds no PNG, BMP or TIFF file.')
@@ -37,12 +41,14 @@ def main():
             if image.mode in ('L', 'P'):
                 raise ValueError(f'{path} holds labels already (mode {image.mode}): train on it as it is.')
             try:
-                labels = labels_of_colours(np.asarray(image.convert('RGB')), palette, args.ignore)
+                labels = labels_of_colours(np.asarray(image.convert('RGB')), code.palette, args.ignore, code.labels,
+                                           code.unlabelled)
             except ValueError as error:
-                raise ValueError(f'{path}: {error}.') from error
+                raise ValueError(f'{path}: {error}. (Colours of unlabelled pixels: --ignore R G B.)') from error
         with atomic_write(args.labels / path.relative_to(args.colours).with_suffix('.png')) as file:
             Image.fromarray(labels).save(file, format='PNG')
-    print(f'{len(paths)} label masks are in {args.labels}.')
+    print(f'{len(paths)} label masks are in {args.labels}: labels {min(code.labels)} to {max(code.labels)}, unlabelled '
+          f'{code.unlabelled}.')
 
 
 if __name__ == '__main__':

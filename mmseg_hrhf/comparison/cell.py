@@ -13,10 +13,9 @@ from mmengine.utils import import_modules_from_strings
 
 from ..config_file import load_config
 from ..files import PathLike, read_json, write_text
-from ..replay.step_statistics import statistics_options
-from ..run_identity import run_identity
+from ..run_identity import run_identity, training_identity
 from ..scenario import SETTINGS
-from ..step_config import method_class, replay_options
+from ..step_config import method_class
 from .systems import system_options
 
 # Step 0 of every system that trains it plainly.
@@ -127,12 +126,10 @@ def first_step_identity(cfg: Config, seed: int) -> Optional[dict]:
     """What step 0 of a run is, as JSON data; None where it is not the plain training that other systems begin with."""
     if not method_class(cfg).shares_first_step:
         return None
-    identity = run_identity(cfg, seed)
-    replay = replay_options(cfg)
-    for later in ('method', 'replay', 'incremental_overrides'):
-        del identity[later]
+    identity = dict(training_identity(cfg, 0, seed), scenario=cfg.scenario.to_dict())
     # What step 0 records for the fakes of step 1; a system without fakes does not mind it.
-    return identity if replay is None else dict(identity, feature_statistics=statistics_options(replay))
+    statistics = identity.pop('replay', None)
+    return identity if statistics is None else dict(identity, **statistics)
 
 
 def joint_identity(cfg: Config, seed: int) -> Optional[dict]:

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from ..config_check import check_config
 from ..datasets.incremental import scenario_of_config
 from ..files import PathLike, write_json, write_text
-from ..run_identity import check_same_run
+from ..run_identity import check_steps, training_identity
 from ..step_config import replay_options
 from .cell import FIRST_STEP, Cell, cell_config, first_step_identity, joint_identity, write_cell_config
 from .curves import plot_curves
@@ -78,7 +78,8 @@ def _checked_config(cell: Cell, base: Config) -> Config:
         for path in scenario.image_lists.values():
             if not osp.isfile(path):
                 raise ValueError(f'Image list {path!r} does not exist.')
-        check_same_run(cell.folder, cfg, cell.seed)
+        steps = [0] if cell.system == FIRST_STEP else range(scenario.num_steps)
+        check_steps(cell.folder, {t: dict(training=training_identity(cfg, t, cell.seed)) for t in steps})
     except ValueError as error:
         raise ValueError(f'{cell.name}: {error}') from error
     return cfg

@@ -1,13 +1,12 @@
 """mIoU over learning steps, a line per system."""
 from __future__ import annotations
 
-import math
-import statistics
 from pathlib import Path
 from typing import Sequence
 
 from ..files import PathLike, atomic_write
 from .cell import Cell
+from .table import mean_and_deviation
 
 
 def plot_curves(cells: Sequence[Cell], path: PathLike) -> None:
@@ -53,10 +52,8 @@ def plot_curves(cells: Sequence[Cell], path: PathLike) -> None:
 
 def _draw(axis, system: str, runs: Sequence[dict], key: str, colour) -> None:
     steps = [result['step'] for result in runs[0]['results']]
-    # None where no test image shows a class of the group: a gap in the line.
-    series = [[math.nan if result['metrics'][key] is None else result['metrics'][key] for result in run['results']]
-              for run in runs]
-    means = [statistics.mean(values) for values in zip(*series)]
+    # A gap in the line where no test image shows a class of the group.
+    means, spread = mean_and_deviation([[result['metrics'][key] for result in run['results']] for run in runs])
     if len(steps) == 1 and runs[0]['num_steps'] > 1:
         axis.axhline(means[0], color=colour, linestyle='--', label=system)
         return
@@ -64,6 +61,5 @@ def _draw(axis, system: str, runs: Sequence[dict], key: str, colour) -> None:
               linewidth=2.5 if system == 'HRHF' else 1.5)
     axis.set_xticks(steps)
     if len(runs) > 1:
-        spread = [statistics.stdev(values) for values in zip(*series)]
         axis.fill_between(steps, [m - s for m, s in zip(means, spread)], [m + s for m, s in zip(means, spread)],
                           color=colour, alpha=0.15, linewidth=0)

@@ -116,6 +116,18 @@ def group_names(records: Sequence[dict], column: str, background: str) -> list[s
     return sorted(groups, key=lambda group: (group == 'all', int(group.split('-')[0]) if group != 'all' else 0))
 
 
+def mean_and_deviation(series: Sequence[Sequence[Optional[float]]]) -> tuple[list[float], list[float]]:
+    """Over seeds, step by step: mean and sample deviation (0 of one); NaN where no seed has a value.
+
+    Args:
+        series: a list of values by step for each seed, all of one length.
+    """
+    columns = [[v for v in column if v is not None and v == v] for column in zip(*series)]
+    means = [statistics.mean(column) if column else float('nan') for column in columns]
+    spreads = [statistics.stdev(column) if len(column) > 1 else 0.0 for column in columns]
+    return means, spreads
+
+
 def _cell(values: Sequence[float]) -> str:
     if not values:
         return '-'

@@ -1,4 +1,4 @@
-"""Which labels each mask holds: scanned once in parallel, cached by the fingerprint of the files."""
+"""How many pixels of each label every mask holds: scanned once in parallel, cached by the fingerprint of the files."""
 from __future__ import annotations
 
 import hashlib
@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Collection, Optional, Sequence
 
+import cv2
 import numpy as np
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.fileio import get as read_bytes
@@ -19,32 +20,24 @@ from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
 from ..files import atomic_write
-from .image_check import check_image
-from .unfiltered_png import unfiltered_labels
+from .image_check import ImageReader, check_image
 
 # Modes in which a pixel is one 8-bit label: grey, palette, and black and white.
 _MASK_MODES = ('L', 'P', '1')
 # Masks handed to a worker process at a time; fewer than this are not worth starting processes for.
 _CHUNK = 64
+# What a worker loads images by: inherited, not sent, since a pipeline need not be picklable.
+_reader: Optional[ImageReader] = None
 
 
-def mask_labels(path: str, backend_args: Optional[dict] = None) -> np.ndarray:
-    """Labels that a mask file holds (see :func:`read_mask`).
-
-    Returns:
-        (256,) bool; ``result[c]``: some pixel has label c.
-    """
-    return read_mask(path, backend_args)[0]
-
-
-def read_mask(path: str, backend_args: Optional[dict] = None) -> tuple[np.ndarray, tuple[int, int]]:
-    """Labels and size of a mask file.
+def label_counts(path: str, backend_args: Optional[dict] = None) -> tuple[np.ndarray, tuple[int, int]]:
+    """Pixels of each label in a mask file, and its size.
 
     Args:
         path: a single-channel 8-bit image (grey or palette).
         backend_args: file backend of mmengine.
     Returns:
-        (256,) bool, whose entry c says that some pixel has label c, and (width, height).
+        (256,) int64, whose entry c counts the pixels of label c, and (width, height).
     Raises:
         ValueError: the file is missing, unreadable or of another mode; names it.
     """
@@ -53,15 +46,11 @@ def read_mask(path: str, backend_args: Optional[dict] = None) -> tuple[np.ndarra
         data = read_bytes(path, backend_args=backend_args) if backend_args else _local_bytes(path)
     except OSError as error:
         raise ValueError(f'Mask {path!r} cannot be read: {error.strerror or error}.') from error
-    return unfiltered_labels(data) or _pillow_labels(data, path)
-
-
-def _pillow_labels(data: bytes, path: str) -> tuple[np.ndarray, tuple[int, int]]:
     try:
         with Image.open(io.BytesIO(data)) as image:
             mode, size = image.mode, image.size
             # Pillow counts white as 255, but the annotation loader reads it as 1.
-            histogram = np.bincount(np.asarray(image).ravel(), minlength=256) if mode == '1' else image.histogram()
+            counts = np.bincount(np.asarray(image).ravel(), minlength=256) if mode == '1' else image.histogram()
     except UnidentifiedImageError as error:
         raise ValueError(f'Mask {path!r} is not a readable image ({len(data)} bytes): replace it.') from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -70,7 +59,7 @@ def _pillow_labels(data: bytes, path: str) -> tuple[np.ndarray, tuple[int, int]]
     if mode not in _MASK_MODES:
         raise ValueError(f'Mask {path!r} has mode {mode!r}; a mask must be one 8-bit channel of labels (grey or '
                          'palette). Convert colour masks to label masks first: tools/convert_colour_masks.py.')
-    return np.array(histogram[:256], dtype=bool), size
+    return np.array(counts[:256], dtype=np.int64), size
 
 
 def _local_bytes(path: str) -> bytes:
@@ -78,13 +67,13 @@ def _local_bytes(path: str) -> bytes:
         return file.read()
 
 
-def _read_pairs(pairs: Sequence[tuple[str, Optional[str]]], backend_args: Optional[dict]) -> np.ndarray:
-    """(N, 256) labels of masks; the image that goes with each is checked."""
-    rows = np.zeros((len(pairs), 256), dtype=bool)
-    for row, (mask, image) in zip(rows, pairs):
-        row[:], size = read_mask(mask, backend_args)
+def _read_pairs(pairs: Sequence[tuple[int, str, Optional[str]]], backend_args: Optional[dict]) -> np.ndarray:
+    """(N, 256) pixels of each label in masks; the image that goes with each is checked."""
+    rows = np.zeros((len(pairs), 256), dtype=np.uint32)
+    for row, (index, mask, image) in zip(rows, pairs):
+        row[:], size = label_counts(mask, backend_args)
         if image is not None:
-            check_image(image, mask, size)
+            check_image(image, mask, size, None if _reader is None else partial(_reader, index))
     return rows
 
 
@@ -105,29 +94,30 @@ def scan(paths: Sequence[str],
          known_labels: Collection[int],
          backend_args: Optional[dict] = None,
          num_workers: Optional[int] = None,
-         images: Optional[Sequence[str]] = None) -> np.ndarray:
-    """Labels of all masks, decoded in parallel worker processes, with a progress bar.
+         images: Optional[Sequence[str]] = None,
+         reader: Optional[ImageReader] = None) -> np.ndarray:
+    """Pixels of each label in all masks, decoded in parallel worker processes, with a progress bar.
 
     Args:
-        paths, known_labels, backend_args, images: see :func:`class_index`.
+        paths, known_labels, backend_args, images, reader: see :func:`class_index`.
         num_workers: processes; one per core that this job may use if None.
     Returns:
-        (N, 256) bool presence matrix.
+        (N, 256) uint32 pixel counts.
     Raises:
         ValueError: a mask is missing, unreadable, of another mode, or holds a label not in ``known_labels``; an image
             is missing, truncated or not of its mask's size.
     """
-    presence = np.zeros((len(paths), 256), dtype=bool)
+    counts = np.zeros((len(paths), 256), dtype=np.uint32)
     checked: Sequence[Optional[str]] = images or [None] * len(paths)
-    pairs = list(zip(paths, checked))
+    pairs = list(zip(range(len(paths)), paths, checked))
     chunks = [slice(start, start + _CHUNK) for start in range(0, len(paths), _CHUNK)]
-    with _workers(len(paths), num_workers or _cores()) as pool, \
+    with _workers(len(paths), num_workers or _cores(), reader) as pool, \
             tqdm(desc='class index', total=len(paths), unit='mask', mininterval=0.5) as bar:
         found = pool.map(partial(_read_pairs, backend_args=backend_args), [pairs[chunk] for chunk in chunks])
         for chunk, rows in zip(chunks, found):
-            presence[chunk] = _check_labels(rows, known_labels, paths[chunk])
+            counts[chunk] = _check_labels(rows, known_labels, paths[chunk])
             bar.update(len(rows))
-    return presence
+    return counts
 
 
 def _cores() -> int:
@@ -135,12 +125,23 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
-def _workers(num_masks: int, num_workers: int) -> Executor:
+def _workers(num_masks: int, num_workers: int, reader: Optional[ImageReader]) -> Executor:
     # Forked workers start at once (a spawned one imports the toolbox for seconds) and decode without sharing a lock.
     if num_masks > _CHUNK and num_workers > 1 and 'fork' in multiprocessing.get_all_start_methods():
         return ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context('fork'),
-                                   initializer=_end_with, initargs=(os.getpid(), ))
-    return ThreadPoolExecutor(num_workers)
+                                   initializer=_start_process, initargs=(os.getpid(), reader))
+    return ThreadPoolExecutor(num_workers, initializer=_read_by, initargs=(reader, ))
+
+
+def _read_by(reader: Optional[ImageReader]) -> None:
+    global _reader
+    _reader = reader
+
+
+def _start_process(parent: int, reader: Optional[ImageReader]) -> None:
+    _read_by(reader)
+    cv2.setNumThreads(0)  # its threads do not survive a fork
+    _end_with(parent)
 
 
 def _end_with(parent: int) -> None:
@@ -169,8 +170,9 @@ def class_index(paths: Sequence[str],
                 known_labels: Collection[int],
                 cache_dir: Optional[str] = None,
                 backend_args: Optional[dict] = None,
-                images: Optional[Sequence[str]] = None) -> np.ndarray:
-    """Presence matrix of the masks, from the cache where it is fresh.
+                images: Optional[Sequence[str]] = None,
+                reader: Optional[ImageReader] = None) -> np.ndarray:
+    """Pixels of each label in the masks, from the cache where it is fresh.
 
     Rank 0 reads the cache, or scans and writes it, and tells the other ranks. Without ``cache_dir`` all of them scan.
 
@@ -180,42 +182,49 @@ def class_index(paths: Sequence[str],
         cache_dir: folder of the cache files, seen by rank 0 alone.
         backend_args: file backend of mmengine.
         images: image file of each mask, where they are local: checked in the same pass.
+        reader: loads those whose size their file alone does not tell, by their positions.
     Returns:
-        (N, 256) bool; ``result[i, c]``: some pixel of mask i has raw label c.
+        (N, 256) uint32; ``result[i, c]``: pixels of mask i that have raw label c.
     """
     if cache_dir is None:
-        return scan(paths, known_labels, backend_args, images=images)
-    held = [np.zeros((0, 32), dtype=np.uint8)]
+        return scan(paths, known_labels, backend_args, images=images, reader=reader)
+    held: list = [None]
     if is_main_process():
-        key = fingerprint([*paths, *(images or [])])
+        # Images that one pipeline loads in their masks' size another may not.
+        files = fingerprint([*paths, *(images or [])])
+        key = hashlib.sha256(f'{files} {reader!r}'.encode('utf-8', 'surrogateescape')).hexdigest()
         file = Path(cache_dir) / f'{key[:32]}.npz'
-        presence = _load(file, key, len(paths))
-        if presence is None:
-            presence = scan(paths, known_labels, backend_args, images=images)
+        counts = _load(file, key, len(paths))
+        if counts is None:
+            counts = scan(paths, known_labels, backend_args, images=images, reader=reader)
+            labels = np.flatnonzero(counts.any(axis=0))
             with atomic_write(file) as stream:
-                np.savez_compressed(stream, presence=np.packbits(presence, axis=1), key=np.array(key))
-        held = [np.packbits(presence, axis=1)]
+                np.savez_compressed(stream, counts=counts[:, labels], labels=labels, key=np.array(key))
+        held = [counts]
     # Not through the file: on network drives, other nodes may not see for a while what rank 0 has just written.
     broadcast_object_list(held)
-    return _check_labels(np.unpackbits(held[0], axis=1).astype(bool), known_labels, paths)
+    return _check_labels(held[0], known_labels, paths)
 
 
 def _load(file: Path, key: str, length: int) -> Optional[np.ndarray]:
+    counts = np.zeros((length, 256), dtype=np.uint32)
     try:
         with open(file, 'rb') as stream, np.load(stream, allow_pickle=False) as data:
             if data['key'].item() != key:
                 return None  # a copy of the index of other data
-            presence = np.unpackbits(data['presence'], axis=1).astype(bool)
+            if len(data['counts']) != length:
+                return None
+            counts[:, data['labels']] = data['counts']
     except Exception:  # a damaged cache is a missing one: whatever its bytes make numpy or zipfile raise
         return None
-    return presence if presence.shape == (length, 256) else None
+    return counts
 
 
-def _check_labels(presence: np.ndarray, known_labels: Collection[int], paths: Sequence[str]) -> np.ndarray:
+def _check_labels(counts: np.ndarray, known_labels: Collection[int], paths: Sequence[str]) -> np.ndarray:
     unknown = np.ones(256, dtype=bool)
     unknown[list(known_labels)] = False
-    rows, labels = np.nonzero(presence & unknown)
+    rows, labels = np.nonzero(counts.astype(bool) & unknown)
     if len(rows):
         raise ValueError(f'Mask {paths[rows[0]]!r} holds label {labels[0]}, which is no label of this dataset (known: '
                          f'{_ranges(sorted(known_labels))}).')
-    return presence
+    return counts

@@ -16,6 +16,7 @@ from ..image_list import load_image_list
 from ..randomness import sample_randomness
 from ..scenario import IGNORE, Scenario
 from .class_index import class_index
+from .image_check import ImageReader
 from .raw_labels import RawLabels
 from .source import Source, split_mix, type_name, unwrap, without_reduce_zero_label
 
@@ -112,8 +113,9 @@ def scenario_of_config(cfg: dict, options: dict) -> Scenario:
 def palette_of(source: Source, scenario: Scenario, step: int) -> list[list[int]]:
     """RGB colour of each class index at ``step``."""
     colours = dict(zip(source.metainfo['classes'], source.metainfo['palette']))
-    first = source.raw_labels.names[0]
-    background = colours[first] if first.lower() == 'background' else [0, 0, 0]
+    names = {label: name for name, label in source.raw_labels.labels.items()}
+    name = None if scenario.background is None else names.get(scenario.background)
+    background = colours.get(name, [0, 0, 0])
     return [list(background)] + [list(colours[name]) for name in scenario.seen_classes(step)]
 
 
@@ -122,8 +124,16 @@ def image_names(source: Source) -> list[str]:
     return [osp.splitext(osp.basename(source.get_data_info(i)['img_path']))[0] for i in range(len(source))]
 
 
-def presence_of(source: Source, scenario: Scenario, cache_dir: Optional[str] = None) -> np.ndarray:
-    """(N, 256) bool matrix of the labels in each mask of ``source``, whose local images are checked on the way."""
+def count_labels(source: Source, scenario: Scenario, cache_dir: Optional[str] = None) -> np.ndarray:
+    """Pixels of each raw label in the masks of ``source``, whose local images are checked on the way.
+
+    Args:
+        source: images that the scenario divides.
+        scenario: says which labels are known.
+        cache_dir: folder of the class index; None: the masks are read.
+    Returns:
+        (N, 256) uint32 pixel counts.
+    """
     known, rows = scenario.known_labels(), []
     for part in source.parts:
         infos = [part.get_data_info(i) for i in range(len(part))]
@@ -132,7 +142,7 @@ def presence_of(source: Source, scenario: Scenario, cache_dir: Optional[str] = N
             raise ValueError(f'{type(part).__name__} has no masks: set data_prefix.seg_map_path.')
         # From a file backend every image would be fetched once more.
         images = None if part.backend_args else [info['img_path'] for info in infos]
-        rows.append(class_index(paths, known, cache_dir, part.backend_args, images))
+        rows.append(class_index(paths, known, cache_dir, part.backend_args, images, ImageReader(part)))
     return np.concatenate(rows)
 
 
@@ -202,7 +212,7 @@ class IncrementalDataset(Dataset):
         self.scenario = scenario_of(self.source, scenario)
         self.step = step
         self.test_mode = test_mode
-        self.presence = presence_of(self.source, self.scenario, cache_dir)
+        self.presence = count_labels(self.source, self.scenario, cache_dir) > 0
         self.positions = self.source.repeated(
             select_images(self.source, self.scenario, self.presence, step, test_mode))
         self.label_map = (self.scenario.test_label_map if test_mode else self.scenario.train_label_map)(step)

@@ -13,7 +13,9 @@ from mmseg.registry import DATASETS, MODELS
 from PIL import Image
 
 from ..checkpoint import load_checkpoint
+from ..datasets.loading import find_loading
 from ..files import PathLike
+from ..replay.pixel_check import measure_pixel_map
 from ..scenario import IGNORE
 
 _UNLABELLED = (224, 224, 224)
@@ -54,6 +56,11 @@ class FinishedStep:
         if self._dataset is None:
             self._dataset = DATASETS.build(self.cfg.test_dataloader.dataset)
         return self._dataset
+
+    def measure_pixels(self, size: tuple[int, int]) -> None:
+        """Find what the network is fed for a pixel of an image of (height, width), for its inversion."""
+        loading = find_loading(self.dataset.pipeline.transforms, self.dataset.get_data_info(0))
+        self.model.pixel_map = measure_pixel_map(self.dataset.pipeline, loading, self.model.data_preprocessor, size)
 
     def class_index(self, name: str) -> int:
         """Channel of a foreground class; ``ValueError`` for a name the step does not know."""

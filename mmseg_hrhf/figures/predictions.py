@@ -77,8 +77,10 @@ def draw_predictions(systems: Mapping[str, FinishedStep], indices: Sequence[int]
         indices: test images.
         path: of the picture; its suffix names the format.
     Raises:
-        ValueError: systems with other classes.
+        ValueError: no image, or systems with other classes.
     """
+    if not indices:
+        raise ValueError('No test image shows a class of this step: name some images by --images.')
     first = next(iter(systems.values()))
     for name, step in systems.items():
         if step.classes != first.classes:

@@ -11,6 +11,7 @@ from mmseg.registry import TASK_UTILS
 
 from ..files import PathLike, atomic_write
 from ..inversion.request import FakeRequest
+from ..inversion.seg_inversion import image_size
 from .finished_step import FinishedStep
 
 
@@ -39,6 +40,7 @@ def invert_scales(step: FinishedStep, inversion: dict, classes: Sequence[Sequenc
     Returns:
         By r, (N, H, W, 3) uint8 RGB.
     """
+    step.measure_pixels(image_size(inversion['size']))
     request, images = FakeRequest(tuple(map(tuple, classes)), seed), {}
     for r in r_values:
         fixed = copy.deepcopy(inversion)

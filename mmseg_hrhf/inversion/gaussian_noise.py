@@ -36,7 +36,7 @@ class GaussianNoise:
                  on_iteration: Optional[Callable[[dict], None]] = None,
                  recorded: Optional[RecordedStatistics] = None) -> FakeBatch:
         device = next(model.parameters()).device
-        space = PixelSpace(model.data_preprocessor, device)
+        space = PixelSpace.of(model)
         noise = torch.randn((len(request), 3) + self.size, generator=torch.Generator().manual_seed(request.seed))
         if on_iteration is not None:
             on_iteration({})

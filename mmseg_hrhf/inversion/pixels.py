@@ -1,8 +1,14 @@
 """Between pixels (0..255 RGB, as stored) and what a network is fed."""
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Mapping, Optional
+
 import torch
 from torch import Tensor, nn
+
+# Pixels that a unit of the network's input stands for, where images can be optimised as the network is fed.
+_STD = 32.0, 128.0
 
 
 def _swaps_channels(data_preprocessor: nn.Module) -> bool:
@@ -12,26 +18,72 @@ def _swaps_channels(data_preprocessor: nn.Module) -> bool:
     return False
 
 
+@dataclass(frozen=True)
+class PixelMap:
+    """What a network is fed for an 8-bit pixel: ``scale * pixel + offset``, by channel of its input.
+
+    Args:
+        channels: the channel of the RGB image that each channel of the input is made of.
+        scale, offset: of each channel of the input.
+    """
+    channels: tuple[int, int, int]
+    scale: tuple[float, float, float]
+    offset: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, data_preprocessor: nn.Module) -> PixelMap:
+        """That of a pipeline which leaves pixels as they are, from the preprocessor's mean, std and channel order."""
+        # mmcv decodes to BGR; the preprocessor swaps where the network wants RGB.
+        channels = (0, 1, 2) if _swaps_channels(data_preprocessor) else (2, 1, 0)
+        mean, std = torch.zeros(3), torch.ones(3)
+        if getattr(data_preprocessor, '_enable_normalize', False):
+            mean, std = (value.detach().cpu().float().flatten().expand(3)
+                         for value in (data_preprocessor.mean, data_preprocessor.std))
+        return cls(channels, tuple((1 / std).tolist()), tuple((-mean / std).tolist()))
+
+    @classmethod
+    def from_plain(cls, fields: Mapping) -> PixelMap:
+        """From its fields as lists, as JSON and configs hold them."""
+        return cls(**{name: tuple(values) for name, values in fields.items()})
+
+
 class PixelSpace:
     """The normalised space in which images are optimised, and its ways to the network and to pixels.
 
     Args:
         data_preprocessor: of the segmentor; its mean, std and channel order are used.
         device: of the images.
+        pixel_map: what the network is fed for a pixel, where the pipeline changes pixels, too; None: it does not.
     """
 
-    def __init__(self, data_preprocessor: nn.Module, device: torch.device) -> None:
-        self.normalised_input = bool(getattr(data_preprocessor, '_enable_normalize', False))
-        if self.normalised_input:
-            mean, std = data_preprocessor.mean, data_preprocessor.std
+    def __init__(self,
+                 data_preprocessor: nn.Module,
+                 device: torch.device,
+                 pixel_map: Optional[PixelMap] = None) -> None:
+        held = PixelMap.of(data_preprocessor) if pixel_map is None else pixel_map
+        # RGB channel of each channel of the network.
+        self.channels = list(held.channels)
+        if pixel_map is None and getattr(data_preprocessor, '_enable_normalize', False):
+            mean, std = data_preprocessor.mean.flatten(), data_preprocessor.std.flatten()
         else:
-            # A network fed raw pixels is still inverted in a space of unit scale.
-            mean, std = torch.full((3, 1, 1), 127.5), torch.full((3, 1, 1), 64.0)
-        self.mean, self.std = mean.to(device).view(1, -1, 1, 1), std.to(device).view(1, -1, 1, 1)
-        # mmcv decodes to BGR; the preprocessor swaps where the network wants RGB.
-        self.network_is_rgb = _swaps_channels(data_preprocessor)
-        self.low, self.high = (0 - self.mean) / self.std, (255 - self.mean) / self.std
+            mean, std = (torch.tensor([-b / a for a, b in zip(held.scale, held.offset)]),
+                         torch.tensor([1 / a for a in held.scale]))
+        # The network is fed (pixel - mean) / std.
+        self._input_mean, self._input_std = (value.to(device).float().view(1, -1, 1, 1) for value in (mean, std))
+        self._is_input = bool(((std.abs() > _STD[0]) & (std.abs() < _STD[1])).all())
+        self.mean, self.std = self._input_mean, self._input_std
+        if not self._is_input:
+            # A network fed raw pixels, or pixels of 0 to 1, is still inverted in a space of unit scale.
+            self.mean, self.std = torch.full_like(self.mean, 127.5), torch.full_like(self.std, 64.0)
+        bounds = torch.cat([(0 - self.mean) / self.std, (255 - self.mean) / self.std])
+        self.low, self.high = bounds.amin(0, keepdim=True), bounds.amax(0, keepdim=True)
         self._ranges = list(zip(self.low.flatten().tolist(), self.high.flatten().tolist()))
+
+    @classmethod
+    def of(cls, model: nn.Module) -> PixelSpace:
+        """That of a segmentor; its attribute ``pixel_map``, where it has one, says what its pipeline does."""
+        device = next(model.parameters()).device
+        return cls(model.data_preprocessor, device, getattr(model, 'pixel_map', None))
 
     def clamp_(self, images: Tensor) -> Tensor:
         """Clamp (N, 3, H, W) in place to the range of real pixels."""
@@ -41,19 +93,19 @@ class PixelSpace:
         return images
 
     def to_network(self, images: Tensor) -> Tensor:
-        return images if self.normalised_input else images * self.std + self.mean
+        if self._is_input:
+            return images
+        return (images * self.std + self.mean - self._input_mean) / self._input_std
 
     def to_pixels(self, images: Tensor) -> Tensor:
         """(N, H, W, 3) uint8 RGB on the CPU."""
         pixels = (images * self.std + self.mean).round().clamp(0, 255).to(torch.uint8)
-        if not self.network_is_rgb:
-            pixels = pixels.flip(1)
-        return pixels.permute(0, 2, 3, 1).contiguous().cpu()
+        stored = torch.empty_like(pixels)
+        stored[:, self.channels] = pixels
+        return stored.permute(0, 2, 3, 1).contiguous().cpu()
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
         """Inverse of :meth:`to_pixels`, up to rounding."""
         # Some heads (DMNet) look at their features through `view`, which takes the memory order of a usual batch only.
-        images = pixels.permute(0, 3, 1, 2).to(self.mean).contiguous()
-        if not self.network_is_rgb:
-            images = images.flip(1)
+        images = pixels.permute(0, 3, 1, 2)[:, self.channels].to(self.mean).contiguous()
         return (images - self.mean) / self.std

@@ -160,7 +160,7 @@ class SegInversion:
         drawn = self.aggregation.draw_r(len(request), num_classes, np.random.default_rng([request.seed, 1]))
         r = torch.as_tensor(drawn, dtype=torch.float32, device=device)
         target = self._target(request, num_classes, device)
-        space = PixelSpace(model.data_preprocessor, device)
+        space = PixelSpace.of(model)
         # Drawn on the CPU, so that every device starts from the same noise.
         generator = torch.Generator().manual_seed(request.seed)
         images = space.clamp_(torch.randn((len(request), 3) + self._stage_size(0), generator=generator).to(device))

@@ -1,7 +1,7 @@
 """What all systems share: a student segmentor, and the frozen teacher it continues."""
 from __future__ import annotations
 
-from typing import Optional
+from typing import Any, Iterator, Optional
 
 import torch
 from mmengine.model import BaseModel, revert_sync_batchnorm
@@ -21,6 +21,9 @@ class IncrementalSegmentor(BaseModel):
 
     Its checkpoint is the student's alone, with the keys of a bare segmentor. The teacher is not a submodule: it is in
     no checkpoint, optimizer or DDP bucket, and stays in eval mode.
+
+    To hooks it looks like the bare segmentor: ``model.backbone`` is the student's, and parameters, buffers and modules
+    are listed by the names that they have there (``backbone.conv1.weight``).
 
     Args:
         student: config of any segmentor with the classes of this step.
@@ -90,6 +93,27 @@ class IncrementalSegmentor(BaseModel):
         """The frozen network of the previous step; None at step 0."""
         return self._hidden_teacher[0] if self._hidden_teacher else None
 
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            student = self.__dict__.get('_modules', {}).get('student')
+            if student is None or not hasattr(student, name):
+                raise
+            return getattr(student, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        student = self.__dict__.get('_modules', {}).get('student')
+        if student is not None and name in student._modules and name not in self._modules:
+            setattr(student, name, value)  # as in `runner.model.backbone = ...`
+        else:
+            super().__setattr__(name, value)
+
+    # Parameters and buffers are listed through it, too.
+    def named_modules(self, memo: Optional[set] = None, prefix: str = '', remove_duplicate: bool = True) -> Iterator:
+        for name, module in super().named_modules(memo, prefix, remove_duplicate):
+            yield _bare_name(name, prefix), module
+
     def _apply(self, fn, *args, **kwargs):
         # Not a submodule, the teacher must be told to change device or type.
         for teacher in self._hidden_teacher:
@@ -152,6 +176,12 @@ class IncrementalSegmentor(BaseModel):
     def small_teacher_logits(self, inputs: Tensor) -> Tensor:
         """(N, K, h, w) logits of a teacher whose student :func:`~.fused_pass.fuses`, before up-sampling."""
         return small_logits(self.teacher, inputs)
+
+
+def _bare_name(name: str, prefix: str) -> str:
+    """The name that a member of the student has in the bare segmentor."""
+    start = f'{prefix}.' if prefix else ''
+    return start + name[len(start) + len('student.'):] if name.startswith(f'{start}student.') else name
 
 
 def _start(student: nn.Module) -> None:

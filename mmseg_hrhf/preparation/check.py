@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Iterable, Sequence
 
-from ..datasets.class_index import mask_labels
+from ..datasets.class_index import label_counts
 from ..files import PathLike
 
 VOC_SOURCE = ('VOC 2012: VOCtrainval_11-May-2012.tar (2 GB) from '
@@ -94,7 +94,7 @@ def _check_labels(paths: Sequence[Path], known: set[int], faults: list[str]) -> 
     """Read some masks, evenly spread."""
     for path in paths[::max(1, len(paths) // _READ)]:
         try:
-            labels = {int(label) for label in mask_labels(str(path)).nonzero()[0]}
+            labels = {int(label) for label in label_counts(str(path))[0].nonzero()[0]}
         except ValueError as error:
             faults.append(str(error))
             continue

@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 from PIL import Image
 
 from ..files import PathLike, atomic_write, read_json, sha256, write_json, write_text
+from ..inversion.pixels import PixelMap
 from .stored_png import stored_png
 
 
@@ -89,6 +90,12 @@ class FakeImageBuffer:
             print_log(f'{error} The fake images beside it are made again.', logger='current', level=logging.WARNING)
             return None
         return held if isinstance(held, dict) else None
+
+    @property
+    def pixel_map(self) -> Optional[PixelMap]:
+        """What the teacher was fed for a pixel, where its pipeline changes pixels."""
+        fields = (self._fingerprint() or {}).get('pixel_map')
+        return None if fields is None else PixelMap.from_plain(fields)
 
     def _has_blank_mask(self, size: tuple[int, int]) -> bool:
         try:

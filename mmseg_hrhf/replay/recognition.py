@@ -18,8 +18,7 @@ def label_images(model: nn.Module, images: Tensor) -> Tensor:
     Returns:
         (N, H, W) uint8 on the CPU.
     """
-    device = next(model.parameters()).device
-    space = PixelSpace(model.data_preprocessor, device)
+    space = PixelSpace.of(model)
     logits = predicted_logits(model, space.to_network(space.from_pixels(images)))
     return logits.argmax(1).to(torch.uint8).cpu()
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import logging
 import time
+from dataclasses import asdict
 from typing import Optional
 
 import torch
@@ -18,6 +19,7 @@ from ..checkpoint import weights_fingerprint
 from ..files import PathLike
 from ..inversion import build_inversion
 from ..inversion.feature_statistics import RecordedStatistics, feature_targets
+from ..inversion.pixels import PixelMap
 from ..inversion.request import FakeRequest, plan_requests
 from ..randomness import INVERSION, seeded
 from .buffer import FakeImageBuffer
@@ -25,12 +27,16 @@ from .loss_curve import thin_curve
 from .recognition import recognised
 from .show_buffer import show_buffer
 
+# Share of an image from which on a class counts as found, and of the asked-for classes below which few are.
+_LEAST_AREA, _FEW = 0.001, 0.1
+
 
 def fill_buffer(buffer: FakeImageBuffer,
                 teacher: nn.Module,
                 inversion: dict,
                 seed: int,
-                recorded: Optional[RecordedStatistics] = None) -> None:
+                recorded: Optional[RecordedStatistics] = None,
+                pixel_map: Optional[PixelMap] = None) -> None:
     """Synthesise what the buffer lacks; each rank takes its share of the batches.
 
     Args:
@@ -40,9 +46,11 @@ def fill_buffer(buffer: FakeImageBuffer,
         seed: of the plan; with the same seed the same images come out on a CPU, whatever the number of ranks (GPU
             kernels that add in varying order make them equal to rounding only).
         recorded: feature statistics from the teacher's checkpoint.
+        pixel_map: what the teacher is fed for a pixel, where its pipeline changes pixels.
     Raises:
         ValueError: the buffer is stale.
     """
+    teacher.pixel_map = pixel_map
     rank, world_size = get_dist_info()
     generator = build_inversion(inversion)
     requests = plan_requests(buffer.num_images, teacher.num_classes, generator.batch_size,
@@ -54,6 +62,8 @@ def fill_buffer(buffer: FakeImageBuffer,
             inversion=_plain(inversion),
             num_images=buffer.num_images,
             seed=seed)
+        if pixel_map is not None:
+            fingerprint['pixel_map'] = _plain(asdict(pixel_map))
         buffer.open(fingerprint, generator.size)
         if getattr(generator, 'feature_weight', 0) > 0 and not feature_targets(teacher, recorded):
             print_log('SegInversion: the teacher has no batch norm and its checkpoint no feature statistics, so images '
@@ -81,7 +91,21 @@ def fill_buffer(buffer: FakeImageBuffer,
     barrier()
     if rank == 0:
         buffer.close()
+        _warn_of_strangers(buffer)
     barrier()
+
+
+def _warn_of_strangers(buffer: FakeImageBuffer) -> None:
+    """Say so where the teacher finds the classes that were asked for in almost none of the images."""
+    records = [record for record in buffer.records() if 'classification' in record['losses']]
+    shares = [share for record in records for share in record['teacher_share']]
+    found = sum(share >= _LEAST_AREA for share in shares)
+    if found < _FEW * len(shares):
+        print_log(f'SegInversion: the teacher finds the requested class in {found} of {len(shares)} cases. '
+                  'Such images teach next to nothing about the old classes. The usual causes: a teacher with little '
+                  'training, too few iterations (replay.inversion.stages), or weights of the image prior or of the '
+                  'feature statistics that drown the class loss (tools/browse_fakes.py shows the images).',
+                  logger='current', level=logging.WARNING)
 
 
 def _synthesise(buffer: FakeImageBuffer, teacher: nn.Module, generator, request: FakeRequest, start: int,
@@ -130,19 +154,27 @@ class SegInversionHook(Hook):
         num_images: its size.
         inversion: config of what synthesises.
         seed: of the fake images, the same on every rank.
+        pixel_map: fields of a :class:`PixelMap`, where the pipeline changes pixels.
     """
     priority = 'VERY_HIGH'
 
-    def __init__(self, folder: PathLike, num_images: int, inversion: dict, seed: int) -> None:
+    def __init__(self,
+                 folder: PathLike,
+                 num_images: int,
+                 inversion: dict,
+                 seed: int,
+                 pixel_map: Optional[dict] = None) -> None:
         self.buffer = FakeImageBuffer(folder, num_images)
         self.inversion = inversion
         self.seed = seed
+        self.pixel_map = None if pixel_map is None else PixelMap.from_plain(pixel_map)
 
     def before_train(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if model.teacher is None:
             raise ValueError('SegInversionHook needs a model with a teacher: the first step has none to invert.')
-        fill_buffer(self.buffer, model.teacher, self.inversion, self.seed, model.teacher_statistics)
+        fill_buffer(self.buffer, model.teacher, self.inversion, self.seed, model.teacher_statistics,
+                    self.pixel_map)
         palette = runner.train_dataloader.dataset.metainfo['palette']
         show_buffer(self.buffer, model.teacher, palette, runner.visualizer)
         if torch.cuda.is_available():

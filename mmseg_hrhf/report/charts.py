@@ -1,26 +1,14 @@
 """The charts of the pages."""
 from __future__ import annotations
 
-import statistics
-from typing import Optional, Sequence
+from typing import Sequence
 
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
+from ..comparison.table import mean_and_deviation
 from .themed_svg import SERIES, SOFT, chart_style, themed_svg
-
-
-def mean_and_deviation(series: Sequence[Sequence[Optional[float]]]) -> tuple[list[float], list[float]]:
-    """Over seeds, step by step: mean and sample deviation (0 of one); NaN where no seed has a value.
-
-    Args:
-        series: a list of values by step for each seed, all of one length.
-    """
-    columns = [[v for v in column if v is not None and v == v] for column in zip(*series)]
-    means = [statistics.mean(column) if column else float('nan') for column in columns]
-    spreads = [statistics.stdev(column) if len(column) > 1 else 0.0 for column in columns]
-    return means, spreads
 
 
 def step_curves(systems: dict[str, list[Sequence[dict]]], num_steps: int, name: str) -> Markup:

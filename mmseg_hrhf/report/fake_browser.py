@@ -42,6 +42,7 @@ def write_fake_browser(run: RunRecord, out_dir: PathLike, max_images: int = 60) 
     for step, buffer in buffers.items():
         records = buffer.records()
         teacher = load_segmentor(run, step - 1)
+        teacher.pixel_map = buffer.pixel_map
         taught = run.classes[:teacher.num_classes]
         chosen = choose_records(records, max(max_images, _GRID_IMAGES))
         images = {i: buffer.load(i) for i in chosen}

@@ -10,12 +10,12 @@ import numpy as np
 from mmengine.logging import print_log
 from PIL import Image
 
-from ..comparison.table import BACKGROUND, group_names, statistics_of
+from ..comparison.table import BACKGROUND, group_names, mean_and_deviation, statistics_of
 from ..evaluation.confusion_file import read_confusion
 from ..evaluation.summary import summarise
 from ..files import PathLike
 from ..visualization.grid import fit
-from .charts import mean_and_deviation, step_curves
+from .charts import step_curves
 from .confusions import largest_confusions, row_shares
 from .page import mask_uri, photo_uri, write_page
 from .panels import Panel, make_panels
@@ -63,7 +63,9 @@ def paper_table(runs: Sequence[RunRecord], background: str) -> dict:
              if row['background'] == background}
     heads = [(column, group_names(records, column, background)) for column in dict.fromkeys(r.column for r in runs)]
     systems = list(dict.fromkeys(run.system for run in runs))
-    best = {(column, group): max(cells[s, column, group]['mean'] for s in systems if (s, column, group) in cells)
+    # A group none of whose classes is in the test images has no cell.
+    best = {(column, group): max((cells[s, column, group]['mean'] for s in systems if (s, column, group) in cells),
+                                 default=None)
             for column, groups in heads for group in groups}
     rows = []
     for system in systems:

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import statistics
 
 import pytest
 
@@ -9,6 +10,7 @@ from mmseg_hrhf.comparison.cell import Cell
 from mmseg_hrhf.comparison.comparison import plan_cells, write_tables
 from mmseg_hrhf.comparison.runs import Run, _outcome
 from mmseg_hrhf.comparison.table import collect, group_scores, markdown, statistics_of
+from mmseg_hrhf.files import read_json
 
 RESULT = dict(
     step=1,
@@ -97,6 +99,34 @@ def test_a_group_that_no_test_image_shows_is_a_gap(tmp_path):
     finished(cell, None)
     assert _outcome(Run(cell)) == 'old -, all -'
     assert '| FT | 40.0 | 20.0 | 30.0 |' in write_tables(tmp_path, [cell], 'tiny')
+
+
+@pytest.mark.parametrize('values', [(None, None), (60.0, None), (None, None, 60.0)])
+def test_seeds_without_a_class_are_left_out(tmp_path, values):
+    cells = plan_cells(tmp_path, ['FT'], [('2-1', 'overlapped')], range(len(values)))
+    for cell, value in zip(cells, values):
+        finished(cell, value)
+    # Of the seeds that have no cat, dog alone (40) makes up the old classes.
+    old = [40.0 if value is None else 50.0 for value in values]
+    text = write_tables(tmp_path, cells, 'tiny')
+    assert f'| FT | {statistics.mean(old):.1f} ± {statistics.stdev(old):.1f} | 20.0 ± 0.0 |' in text
+    assert (tmp_path / 'curves.png').stat().st_size > 1000
+
+
+def test_a_group_without_any_class_is_a_dash(tmp_path):
+    cells = plan_cells(tmp_path, ['FT', 'Joint'], [('2-1', 'overlapped')], [0, 1])
+    for cell in cells:
+        finished(cell, 60.0, num_steps=1 + (cell.system == 'FT'), first=int(cell.system == 'Joint'))
+        held = read_json(f'{cell.folder}/results.json')
+        for result in held['results']:
+            result['metrics'].update({'IoU/cow': None, 'IoU/background': None})
+            result['metrics'].update(mIoU_all=None)
+        with open(f'{cell.folder}/results.json', 'w') as file:
+            json.dump(held, file)
+    text = write_tables(tmp_path, cells, 'tiny')
+    assert '| FT | 50.0 ± 0.0 | - | 50.0 ± 0.0 |' in text and '| Joint | 50.0 ± 0.0 | - | 50.0 ± 0.0 |' in text
+    assert 'nan' not in text.lower()
+    assert not [row for row in json.loads((tmp_path / 'table.json').read_text())['cells'] if row['group'] == '3']
 
 
 def test_a_run_with_missing_steps_is_not_finished(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
-from mmseg_hrhf.datasets.class_index import class_index, fingerprint, mask_labels, scan
+from mmseg_hrhf.datasets.class_index import class_index, fingerprint, label_counts, scan
 from mmseg_hrhf.scenario import Scenario
 
 # The package's attribute of this name is the function.
@@ -57,16 +57,17 @@ def no_scan(monkeypatch):
 @pytest.mark.parametrize('image', [grey(0, 3, 255), palette(0, 3, 255)], ids=['grey', 'palette'])
 def test_labels_of_a_mask(tmp_path, image):
     path, = save(tmp_path, [image])
-    row = mask_labels(path)
-    assert row.shape == (256, ) and row.dtype == bool
-    assert labels_of(row) == [0, 3, 255]
+    counts, size = label_counts(path)
+    assert counts.shape == (256, ) and size == (4, 4)
+    # The labels of `grey` and `palette` repeat in 16 pixels.
+    assert {label: counts[label] for label in np.flatnonzero(counts)} == {0: 6, 3: 5, 255: 5}
 
 
 def test_a_single_pixel_counts(tmp_path):
     mask = np.zeros((300, 200), dtype=np.uint8)
     mask[299, 199] = 17
     path, = save(tmp_path, [Image.fromarray(mask)])
-    assert labels_of(mask_labels(path)) == [0, 17]
+    assert labels_of(label_counts(path)[0]) == [0, 17]
 
 
 @pytest.mark.parametrize('image', [grey(0, 1), palette(0, 7), grey(0, 1).point(lambda c: c, '1')],
@@ -74,7 +75,7 @@ def test_a_single_pixel_counts(tmp_path):
 def test_labels_are_those_that_training_reads(tmp_path, image):
     path, = save(tmp_path, [image])
     sample = dict(seg_map_path=path, label_map=None, reduce_zero_label=False, seg_fields=[])
-    assert labels_of(mask_labels(path)) == np.unique(LoadAnnotations()(sample)['gt_seg_map']).tolist()
+    assert labels_of(label_counts(path)[0]) == np.unique(LoadAnnotations()(sample)['gt_seg_map']).tolist()
 
 
 @pytest.mark.parametrize('image, mode', [
@@ -86,18 +87,18 @@ def test_labels_are_those_that_training_reads(tmp_path, image):
 def test_masks_that_are_not_one_8_bit_channel_are_refused_by_name(tmp_path, image, mode):
     path, = save(tmp_path, [image])
     with pytest.raises(ValueError, match=rf"0\.png' has mode '{mode}'; .*Convert colour masks"):
-        mask_labels(path)
+        label_counts(path)
 
 
 def test_missing_mask_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"no\.png' cannot be read"):
-        mask_labels(str(tmp_path / 'no.png'))
+        label_counts(str(tmp_path / 'no.png'))
 
 
 def test_zero_byte_mask_is_named_with_its_size(tmp_path):
     (tmp_path / 'a.png').touch()
     with pytest.raises(ValueError, match=r"a\.png' is not a readable image \(0 bytes\)"):
-        mask_labels(str(tmp_path / 'a.png'))
+        label_counts(str(tmp_path / 'a.png'))
 
 
 def test_every_truncation_is_named_or_harmless(tmp_path):
@@ -106,7 +107,7 @@ def test_every_truncation_is_named_or_harmless(tmp_path):
     for size in range(1, len(content)):
         Path(path).write_bytes(content[:size])
         try:
-            labels = labels_of(mask_labels(path))
+            labels = labels_of(label_counts(path)[0])
         except ValueError as error:
             assert '0.png' in str(error), f'{size} bytes'
         else:
@@ -120,7 +121,7 @@ def test_short_png_header_is_named(tmp_path, length):
     content[11] = length
     Path(path).write_bytes(content)
     with pytest.raises(ValueError, match=r'0\.png'):
-        mask_labels(path)
+        label_counts(path)
 
 
 def test_scan_is_one_row_per_mask_in_order(tmp_path):
@@ -203,9 +204,9 @@ def test_rewritten_mask_is_scanned_again(tmp_path):
     lambda file: file.write_bytes(b''),
     lambda file: os.truncate(file, file.stat().st_size // 2),
     lambda file: file.write_bytes(b'not an archive'),
-    lambda file: np.savez(file, presence=np.zeros((1, 32), dtype=np.uint8)),
+    lambda file: np.savez(file, counts=np.zeros((1, 1)), labels=np.zeros(1, int), key=np.load(file)['key']),
     lambda file: np.savez(file, other=np.zeros(3)),
-    lambda file: np.savez(file, presence=np.array([{}], dtype=object)),
+    lambda file: np.savez(file, counts=np.array([{}], dtype=object), labels=[0], key=np.load(file)['key']),
 ], ids=['empty', 'truncated', 'foreign', 'other length', 'other key', 'pickled'])
 def test_damaged_cache_is_made_again(tmp_path, no_scan, damage):
     paths = save(tmp_path, [grey(0, 1), grey(255)])

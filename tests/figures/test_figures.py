@@ -53,6 +53,14 @@ def test_predictions_are_drawn(step, tmp_path):
         assert min(picture.size) > 200
 
 
+def test_without_images_that_show_a_class_the_way_out_is_named(step, tmp_path):
+    step.labels = lambda index: np.zeros((48, 48), int)
+    chosen = choose_images(step, 3, ['blue'])
+    assert chosen == []
+    with pytest.raises(ValueError, match='No test image shows a class of this step: name some images by --images'):
+        draw_predictions(dict(FT=step), chosen, tmp_path / 'x.png')
+
+
 def test_the_input_is_the_crop_that_labels_and_predictions_are_of(step):
     whole, labels = step.image(0), step.labels(0)
     assert whole.shape[:2] == labels.shape

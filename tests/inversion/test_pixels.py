@@ -3,7 +3,7 @@ import pytest
 import torch
 from mmseg.models import SegDataPreProcessor
 
-from mmseg_hrhf.inversion.pixels import PixelSpace
+from mmseg_hrhf.inversion.pixels import PixelMap, PixelSpace
 
 CPU = torch.device('cpu')
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
@@ -97,4 +97,24 @@ def test_channel_order_is_read_on_both_toolbox_lines(attribute):
 
     module = Preprocessor()
     setattr(module, attribute, True)
-    assert PixelSpace(module, CPU).network_is_rgb
+    assert PixelSpace(module, CPU).channels == [0, 1, 2]
+
+
+def test_space_of_a_network_fed_0_to_1_has_unit_scale():
+    space = PixelSpace(SegDataPreProcessor(mean=[0, 0, 0], std=[255, 255, 255], bgr_to_rgb=True), CPU)
+    assert (space.high - space.low > 3).all()
+    white = space.from_pixels(torch.full((1, 2, 2, 3), 255, dtype=torch.uint8))
+    torch.testing.assert_close(space.to_network(white), torch.ones(1, 3, 2, 2))
+
+
+def test_what_a_pipeline_makes_of_pixels_comes_before_the_preprocessor_s_attributes():
+    # The first channel is green inverted, the others red and blue halved and shifted.
+    pixel_map = PixelMap(channels=(1, 0, 2), scale=(-1.0, 0.5, 0.5), offset=(255.0, 1.0, 1.0))
+    space = PixelSpace(SegDataPreProcessor(mean=MEAN, std=STD), CPU, pixel_map)
+    stored = pixels()
+    images = space.from_pixels(stored)
+    red, green, blue = (stored[..., c].float() for c in range(3))
+    expected = torch.stack([255 - green, 0.5 * red + 1, 0.5 * blue + 1], dim=1)
+    torch.testing.assert_close(space.to_network(images), expected)
+    assert torch.equal(space.to_pixels(images), stored)
+    assert torch.equal(space.clamp_(images.clone()), images)

@@ -3,7 +3,8 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from mmseg_hrhf.report.charts import inversion_curves, mean_and_deviation, step_curves
+from mmseg_hrhf.comparison.table import mean_and_deviation
+from mmseg_hrhf.report.charts import inversion_curves, step_curves
 
 
 def test_mean_and_deviation_over_seeds():
@@ -35,3 +36,12 @@ def test_curves_of_an_inversion():
     root = check(inversion_curves([curve, curve], 's1'), 's1')
     text = ''.join(root.itertext())
     assert 'classification loss' in text and 'total variation' in text and 'feature' not in text
+
+
+@pytest.mark.parametrize('values', [(None, 30), (50, None), (None, None)])
+def test_curves_with_steps_whose_classes_no_test_image_shows(values):
+    def run(*scores):
+        return [dict(step=i, metrics=dict(mIoU_all=score, mIoU_old=score)) for i, score in enumerate(scores)]
+
+    level = [dict(step=1, metrics=dict(mIoU_all=None, mIoU_old=None))]
+    check(step_curves({'A': [run(*values)], 'B': [run(*values), run(10, 20)], 'Joint': [level]}, 2, 'c'), 'c')

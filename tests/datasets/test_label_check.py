@@ -1,0 +1,204 @@
+"""Pipelines whose labels are not what the scenario says, found before training."""
+
+import cv2
+import numpy as np
+import pytest
+from mmcv.transforms import BaseTransform
+from mmseg.registry import DATASETS, TRANSFORMS
+
+from mmseg_hrhf.datasets import label_check
+from mmseg_hrhf.datasets.label_check import check_label_independence, check_loaded_labels
+
+LOAD, LABELS, PACK = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')
+
+
+def transform(name):
+    """Register a function of the results as a transform."""
+
+    def decorate(function):
+        kind = type(name, (BaseTransform,), dict(transform=lambda self, results: function(results)))
+        TRANSFORMS.register_module(name=name, module=kind, force=True)
+        return function
+
+    return decorate
+
+
+def read(results):
+    return cv2.imread(results['seg_map_path'], cv2.IMREAD_UNCHANGED)
+
+
+def put(results, labels):
+    results['gt_seg_map'] = labels
+    results['seg_fields'].append('gt_seg_map')
+    return results
+
+
+def mapped(results, labels):
+    out = labels.copy()
+    for old, new in (results['label_map'] or {}).items():
+        out[labels == old] = new
+    return out
+
+
+@transform('IgnoresTheMap')
+def _(results):
+    return put(results, read(results))
+
+
+@transform('MapsWell')
+def _(results):
+    return put(results, mapped(results, read(results)))
+
+
+@transform('ShiftsFirst')
+def _(results):
+    labels = read(results)
+    return put(results, mapped(results, np.where(labels == 255, labels, labels - (labels > 0))))
+
+
+@transform('ForgetsTheField')
+def _(results):
+    return dict(results, gt_seg_map=mapped(results, read(results)))
+
+
+@transform('LoadsBothAndFlips')
+def _(results):
+    results['img'] = np.ascontiguousarray(cv2.imread(results['img_path'])[:, ::-1])
+    results['img_shape'] = results['ori_shape'] = results['img'].shape[:2]
+    return put(results, np.ascontiguousarray(mapped(results, read(results))[:, ::-1]))
+
+
+@transform('MergesTwoIntoOne')
+def _(results):
+    results['gt_seg_map'][results['gt_seg_map'] == 2] = 1
+    return results
+
+
+@transform('PaintsThree')
+def _(results):
+    results['gt_seg_map'][:5, :5] = 3
+    return results
+
+
+@transform('PaintsBackground')
+def _(results):
+    results['gt_seg_map'][:5, :5] = 0
+    return results
+
+
+@transform('DrawsByItself')
+def _(results):
+    results['gt_seg_map'] = np.roll(results['gt_seg_map'], int(DRAWS.integers(5, 40)), axis=0)
+    return results
+
+
+DRAWS = np.random.default_rng(0)
+GEOMETRY = [
+    dict(type='RandomResize', scale=(96, 48), ratio_range=(0.5, 2.0), keep_ratio=True),
+    dict(type='RandomCrop', crop_size=(40, 40), cat_max_ratio=0.75),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='RandomRotate', prob=0.5, degree=20),
+    dict(type='PhotoMetricDistortion'),
+    dict(type='RandomCutOut', prob=0.5, n_holes=1, cutout_shape=(5, 5), seg_fill_in=255),
+]
+
+
+@pytest.fixture
+def view(tiny_config):
+
+    def build(pipeline, step=1, **scenario):
+        dataset = dict(tiny_config.train_dataloader.dataset, pipeline=pipeline)
+        return DATASETS.build(
+            dict(type='IncrementalDataset', dataset=dataset, step=step, scenario=dict(tiny_config.scenario, **scenario))
+        )
+
+    return build
+
+
+def check(dataset):
+    check_loaded_labels(dataset, 'train_dataloader')
+    check_label_independence(dataset, dataset, 'train_dataloader')
+
+
+@pytest.mark.parametrize(
+    'pipeline',
+    [
+        [LOAD, LABELS, PACK],
+        [LOAD, LABELS, *GEOMETRY, PACK],
+        [LOAD, dict(type='MapsWell'), *GEOMETRY, PACK],
+        [dict(type='LoadsBothAndFlips'), *GEOMETRY, PACK],
+        [LOAD, dict(type='Resize', scale=(96, 96)), LABELS, dict(type='PackSegInputs')],
+        [LOAD, LABELS, dict(type='PaintsBackground'), PACK],
+    ],
+    ids=['plain', 'augmented', 'own loader', 'own loader of both', 'labels after resizing', 'background painted'],
+)
+@pytest.mark.parametrize('step', [0, 1])
+def test_what_leaves_labels_to_the_scenario_passes(view, pipeline, step):
+    dataset = view(pipeline, step)
+    before = dict(dataset.label_map)
+    check(dataset)
+    assert dataset.label_map == before
+
+
+@pytest.mark.parametrize(
+    'pipeline, message',
+    [
+        (
+            [LOAD, dict(type='IgnoresTheMap'), PACK],
+            r'IgnoresTheMap in the pipeline of train_dataloader gives the label 255 for '
+            r"the raw label 255 of .*step 1 the scenario makes it 0.*results\['label_map'\]",
+        ),
+        ([LOAD, dict(type='ShiftsFirst'), PACK], 'ShiftsFirst in the pipeline of train_dataloader gives the label'),
+        (
+            [LOAD, dict(type='ForgetsTheField'), PACK],
+            r"ForgetsTheField .*without adding 'gt_seg_map' to results\['seg_fields'\]",
+        ),
+        ([LOAD, LABELS, dict(type='MergesTwoIntoOne'), PACK], r'depend on the numbers of the classes \(seen at label'),
+        ([LOAD, LABELS, dict(type='PaintsThree'), PACK], 'depend on the numbers of the classes'),
+        (
+            [LOAD, LABELS, dict(type='RandomCutOut', prob=1.0, n_holes=1, cutout_shape=(9, 9), seg_fill_in=2), PACK],
+            'depend on the numbers of the classes',
+        ),
+        ([LOAD, PACK], 'pipeline of train_dataloader loads no labels'),
+    ],
+    ids=['map ignored', 'shifted first', 'field forgotten', 'classes merged', 'class painted', 'class cut in', 'none'],
+)
+def test_what_changes_labels_is_refused(view, pipeline, message):
+    # Step 1 maps labels, step 0 shows more classes.
+    with pytest.raises(ValueError, match=message):
+        for step in (1, 0):
+            check(view(pipeline, step))
+
+
+def test_masks_without_background_and_with_it_elsewhere(view, tiny_config):
+    for classes in (['red', 'green', 'blue', 'grey'], ['red', 'green', 'blue', 'background']):
+        tiny_config.train_dataloader.dataset.metainfo = dict(classes=classes)
+        task = dict(task='2-1') if 'background' in classes else dict(task='2-2')
+        check(view([LOAD, LABELS, *GEOMETRY, PACK], 0, **task))
+        with pytest.raises(ValueError, match='depend on the numbers of the classes'):
+            check(view([LOAD, LABELS, dict(type='MergesTwoIntoOne'), PACK], 0, **task))
+
+
+def test_a_generator_of_its_own_is_said_and_not_taken_for_a_fault(view, monkeypatch):
+    said = []
+    monkeypatch.setattr(label_check, 'print_log', lambda text, **kwargs: said.append(text))
+    dataset = view([LOAD, LABELS, dict(type='DrawsByItself'), PACK])
+    check_label_independence(dataset, dataset, 'train_dataloader')
+    assert len(said) == 1 and 'uses a random generator of its own: a resumed run will not repeat them' in said[0]
+
+
+def test_mixed_images_are_checked_through_the_mix(view, tiny_config):
+    inner = dict(
+        type='IncrementalDataset',
+        step=1,
+        scenario=dict(tiny_config.scenario),
+        dataset=dict(tiny_config.train_dataloader.dataset, pipeline=[LOAD, LABELS]),
+    )
+    mix = [dict(type='RandomMosaic', prob=1.0, img_scale=(48, 48), seg_pad_val=255)]
+    good, bad = (
+        DATASETS.build(dict(type='SeededMixDataset', dataset=inner, pipeline=[*mix, *more, PACK]))
+        for more in ([], [dict(type='PaintsThree')])
+    )
+    check_label_independence(good, good.dataset, 'train_dataloader')
+    with pytest.raises(ValueError, match='depend on the numbers of the classes'):
+        check_label_independence(bad, bad.dataset, 'train_dataloader')

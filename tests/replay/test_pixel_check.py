@@ -1,0 +1,147 @@
+"""What the network is fed for a pixel, measured through pipeline and preprocessor."""
+
+import numpy as np
+import pytest
+import torch
+from mmcv.transforms import BaseTransform
+from mmengine.dataset import Compose
+from mmseg.models import SegDataPreProcessor
+from mmseg.registry import DATASETS, TRANSFORMS
+
+from mmseg_hrhf.datasets.loading import Loading
+from mmseg_hrhf.inversion.pixels import PixelMap, PixelSpace
+from mmseg_hrhf.replay.pixel_check import check_channel_order, check_real_range, measure_pixel_map
+
+MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
+LOAD, LABELS, PACK = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')
+NORMALISE = dict(type='Normalize', mean=MEAN, std=STD, to_rgb=True)
+SIZE = (48, 40)
+AT = Loading(image=0, labels=1, dtype=np.dtype(np.uint8))
+
+
+@TRANSFORMS.register_module()
+class OnImage(BaseTransform):
+    """A user's transform of values: ``img`` through an expression of ``x``."""
+
+    def __init__(self, code):
+        self.code = code
+
+    def transform(self, results):
+        x = results['img'].astype(np.float32)
+        results['img'] = np.ascontiguousarray(eval(self.code, dict(x=x, np=np))).astype(np.float32)
+        return results
+
+
+def pipeline(*middle):
+    return Compose([LOAD, LABELS, *middle, PACK])
+
+
+def measured(preprocessor, *middle):
+    return measure_pixel_map(pipeline(*middle), AT, preprocessor, SIZE)
+
+
+@pytest.mark.parametrize(
+    'options',
+    [
+        dict(mean=MEAN, std=STD, bgr_to_rgb=True),
+        dict(mean=MEAN, std=STD),
+        {},
+        dict(bgr_to_rgb=True),
+        dict(mean=[0] * 3, std=[255] * 3, size_divisor=32),
+    ],
+)
+@pytest.mark.parametrize(
+    'middle',
+    [
+        [],
+        [dict(type='Resize', scale=(96, 96), keep_ratio=True)],
+        [dict(type='RandomFlip', prob=1.0)],
+        [dict(type='Normalize', mean=[0] * 3, std=[1] * 3, to_rgb=False)],
+    ],
+)
+def test_a_pipeline_that_leaves_pixels_alone_needs_no_map(options, middle):
+    assert measured(SegDataPreProcessor(**options), *middle) is None
+
+
+@pytest.mark.parametrize(
+    'options, middle',
+    [
+        (dict(bgr_to_rgb=False), [NORMALISE]),
+        (dict(bgr_to_rgb=True), [dict(NORMALISE, to_rgb=False)]),
+        (dict(), [OnImage('x / 255')]),
+        (dict(mean=[0.5] * 3, std=[0.25] * 3, bgr_to_rgb=True), [OnImage('x / 255')]),
+        (dict(), [OnImage('x * 257')]),
+        (dict(), [OnImage('255 - x')]),
+        (dict(mean=MEAN, std=STD), [OnImage('x[..., [1, 0, 2]]')]),
+    ],
+    ids=['normalised', 'BGR', '0 to 1', '0 to 1 normalised', '16 bits', 'negative', 'channels'],
+)
+def test_the_network_sees_a_stored_image_through_the_map_as_through_the_pipeline(options, middle, tmp_path):
+    preprocessor = SegDataPreProcessor(**options)
+    pixel_map = measured(preprocessor, *middle)
+    rng = np.random.default_rng(0)
+    stored = rng.integers(0, 256, (1, *SIZE, 3)).astype(np.uint8)
+    results = dict(img=np.ascontiguousarray(stored[0, ..., ::-1]), img_shape=SIZE, ori_shape=SIZE, seg_fields=[])
+    for transform in pipeline(*middle).transforms[2:]:
+        results = transform(results)
+    fed = preprocessor(dict(inputs=[results['inputs']], data_samples=[results['data_samples']]))['inputs']
+    space = PixelSpace(preprocessor, torch.device('cpu'), pixel_map)
+    scale = (fed.amax() - fed.amin()).item()
+    torch.testing.assert_close(
+        space.to_network(space.from_pixels(torch.from_numpy(stored))), fed, rtol=0, atol=2e-3 * scale
+    )
+    assert (space.high - space.low > 1).all() and (space.high - space.low < 10).all()
+
+
+@pytest.mark.parametrize(
+    'code',
+    [
+        '(x - x.mean()) / (x.std() + 1e-6)',
+        'x ** 2 / 255',
+        'x.mean(-1, keepdims=True).repeat(3, -1)',
+        'x[..., :1]',
+        'x - np.roll(x, 1, axis=-1)',
+        '0 * x',
+    ],
+)
+def test_what_is_no_line_over_a_channel_is_refused(code):
+    with pytest.raises(ValueError, match=r'replay=None'):
+        measured(SegDataPreProcessor(), OnImage(code))
+
+
+@pytest.fixture
+def images(tiny_config):
+
+    def build(*middle):
+        dataset = dict(tiny_config.test_dataloader.dataset, pipeline=[LOAD, LABELS, *middle, PACK])
+        return DATASETS.build(
+            dict(type='IncrementalDataset', dataset=dataset, scenario=dict(tiny_config.scenario), step=0)
+        )
+
+    return build
+
+
+RAW = PixelMap((2, 1, 0), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+
+
+@pytest.mark.parametrize('code', ['x', 'x * 0.5', 'x + 20'])
+def test_real_images_within_the_range_of_8_bits_pass(images, code):
+    check_real_range(images(OnImage(code)), SegDataPreProcessor(), RAW, 'test_dataloader')
+
+
+@pytest.mark.parametrize('code', ['x * 257', 'x / 255', '(x - 120) / 58', 'x - 400', 'x * 16'])
+def test_real_images_on_another_scale_are_refused(images, code):
+    with pytest.raises(
+        ValueError, match=r'Real images of test_dataloader reach the network with values of .* on one scale'
+    ):
+        check_real_range(images(OnImage(code)), SegDataPreProcessor(), RAW, 'test_dataloader')
+
+
+def test_channels_in_another_order_in_training_are_refused():
+    jitter = dict(type='PhotoMetricDistortion')
+    check_channel_order(pipeline(jitter), AT, SegDataPreProcessor(), SIZE, RAW)
+    with pytest.raises(
+        ValueError,
+        match='training pipeline feeds red to the channel of the network to which the test pipeline feeds blue',
+    ):
+        check_channel_order(pipeline(OnImage('x[..., ::-1]')), AT, SegDataPreProcessor(), SIZE, RAW)
