@@ -9,7 +9,7 @@ from .installed_files import installed_folder
 
 def main() -> None:
     folder = installed_folder('tools')
-    tools = sorted(path.stem for path in folder.glob('*.py'))
+    tools = sorted(path.stem for path in folder.glob('[!_]*.py'))
     if len(sys.argv) < 2 or sys.argv[1] not in tools:
         known = '\n'.join(f'  {tool}' for tool in tools)
         text = f'usage: python -m mmseg_hrhf TOOL ...\n\nTOOL is one of\n{known}\n\nTOOL --help says more.'

@@ -22,11 +22,17 @@ def start_distributed(cfg: Config) -> None:
     if launcher == 'none' or is_distributed():
         return
     env_cfg = cfg.get('env_cfg', {})
+    for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
+        os.environ.setdefault(name, '1')  # as mmengine does, with a warning from every process
     set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
     if launcher == 'mpi' and 'OMPI_COMM_WORLD_LOCAL_RANK' in os.environ:
         # mmengine's Runner looks here for its GPU, which Open MPI names otherwise.
         os.environ['LOCAL_RANK'] = os.environ['OMPI_COMM_WORLD_LOCAL_RANK']
     if torch.cuda.is_available():
+        local_rank, num_gpus = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
+        if launcher == 'pytorch' and local_rank >= num_gpus:
+            raise ValueError(f'Process {local_rank + 1} of this node has no GPU, of which there are {num_gpus}: give '
+                             f'tools/dist_train.sh GPUS={num_gpus}, or make more visible (CUDA_VISIBLE_DEVICES).')
         dist_cfg = dict(env_cfg.get('dist_cfg') or dict(backend='nccl'))
         dist_cfg.setdefault('timeout', _TIMEOUT)
         init_dist(launcher, **dist_cfg)

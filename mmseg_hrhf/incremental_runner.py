@@ -65,6 +65,7 @@ class IncrementalRunner:
         start_distributed(cfg)
         self.seed = run_seed(cfg)
         self._lock = lock_work_dir(self.work_dir)
+        self._runner: Optional[Runner] = None  # of the step that is running
         self.logger = MMLogger.get_instance(
             f'{self.work_dir} {time.time_ns()}',
             logger_name='mmseg_hrhf',
@@ -100,6 +101,7 @@ class IncrementalRunner:
                     self._run_step(step)
                 return self._summarise()
         finally:
+            self._release_runner()
             if self._lock is not None:
                 self._lock.release()
 
@@ -132,7 +134,7 @@ class IncrementalRunner:
         if point is not None:
             cfg.load_from, cfg.resume = point, True
         wrap_for_cpu(cfg)
-        runner = Runner.from_cfg(cfg)
+        runner = self._runner = Runner.from_cfg(cfg)
         given = self.cfg.get('first_step_from') if step == 0 else None
         model = runner.train() if given is None else runner.model
         model = model.module if is_model_wrapper(model) else model
@@ -160,7 +162,7 @@ class IncrementalRunner:
             self._write_step(step, weights['state_dict'], metrics, _confusion(runner), seconds, extra)
         barrier()
         # The next step must not find this one's network, data workers and optimizer still in memory.
-        release(runner)
+        self._release_runner()
         del runner, model
         gc.collect()
         if torch.cuda.is_available():
@@ -176,7 +178,7 @@ class IncrementalRunner:
         cfg = step_test_config(self.cfg, self.scenario, step)
         cfg.work_dir, cfg.load_from, cfg.resume = osp.join(files.folder, 'test'), files.checkpoint, False
         wrap_for_cpu(cfg)
-        runner = Runner.from_cfg(cfg)
+        runner = self._runner = Runner.from_cfg(cfg)
         metrics = runner.test()
         if is_main_process():
             result = read_json(files.result)
@@ -189,7 +191,12 @@ class IncrementalRunner:
                      num_test_images=len(self.plan.test_positions[step])))
             write_json(files.identity, self._identities[step])
         barrier()
-        release(runner)
+        self._release_runner()
+
+    def _release_runner(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            release(runner)
 
     def _feature_statistics(self, step: int, model: torch.nn.Module, dataset) -> dict:
         """What the next step's inversion needs beside the weights, as extra entries of the checkpoint."""

@@ -15,6 +15,7 @@ from .datasets.incremental import build_source, scenario_of
 from .distributed import start_distributed, wrap_for_cpu
 from .scenario import Scenario
 from .step_config import step_test_config
+from .training.release import release
 
 
 def run_test(cfg: Config,
@@ -67,7 +68,11 @@ def run_test(cfg: Config,
             cfg.visualizer['save_dir'] = show_dir
     wrap_for_cpu(cfg)
     with only_data():
-        return Runner.from_cfg(cfg).test()
+        runner = Runner.from_cfg(cfg)
+        try:
+            return runner.test()
+        finally:
+            release(runner)
 
 
 def _check_meaning(checkpoint: str, loaded: dict, scenario: Scenario) -> None:

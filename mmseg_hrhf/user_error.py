@@ -3,10 +3,13 @@ from __future__ import annotations
 
 import errno
 import logging
+import multiprocessing
 import os
 import sys
 import traceback
 from typing import Iterator, NoReturn, Optional
+
+from .rank_failure import tell_launcher
 
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
@@ -40,19 +43,25 @@ def explain(error: BaseException) -> Optional[str]:
 def report_and_exit(error: BaseException) -> NoReturn:
     """Print ``error: ...`` and exit with code 2, or raise what :func:`explain` does not know.
 
-    With ``HRHF_TRACEBACK`` set in the environment every error is raised. One process of several ends at once.
+    With ``HRHF_TRACEBACK`` set in the environment every error is raised. One process of several ends at once; where
+    ``tools/_launch.py`` started it, that prints the error, once for all processes.
     """
     line = None if os.environ.get('HRHF_TRACEBACK') else explain(error)
-    if line is not None:
+    told = tell_launcher(error, line)
+    if told:
+        pass
+    elif line is not None:
         print(f'error: {line}', file=sys.stderr)
     elif _is_one_of_several():
-        traceback.print_exception(error)
+        traceback.print_exception(type(error), error, error.__traceback__)  # Python 3.9 needs all three
     else:
         raise error
     code = 1 if line is None else 2
     if _is_one_of_several():
         # The usual exit waits in NCCL's clean-up for the others, who wait for this process; its launcher ends them
         # once it is gone.
+        for child in multiprocessing.active_children():
+            child.terminate()  # data workers would notice only after 5 s
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()

@@ -5,6 +5,8 @@ import ast
 ORDER = [
     'version',
     'files',
+    'rank_failure',
+    'import_noise',
     'user_error',
     'work_dir_lock',
     'options',

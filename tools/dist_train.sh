@@ -23,7 +23,7 @@ if [ "$MAX_RESTARTS" -gt 0 ]; then
     fi
 fi
 
-PYTHONPATH="$HERE/..":$PYTHONPATH exec python -m torch.distributed.run \
+PYTHONPATH="$HERE/..":$PYTHONPATH exec python "$HERE/_launch.py" torchrun \
     --nnodes="$NNODES" \
     --nproc_per_node="$GPUS" \
     --max_restarts="$MAX_RESTARTS" \

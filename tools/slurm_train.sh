@@ -12,7 +12,7 @@ SRUN_ARGS=${SRUN_ARGS:-""}
 HERE=$(cd "$(dirname "$0")" && pwd)
 
 # shellcheck disable=SC2086  # SRUN_ARGS holds several words
-PYTHONPATH="$HERE/..":$PYTHONPATH exec srun -p "$PARTITION" \
+PYTHONPATH="$HERE/..":$PYTHONPATH exec python "$HERE/_launch.py" srun -p "$PARTITION" \
     --job-name="$JOB_NAME" \
     --gres="gpu:$GPUS_PER_NODE" \
     --ntasks="$GPUS" \
@@ -20,4 +20,4 @@ PYTHONPATH="$HERE/..":$PYTHONPATH exec srun -p "$PARTITION" \
     --cpus-per-task="$CPUS_PER_TASK" \
     --kill-on-bad-exit=1 \
     $SRUN_ARGS \
-    python -u "$HERE/train.py" "$CONFIG" --launcher=slurm "${@:4}"
+    -- python -u "$HERE/train.py" "$CONFIG" --launcher=slurm "${@:4}"

@@ -2,6 +2,8 @@
 import argparse
 import os
 import os.path as osp
+import signal
+import sys
 
 
 def parse_args():
@@ -22,6 +24,8 @@ def parse_args():
 
 def main():
     args = parse_args()
+    if os.environ.get('HRHF_LAUNCHER'):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the launcher says it was interrupted, once for all processes
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     from mmseg_hrhf.config_file import load_config
     from mmseg_hrhf.distributed import end_distributed
@@ -37,6 +41,9 @@ def main():
 if __name__ == '__main__':
     try:
         main()
+    except KeyboardInterrupt:
+        print('error: stopped by SIGINT (signal 2). Run the same command again.', file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         from mmseg_hrhf.user_error import report_and_exit
         report_and_exit(error)

@@ -3,6 +3,8 @@ import argparse
 import logging
 import os
 import os.path as osp
+import signal
+import sys
 
 
 def parse_args():
@@ -30,10 +32,10 @@ def parse_args():
 def main():
     args = parse_args()
     logging.raiseExceptions = False  # a full disk ends the run with its own line, not with a traceback of each log line
+    if os.environ.get('HRHF_LAUNCHER'):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the launcher says it was interrupted, once for all processes
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     # Imported only now: --help must not wait for the toolbox.
-    from mmseg.registry import RUNNERS
-
     from mmseg_hrhf.config_file import enable_amp, load_config
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
@@ -56,6 +58,7 @@ def main():
         if is_main_process():
             print(text)
     else:
+        from mmseg.registry import RUNNERS
         RUNNERS.build(cfg).train()
     end_distributed()
 
@@ -63,6 +66,9 @@ def main():
 if __name__ == '__main__':
     try:
         main()
+    except KeyboardInterrupt:
+        print('error: stopped by SIGINT (signal 2). Run the same command again to continue.', file=sys.stderr)
+        sys.exit(130)
     except Exception as error:
         from mmseg_hrhf.user_error import report_and_exit
         report_and_exit(error)

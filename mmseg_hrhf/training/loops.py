@@ -49,6 +49,7 @@ class ResumableIterLoop(IterBasedTrainLoop):
             if (self.runner.val_loop is not None and self._iter >= self.val_begin
                     and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)):
                 self.runner.val_loop.run()
+        self.dataloader_iterator = None  # its workers would go on preparing batches that nobody takes
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model

@@ -79,6 +79,8 @@ def test_dead_ranks(tiny_config_file, train_in_process, free_port, tmp_path, rep
     assert process.returncode != 0, said[-6000:]
     for part in ('inversion', 'training'):
         assert f'the sky fell on rank 1 in the {part}' in said, said[-6000:]
+    assert said.rstrip().splitlines()[-1] == (
+        'error: rank 1 failed: RuntimeError: the sky fell on rank 1 in the training'), said[-6000:]
     # After the first death; rank 0 may have gone on to the next iteration before it was ended.
     assert re.search(r'resumed epoch: 1, iter: [23]\b', said)
     # All three deaths happened, none left the others waiting, and the job did not outlive the last for long.
