@@ -132,8 +132,38 @@ def test_a_work_dir_of_another_config_is_refused(tiny_config):
     tiny_config.only_step = 0
     train(tiny_config)
     tiny_config.optim_wrapper.optimizer.lr = 0.5
-    with pytest.raises(ValueError, match=r'another config; different are optim_wrapper\.optimizer\.lr'):
+    with pytest.raises(ValueError, match=r'another config: step 0 was made with other settings of optim_wrapper\.optimizer\.lr'):
         train(tiny_config)
+
+
+def test_another_test_is_measured_again_without_training(tiny_config):
+    before = train(tiny_config)
+    work = Path(tiny_config.work_dir)
+    kept = {path: path.stat().st_mtime_ns for path in work.glob('step_*/checkpoint.pth')}
+    tiny_config.test_evaluator.iou_metrics = ['mIoU', 'mDice']
+    tiny_config.test_dataloader.dataset.indices = 4
+    after = train(tiny_config)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert [result['num_test_images'] for result in after] == [3, 4]
+    assert all('mDice' in result['metrics'] for result in after)
+    assert all(result['seconds']['train'] == old['seconds']['train'] for result, old in zip(after, before))
+    # The figures are those of mmseg's own test of the step, and are not measured a third time.
+    for step, result in enumerate(after):
+        cfg = Config.fromfile(work / f'step_{step}' / 'config.py')
+        cfg.load_from, cfg.work_dir = str(work / f'step_{step}' / 'checkpoint.pth'), str(work / 'plain')
+        assert Runner.from_cfg(cfg).test()['mIoU'] == pytest.approx(result['metrics']['mIoU'], abs=1e-4)
+    assert train(tiny_config) == after
+
+
+def test_a_mended_later_step_goes_on_from_step_0(tiny_config):
+    tiny_config.only_step = 0
+    train(tiny_config)
+    path = Path(tiny_config.work_dir) / 'step_0' / 'checkpoint.pth'
+    before = path.stat().st_mtime_ns
+    tiny_config.only_step = None
+    tiny_config.incremental_overrides = dict(optim_wrapper=dict(optimizer=dict(lr=0.01)))
+    tiny_config.method.kd_weight = 2.0
+    assert len(train(tiny_config)) == 2 and path.stat().st_mtime_ns == before
 
 
 def test_a_refused_config_does_not_claim_the_work_dir(tiny_config):

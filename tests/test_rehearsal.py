@@ -1,4 +1,5 @@
 """Every mistake of a config shows in the plan, before anything is trained."""
+
 import copy
 import threading
 
@@ -29,7 +30,6 @@ class Fails(BaseTransform):
 
 @HOOKS.register_module()
 class NeedsPath(Hook):
-
     def __init__(self, path):
         self.path = path
 
@@ -47,36 +47,59 @@ LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]
 SLIDE = dict(mode='slide', crop_size=(32, 32))
 # What is changed in a config by epochs, and what the refusal says.
 MISTAKES = {
-    'optimizer': ({'optim_wrapper.optimizer.learning_rate': 1}, r'optim_wrapper of step 0 cannot be built.*learning_rate'),
-    'optimizer type': ({'optim_wrapper.optimizer.type': 'SDG'}, r"optimizer\.type='SDG' of step 0 is not a registered optimizer"),
+    'optimizer': (
+        {'optim_wrapper.optimizer.learning_rate': 1},
+        r'optim_wrapper of step 0 cannot be built.*learning_rate',
+    ),
+    'optimizer type': (
+        {'optim_wrapper.optimizer.type': 'SDG'},
+        r"optimizer\.type='SDG' of step 0 is not a registered optimizer",
+    ),
     'optimizer wrapper': ({'optim_wrapper.type': 'Wrapper'}, 'optim_wrapper of step 0 cannot be built.*Wrapper'),
     'clipping': ({'optim_wrapper.clip_grad': 5}, 'optim_wrapper of step 0 cannot be built'),
-    'scheduler': ({'param_scheduler': [dict(type='PolyLR', powr=1)]}, 'param_scheduler of step 0 cannot be built.*powr'),
+    'scheduler': (
+        {'param_scheduler': [dict(type='PolyLR', powr=1)]},
+        'param_scheduler of step 0 cannot be built.*powr',
+    ),
     'scheduler type': ({'param_scheduler': [dict(type='Polly')]}, 'param_scheduler of step 0 cannot be built.*Polly'),
     'hook': ({'custom_hooks': [dict(type='NeedsPath')]}, r'custom_hooks.* of step 0 cannot be built.*path'),
     'hook type': ({'default_hooks.timer.type': 'Timer'}, r'default_hooks.* of step 0 cannot be built.*Timer'),
     'visualizer': ({'visualizer.colour': 1}, r'visualizer.* of step 0 cannot be built.*colour'),
     'log processor': ({'log_processor.window': 3}, r'log_processor.* of step 0 cannot be built.*window'),
-    'randomness': ({'randomness': dict(seed=1, determinstic=True)}, r'randomness.* of step 0 cannot be built.*determinstic'),
+    'randomness': (
+        {'randomness': dict(seed=1, determinstic=True)},
+        r'randomness.* of step 0 cannot be built.*determinstic',
+    ),
     'test loader': ({'test_dataloader.batch': 3}, 'test_dataloader of step 0 cannot be built.*batch'),
     'test sampler': ({'test_dataloader.sampler.type': 'Sampler'}, 'test_dataloader of step 0 cannot be built'),
-    'workers': ({'train_dataloader.persistent_workers': True}, 'train_dataloader of step 0 cannot be built.*num_workers'),
+    'workers': (
+        {'train_dataloader.persistent_workers': True},
+        'train_dataloader of step 0 cannot be built.*num_workers',
+    ),
     'collate': ({'train_dataloader.collate_fn': dict(type='stack_it')}, 'train_dataloader of step 0 cannot be built'),
     'metric name': ({'test_evaluator.iou_metrics': ['mIOU']}, r"test_evaluator of step 0 cannot evaluate.*\['mIOU'\]"),
     'metric option': ({'test_evaluator.metric': 'mIoU'}, r"test_evaluator IoUMetric has no option 'metric'"),
-    'metric type': ({'test_evaluator': [dict(type='IoUMetric', iou_metrics=['mIoU']), dict(type='Boundary')]},
-                    'test_evaluator of step 0 cannot be built.*Boundary'),
+    'metric type': (
+        {'test_evaluator': [dict(type='IoUMetric', iou_metrics=['mIoU']), dict(type='Boundary')]},
+        'test_evaluator of step 0 cannot be built.*Boundary',
+    ),
     'test loop': ({'test_cfg': dict(type='TestingLoop')}, 'test_cfg .* of step 0 cannot be built.*TestingLoop'),
     'slide without stride': ({'model.test_cfg': SLIDE}, r'model \(with test_cfg\) of step 0 cannot predict.*stride'),
     'test transform': ({'test_dataloader.dataset.pipeline': [*LOAD, dict(type='Resize', scle=(3, 3)), PACK]}, 'scle'),
-    'fakes': ({'train_dataloader.dataset.pipeline': [*LOAD, dict(type='Fails'), PACK]},
-              r'pipeline of step 1 cannot make a sample.*no such object in the store'),
-    'sizes': ({'model.data_preprocessor.size': (40, 40), 'replay.inversion.size': 40},
-              r'Images of step 1 cannot be put into one batch: the pipeline gives real \(48, 48\), real \(48, 48\), fake '
-              r'\(40, 40\).*replay\.inversion\.size'),
+    'fakes': (
+        {'train_dataloader.dataset.pipeline': [*LOAD, dict(type='Fails'), PACK]},
+        r'pipeline of step 1 cannot make a sample.*no such object in the store',
+    ),
+    'sizes': (
+        {'model.data_preprocessor.size': (40, 40), 'replay.inversion.size': 40},
+        r'Images of step 1 cannot be put into one batch: the pipeline gives real \(48, 48\), real \(48, 48\), fake '
+        r'\(40, 40\).*replay\.inversion\.size',
+    ),
     'checkpointing': ({'activation_checkpointing': ['backbone.layer9']}, r"names 'backbone\.layer9', but the network"),
-    'values': ({'train_dataloader.dataset.pipeline': [*LOAD, dict(type='Normalize', mean=[100] * 3, std=[50] * 3), PACK]},
-               'Real images of train_dataloader reach the network with values'),
+    'values': (
+        {'train_dataloader.dataset.pipeline': [*LOAD, dict(type='Normalize', mean=[100] * 3, std=[50] * 3), PACK]},
+        'Real images of train_dataloader reach the network with values',
+    ),
 }
 
 
@@ -88,16 +111,27 @@ def test_a_mistake_is_named_before_training(tiny_config, cache, mistake):
 
 
 OVERRIDES = {
-    'optimizer': (dict(optim_wrapper=dict(optimizer=dict(learning_rate=0.001))),
-                  r'optim_wrapper of step 1 cannot be built.*learning_rate.*incremental_overrides sets optim_wrapper'),
-    'deleted': (dict(optim_wrapper=dict(optimizer=dict(_delete_=True, lr=1))), 'optim_wrapper of step 1 cannot be built'),
-    'all deleted': (dict(_delete_=True, optim_wrapper=dict(optimizer=dict(lr=1))), r"incremental_overrides has '_delete_'"),
+    'optimizer': (
+        dict(optim_wrapper=dict(optimizer=dict(learning_rate=0.001))),
+        r'optim_wrapper of step 1 cannot be built.*learning_rate.*incremental_overrides sets optim_wrapper',
+    ),
+    'deleted': (
+        dict(optim_wrapper=dict(optimizer=dict(_delete_=True, lr=1))),
+        'optim_wrapper of step 1 cannot be built',
+    ),
+    'all deleted': (
+        dict(_delete_=True, optim_wrapper=dict(optimizer=dict(lr=1))),
+        r"incremental_overrides has '_delete_'",
+    ),
     'epochs': (dict(train_cfg=dict(max_iters=3)), r'With incremental_overrides.*one of max_epochs and max_iters'),
     'zero': (dict(train_cfg=dict(max_epochs=0)), r'train_cfg\.max_epochs=0 must be a positive whole number'),
     'no dict': (dict(optim_wrapper=5), r'incremental_overrides.*optim_wrapper=dict'),
     'no loader': (dict(train_dataloader=None), r'incremental_overrides.*train_dataloader=dict'),
     'batch': (dict(train_dataloader=dict(batch_size='8')), r"train_dataloader\.batch_size='8' must be a whole number"),
-    'scheduler': (dict(param_scheduler=[dict(type='PolyLR', powr=1)]), r'param_scheduler of step 1 cannot be built.*powr'),
+    'scheduler': (
+        dict(param_scheduler=[dict(type='PolyLR', powr=1)]),
+        r'param_scheduler of step 1 cannot be built.*powr',
+    ),
     'hooks': (dict(custom_hooks=[dict(type='NeedsPath')]), r'custom_hooks.* of step 1 cannot be built'),
     'evaluator': (dict(test_evaluator=dict(iou_metrics=['mIOU'])), 'test_evaluator of step 1 cannot evaluate'),
     'ours': (dict(replay=None), r"incremental_overrides cannot set \['replay'\]"),
@@ -130,9 +164,15 @@ def test_a_rehearsal_leaves_nothing_behind(tiny_config, cache, tmp_path):
 def test_what_the_pipeline_makes_of_pixels_reaches_the_inversion(tiny_config, cache):
     normalise = dict(type='Normalize', mean=[100.0] * 3, std=[50.0] * 3, to_rgb=True)
     pipeline = [*LOAD, normalise, PACK]
-    plan = rehearse(tiny_config, cache, {
-        'train_dataloader.dataset.pipeline': pipeline, 'test_dataloader.dataset.pipeline': pipeline,
-        'model.data_preprocessor': dict(type='SegDataPreProcessor', size=(48, 48), _delete_=True)})
+    plan = rehearse(
+        tiny_config,
+        cache,
+        {
+            'train_dataloader.dataset.pipeline': pipeline,
+            'test_dataloader.dataset.pipeline': pipeline,
+            'model.data_preprocessor': dict(type='SegDataPreProcessor', size=(48, 48), _delete_=True),
+        },
+    )
     hook = next(hook for hook in plan.configs[1].custom_hooks if hook['type'] == 'SegInversionHook')
     assert hook.pixel_map['channels'] == [0, 1, 2]
     assert hook.pixel_map['scale'] == pytest.approx([0.02] * 3, rel=1e-4)
@@ -143,8 +183,12 @@ def test_the_plan_says_what_is_background_and_what_is_ignored(tiny_config, cache
     tiny_config.scenario = dict(steps=[['red'], ['green']])
     text = RunPlan(tiny_config, tiny_config.work_dir, 0, cache).describe().splitlines()
     at = text.index('Pixels, by what becomes of them:')
-    rows = [line.split() for line in text[at + 1:at + 5]]
-    assert [row[:3] for row in rows] == [['0', 'train', 'background'], ['0', 'test', 'background'],
-                                         ['1', 'train', 'background'], ['1', 'test', 'background']]
+    rows = [line.split() for line in text[at + 1 : at + 5]]
+    assert [row[:3] for row in rows] == [
+        ['0', 'train', 'background'],
+        ['0', 'test', 'background'],
+        ['1', 'train', 'background'],
+        ['1', 'test', 'background'],
+    ]
     assert 'green' in text[at + 1] and 'void 255' in text[at + 1] and 'ignored 0.0 %' not in text[at + 2]
     assert 'blue' in text[at + 2].split('ignored')[1]
