@@ -266,6 +266,18 @@ def test_zero_that_means_void_trains_as_background(protocol, train_255, test_zer
     assert ade.test_label_map(1) == {0: test_zero, 2: 1, 4: 2, 7: 3, 1: future, 255: 255}
 
 
+@pytest.mark.parametrize('background', [1, None])
+@pytest.mark.parametrize('protocol, train_void', [('mib', 0), ('plop', 255)])
+def test_zero_that_means_void_trains_as_255_where_it_is_not_background(background, protocol, train_void):
+    """LoveDA's background is 1; other masks have none."""
+    built = Scenario.build(
+        {'road': 2, 'water': 3}, task='1-1', background=background, zero_is_void=True, label_protocol=protocol)
+    real = {} if background is None else {background: 0}
+    assert built.train_label_map(0) == {**real, 0: train_void, 2: 1, 3: 0, 255: train_void}
+    assert built.test_label_map(1) == {**real, 0: 255, 2: 1, 3: 2, 255: 255}
+    assert built.known_labels() == set(real) | {0, 2, 3, 255}
+
+
 @pytest.mark.parametrize('protocol', ['mib', 'plop'])
 def test_classes_outside_the_scenario_are_ignored_everywhere(protocol):
     partial = scenario(steps=[['cow'], ['hen']], label_protocol=protocol)

@@ -216,6 +216,16 @@ def test_damaged_cache_is_made_again(tmp_path, no_scan, damage):
     np.testing.assert_array_equal(class_index(paths, VOC_LABELS, tmp_path / 'cache'), first)
 
 
+def test_cache_of_other_masks_is_not_taken_for_that_of_these(tmp_path):
+    paths, cache = save(tmp_path, [grey(0, 1), grey(2)]), tmp_path / 'cache'
+    class_index(paths, VOC_LABELS, cache)
+    of_these = next(cache.iterdir())
+    class_index(paths[::-1], VOC_LABELS, cache)
+    of_others, = set(cache.iterdir()) - {of_these}
+    of_these.write_bytes(of_others.read_bytes())
+    assert [labels_of(row) for row in class_index(paths, VOC_LABELS, cache)] == [[0, 1], [2]]
+
+
 def test_refused_mask_leaves_no_cache(tmp_path):
     paths = save(tmp_path, [grey(77)])
     with pytest.raises(ValueError, match='holds label 77'):

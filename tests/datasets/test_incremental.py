@@ -63,6 +63,15 @@ def test_classes_take_their_index_from_the_order_of_learning(voc):
     assert dataset.metainfo['palette'][1] == [0, 64, 128]  # tvmonitor's
 
 
+def test_an_image_list_takes_the_place_of_the_rule_in_training_alone(voc, tmp_path):
+    (tmp_path / 'of_b.txt').write_text('b\n')
+    lists = {1: str(tmp_path / 'of_b.txt')}
+    listed = incremental(voc, 1, image_lists=lists)
+    assert [listed.get_data_info(i)['img_path'][-5] for i in range(len(listed))] == ['b']  # the rule takes image a
+    assert len(incremental(voc, 0, image_lists=lists)) == 2
+    assert len(incremental(voc, 1, True, image_lists=lists)) == 2
+
+
 def test_classes_outside_the_scenario_are_ignored(voc):
     dataset = DATASETS.build(
         dict(type='IncrementalDataset', dataset=voc, scenario=dict(steps=[['aeroplane'], ['person']]), step=0))

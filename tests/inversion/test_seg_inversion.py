@@ -4,7 +4,7 @@ import torch
 from mmseg.registry import MODELS, TASK_UTILS
 from torch import nn
 
-from mmseg_hrhf.inversion import SegInversion
+from mmseg_hrhf.inversion import SegInversion, seg_inversion
 from mmseg_hrhf.inversion.request import FakeRequest
 from mmseg_hrhf.replay.seg_inversion_hook import recognised
 
@@ -138,6 +138,22 @@ def test_early_stop_counts_from_the_entropy_of_a_shared_target(net):
 def test_half_precision_reaches_the_same_classes(net, amp):
     shares = recognised(net, inversion(amp=amp)(net, REQUEST).images)
     assert all(shares[i, classes[0]] > 0.01 for i, classes in enumerate(REQUEST.classes))
+
+
+def test_fp16_steps_by_the_gradient_of_full_precision(net, monkeypatch):
+    """Plain gradient descent sees the scale of a gradient, which Adam mostly divides out."""
+    monkeypatch.setattr(seg_inversion, '_adam', lambda images, lr, betas: torch.optim.SGD([images], lr=lr))
+    full, half = (inversion(amp=amp, lr=20.0)(net, REQUEST).images.int() for amp in (None, 'fp16'))
+    assert (half - full).abs().float().mean() < 1
+    start = TASK_UTILS.build(dict(type='SegInversion', size=32, stages=[(1.0, 1)], lr=1e-9))(net, REQUEST).images
+    assert (full - start.int()).abs().float().mean() > 10  # far from where they began
+
+
+def test_images_stay_real_pixels_throughout(net):
+    seen = []
+    net.norm.register_forward_pre_hook(lambda module, args: seen.append((args[0].min().item(), args[0].max().item())))
+    inversion(lr=2.0, tv_weight=0.0)(net, REQUEST)
+    assert min(low for low, _ in seen) == pytest.approx(-2) and max(high for _, high in seen) == pytest.approx(2)
 
 
 def test_a_loss_that_is_not_finite_names_the_batch(net):
