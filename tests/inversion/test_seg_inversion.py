@@ -5,7 +5,7 @@ from mmseg.registry import MODELS, TASK_UTILS
 from torch import nn
 
 from mmseg_hrhf.inversion import SegInversion, seg_inversion
-from mmseg_hrhf.inversion.request import FakeRequest
+from mmseg_hrhf.inversion.request import FakeRequest, plan_requests
 from mmseg_hrhf.replay.seg_inversion_hook import recognised
 
 NORM = dict(type='BN', requires_grad=True)
@@ -185,6 +185,14 @@ def test_noise_has_no_loss_and_is_repeatable(net):
     noise = TASK_UTILS.build(dict(type='GaussianNoise', size=16))
     first, again = noise(net, REQUEST), noise(net, REQUEST)
     assert torch.equal(first.images, again.images) and first.losses == {} and first.images.float().std() > 40
+
+
+def test_noise_is_asked_for_one_class_an_image_and_ends_as_announced(net):
+    noise, calls = TASK_UTILS.build(dict(type='GaussianNoise', size=16)), []
+    request, = plan_requests(5, 4, noise.batch_size, noise.classes_per_image, seed=0)
+    assert [len(classes) for classes in request.classes] == [1] * 5
+    noise(net, request, calls.append)
+    assert calls == [{}] * noise.iterations() == [{}]
 
 
 @pytest.mark.parametrize('options, message', [
