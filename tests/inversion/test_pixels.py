@@ -98,3 +98,4 @@ def test_channel_order_is_read_on_both_toolbox_lines(attribute):
     module = Preprocessor()
     setattr(module, attribute, True)
     assert PixelSpace(module, CPU).network_is_rgb
+    assert not PixelSpace(Preprocessor(), CPU).network_is_rgb
