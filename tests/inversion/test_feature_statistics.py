@@ -34,7 +34,7 @@ def test_layer_input_has_one_row_per_position():
     tokens = torch.arange(2 * 5 * 4.).view(2, 5, 4)
     torch.testing.assert_close(layer_input(nn.LayerNorm(4), (tokens, ), {}), tokens.view(10, 4))
     maps = torch.arange(2 * 4 * 3 * 3.).view(2, 4, 3, 3)
-    rows = layer_input(nn.GroupNorm(2, 4), (maps, ), {})
+    rows = layer_input(nn.GroupNorm(2, 4), (maps, tokens), {})
     assert rows.shape == (18, 4) and rows[1].tolist() == maps[0, :, 0, 1].tolist()
 
 
