@@ -72,6 +72,17 @@ def test_buffer_is_full_only_once_closed(tmp_path):
     assert buffer.is_full()
 
 
+def test_losses_of_each_batch_come_back_in_order(tmp_path):
+    buffer, curves = FakeImageBuffer(tmp_path, 3), [dict(iteration=[1, 2], tv=[value, 0.5]) for value in (3., 4.)]
+    buffer.open(FINGERPRINT, SIZE)
+    assert buffer.curves() == []
+    buffer.add_batch(2, images(3)[2:], records(3)[2:], curves[1])
+    buffer.add_batch(0, images(3)[:2], records(3)[:2], curves[0])
+    assert buffer.curves() == curves
+    buffer.close()
+    assert [record['classes'] for record in buffer.records()] == [[1], [2], [3]]
+
+
 def test_closing_twice_changes_nothing(tmp_path):
     buffer = filled(tmp_path)
     before = buffer.manifest.read_bytes(), buffer.manifest.stat().st_mtime_ns
