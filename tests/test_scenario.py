@@ -165,6 +165,33 @@ def test_image_list_of_a_step_that_does_not_exist():
         scenario(image_lists={3: 'a.npy'})
 
 
+def test_image_lists_are_keyed_by_steps():
+    with pytest.raises(ValueError, match="image_lists has the key 'first': its keys are the numbers of steps"):
+        scenario(image_lists={1: 'a.npy', 'first': 'b.npy', 'second': 'c.npy'})
+    with pytest.raises(ValueError, match='image_lists names step -1'):
+        Scenario(LABELS, (('cow', ), ), image_lists={-1: 'a.npy'})
+
+
+@pytest.mark.parametrize('background', [-1, 255, 256, LABELS['cow']])
+def test_a_background_that_no_mask_can_hold_or_that_is_a_class_is_refused(background):
+    with pytest.raises(ValueError, match=rf'background={background} must be a raw label of 0 to 254 that is no class'):
+        scenario(background=background)
+
+
+def test_zero_cannot_be_void_and_a_class():
+    with pytest.raises(ValueError, match='zero_is_void=True, but raw label 0 is a class'):
+        Scenario.build({'road': 0, 'car': 1}, task='1-1', background=None, zero_is_void=True)
+
+
+def test_every_step_may_have_an_image_list():
+    lists = {0: 'a.npy', 1: 'b.npy', 2: 'c.npy'}
+    assert scenario(image_lists=lists).image_lists == lists
+
+
+def test_the_last_label_may_be_background():
+    assert scenario(background=254).train_label_map(0)[254] == 0
+
+
 @pytest.mark.parametrize('given_lists', [[None, 'b.txt', None], {1: 'b.txt'}, {'1': 'b.txt'}])
 def test_image_lists_as_list_or_mapping(given_lists):
     assert scenario(image_lists=given_lists).image_lists == {1: 'b.txt'}
