@@ -33,6 +33,22 @@ def test_two_labels_of_one_colour_are_refused():
         labels_of_colours(painted([[0]]), [[255, 0, 0], [0, 0, 0], [255, 0, 0]])
 
 
+def test_as_many_colours_as_masks_have_labels():
+    # Also colours that differ in one channel alone, by the least there is.
+    colours = [[i, 0, 0] for i in range(85)] + [[0, i, 0] for i in range(1, 86)] + [[0, 1, 255 - i] for i in range(85)]
+    labels = np.arange(255).reshape(5, 51)
+    found = labels_of_colours(painted(labels, colours), colours)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, labels)
+    with pytest.raises(ValueError, match='256 colours do not fit 8-bit masks, in which 255 means "ignore"'):
+        labels_of_colours(painted(labels, colours), [*colours, [9, 9, 9]])
+
+
+def test_the_ignored_colour_is_no_label_s():
+    with pytest.raises(ValueError, match=r'colour \(0, 0, 255\) stands for two labels'):
+        labels_of_colours(painted([[0]]), PALETTE, ignore=[0, 0, 255])
+
+
 def test_the_tool_converts_a_folder_by_a_config_s_palette(repo, tmp_path):
     config = tmp_path / 'config.py'
     config.write_text(f'train_dataloader = dict(dataset=dict(metainfo=dict(palette={PALETTE!r})))')
