@@ -23,7 +23,7 @@ def test_each_colour_is_its_number_in_the_palette():
 
 def test_a_colour_of_no_label_is_named_with_its_place():
     image = painted([[0, 1], [2, 2]])
-    image[1, 0] = [0, 1, 255]
+    image[1, 0], image[1, 1] = [0, 1, 255], [9, 9, 9]
     with pytest.raises(ValueError, match=r"row 1, column 0 has the colour \(0, 1, 255\), which is no label's"):
         labels_of_colours(image, PALETTE)
 
