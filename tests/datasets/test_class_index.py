@@ -5,6 +5,7 @@ import signal
 import sys
 import tarfile
 import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -143,6 +144,34 @@ def test_many_masks_keep_their_order_whatever_decodes_them(tmp_path, num_masks):
     assert [labels_of(row) for row in matrix] == [[i % 21] for i in range(num_masks)]
 
 
+@pytest.mark.parametrize('num_masks, num_workers, kind', [
+    (64, 2, ThreadPoolExecutor), (65, 2, ProcessPoolExecutor), (65, 1, ThreadPoolExecutor)])
+def test_processes_are_started_for_many_masks_and_several_cores_alone(num_masks, num_workers, kind):
+    with module._workers(num_masks, num_workers) as pool:
+        assert type(pool) is kind and pool._max_workers == num_workers
+
+
+@pytest.mark.parametrize('labels, text', [
+    ([], ''), ([7], '7'), ([0, 1], '0-1'), ([0, 2], '0, 2'), ([0, 1, 2, 255], '0-2, 255'), ([3, 5, 6, 9], '3, 5-6, 9')])
+def test_known_labels_are_listed_by_ranges(labels, text):
+    assert module._ranges(labels) == text
+
+
+@pytest.mark.parametrize('backend_args', [None, dict(backend='local')])
+def test_size_of_a_mask_is_its_width_and_height(tmp_path, backend_args):
+    path, = save(tmp_path, [Image.fromarray(np.zeros((3, 8), np.uint8))])
+    row, size = module.read_mask(path, backend_args)
+    assert size == (8, 3) and labels_of(row) == [0]
+
+
+def test_each_image_is_checked_against_its_mask(tmp_path):
+    paths = save(tmp_path, [grey(0), grey(1)])
+    assert [labels_of(row) for row in scan(paths, VOC_LABELS, images=paths)] == [[0], [1]]
+    Image.new('RGB', (4, 5)).save(tmp_path / 'image.png')
+    with pytest.raises(ValueError, match=r"image\.png' is 4 x 5 pixels, but its mask .*1\.png' is 4 x 4"):
+        class_index(paths, VOC_LABELS, images=[paths[0], str(tmp_path / 'image.png')])
+
+
 def test_error_in_a_worker_process_reaches_the_user(tmp_path):
     paths = save(tmp_path, [grey(1) for _ in range(140)])
     os.truncate(paths[130], 20)
@@ -184,6 +213,12 @@ def test_changed_mask_changes_the_fingerprint(tmp_path, change):
     before = fingerprint(paths)
     change(paths[1])
     assert fingerprint(paths) != before
+
+
+def test_files_that_are_elsewhere_are_known_by_their_names():
+    assert fingerprint(['s3://a', 's3://b']) == fingerprint(['s3://a', 's3://b'])
+    others = (['s3://b', 's3://a'], ['s3://a'], ['s3://a', 's3://b', 's3://b'], ['s3://as3://b'])
+    assert fingerprint(['s3://a', 's3://b']) not in map(fingerprint, others)
 
 
 def test_fingerprint_depends_on_the_order(tmp_path):
