@@ -86,7 +86,8 @@ def fused_pass(student: nn.Module,
     with contextlib.ExitStack() as stack:
         stack.enter_context(patched_loss(head, lambda own: main_loss))
         for auxiliary in _auxiliary_heads(student):
-            is_plain = _is_plain(auxiliary, stand_in)  # asked now: once patched, a head is no longer plain
+            # Asked now: once patched, a head is no longer plain. One of other classes keeps a loss of another rule.
+            is_plain = auxiliary.num_classes == head.num_classes and _is_plain(auxiliary, stand_in)
             make = functools.partial(auxiliary_loss, auxiliary, is_plain=is_plain)
             stack.enter_context(patched_loss(auxiliary, make))
         losses = student.loss(inputs, data_samples)

@@ -71,6 +71,20 @@ def test_an_auxiliary_head_of_another_kind_learns_the_merged_labels(build_system
     assert 'loss_by_feat' not in vars(head) and 'loss_by_feat' not in vars(model.student.decode_head)
 
 
+@pytest.mark.parametrize('system', ['MiB', 'PLOP'])
+def test_an_auxiliary_head_of_other_classes_keeps_its_plain_loss(build_system, make_batch, monkeypatch, system):
+    model, (inputs, samples) = build_system(system).eval(), make_batch([0, 0, 3, 4, 255])
+    model.thresholds = torch.tensor([.9, .5, .5])
+    head = model.student.auxiliary_head
+    head.num_classes = head.out_channels = 7
+    head.conv_seg, head.loss_decode = torch.nn.Conv2d(4, 7, 1), head.loss_decode.inner
+    fused = model.loss(inputs, samples)
+    monkeypatch.setattr(IncrementalSegmentor, 'fuses_losses', lambda self, stand_in=None: False)
+    readable = model.loss(inputs, samples)
+    for name in ('decode.loss_ce', 'aux.loss_ce'):
+        torch.testing.assert_close(fused[name], readable[name])
+
+
 def test_logits_are_up_sampled_once(build_system, make_batch, monkeypatch):
     """Where the losses are not fused: by `student_loss`, which the student's own loss then finds at its size."""
     from mmseg.models.decode_heads import decode_head
