@@ -140,7 +140,11 @@ def run(database: WorkDB, table: dict[str, list[str]], only: str, survivors: boo
 def _test(database: WorkDB, item, module: str, source: str, tests: list[str], timeout: float) -> None:
     spec = item.mutations[0]
     operator = cosmic_ray.plugins.get_operator(spec.operator_name)(**spec.operator_args)
-    mutated = mutate_code(source, operator, spec.occurrence)
+    try:
+        mutated = mutate_code(source, operator, spec.occurrence)
+    except AttributeError:  # Cosmic Ray 8.7 trips over `except module.Error`
+        database.set_result(item.job_id, WorkResult(WorkerOutcome.SKIPPED))
+        return
     diff = '\n'.join(difflib.unified_diff(source.splitlines(), mutated.splitlines(), module, module, 'own', 'mutated',
                                           n=0, lineterm=''))
     done = run_tests(tests, timeout, (REPO / module, mutated))
