@@ -132,7 +132,7 @@ def test_scan_is_one_row_per_mask_in_order(tmp_path):
 
 
 def test_label_out_of_range_names_mask_label_and_known_ones(tmp_path):
-    paths = save(tmp_path, [grey(0, 1), grey(0, 21, 30)])
+    paths = save(tmp_path, [grey(0, 1), grey(0, 21, 30), grey(22)])
     with pytest.raises(ValueError, match=r"1\.png' holds label 21, .*known: 0-20, 255"):
         scan(paths, VOC_LABELS)
 
@@ -158,10 +158,14 @@ def test_known_labels_are_listed_by_ranges(labels, text):
 
 
 @pytest.mark.parametrize('backend_args', [None, dict(backend='local')])
-def test_size_of_a_mask_is_its_width_and_height(tmp_path, backend_args):
+def test_size_of_a_mask_is_its_width_and_height(tmp_path, backend_args, monkeypatch):
+    own, asked = module.read_bytes, []
+    monkeypatch.setattr(module, 'read_bytes', lambda path, backend_args: (asked.append(backend_args),
+                                                                          own(path, backend_args=backend_args))[1])
     path, = save(tmp_path, [Image.fromarray(np.zeros((3, 8), np.uint8))])
     row, size = module.read_mask(path, backend_args)
     assert size == (8, 3) and labels_of(row) == [0]
+    assert asked == ([] if backend_args is None else [backend_args])
 
 
 def test_each_image_is_checked_against_its_mask(tmp_path):
@@ -259,6 +263,26 @@ def test_cache_of_other_masks_is_not_taken_for_that_of_these(tmp_path):
     of_others, = set(cache.iterdir()) - {of_these}
     of_these.write_bytes(of_others.read_bytes())
     assert [labels_of(row) for row in class_index(paths, VOC_LABELS, cache)] == [[0, 1], [2]]
+
+
+class Payload:
+    """Pickles as a call that creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), 'w')
+
+
+def test_nothing_in_a_cache_is_unpickled(tmp_path):
+    paths, cache = save(tmp_path, [grey(0, 1)]), tmp_path / 'cache'
+    class_index(paths, VOC_LABELS, cache)
+    file, = cache.iterdir()
+    payload = np.array([Payload(tmp_path / 'ran')], dtype=object)
+    np.savez(file, key=payload, presence=payload)
+    assert labels_of(class_index(paths, VOC_LABELS, cache)[0]) == [0, 1]
+    assert not (tmp_path / 'ran').exists()
 
 
 def test_refused_mask_leaves_no_cache(tmp_path):
