@@ -91,11 +91,13 @@ class RunPlan:
         last = self.scenario.num_steps - 1
         self.steps = [last] if self.method.joint else list(range(last + 1))
         counts = count_labels(self.train_source, self.scenario, cache_dir)
+        self._presence = dict(train=counts > 0)
         self.train_positions = {t: self._training_images(t, counts > 0) for t in self.steps}
         self.num_real = {t: len(positions) for t, positions in self.train_positions.items()}
         # (256,) training and test pixels of each raw label.
         self.train_pixels = {t: counts[positions].sum(axis=0) for t, positions in self.train_positions.items()}
         counts = count_labels(self.test_source, self.scenario, cache_dir)
+        self._presence['test'] = counts > 0
         self.test_positions = {
             t: select_images(self.test_source, self.scenario, counts > 0, t, True) for t in self.steps
         }
@@ -192,11 +194,11 @@ class RunPlan:
             check_loaded_labels(self.view(step, name), f'{name}_dataloader')
 
     def view(self, step: int, name: str) -> IncrementalDataset:
-        """The real images that a step is trained (``'train'``) or tested (``'test'``) on."""
+        """Real images that a step is trained (``'train'``) or tested (``'test'``) on; a rank may ask for them alone."""
         options = self.configs[step][f'{name}_dataloader'].dataset
         while options['type'] != 'IncrementalDataset':
             options = options.get('real') or options['dataset']
-        return DATASETS.build(dict(options, cache_dir=self.cache_dir))
+        return DATASETS.build(dict(options, presence=self._presence[name]))
 
     def describe(self) -> str:
         """One table of the plan."""

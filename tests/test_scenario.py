@@ -165,6 +165,33 @@ def test_image_list_of_a_step_that_does_not_exist():
         scenario(image_lists={3: 'a.npy'})
 
 
+def test_image_lists_are_keyed_by_steps():
+    with pytest.raises(ValueError, match="image_lists has the key 'first': its keys are the numbers of steps"):
+        scenario(image_lists={1: 'a.npy', 'first': 'b.npy', 'second': 'c.npy'})
+    with pytest.raises(ValueError, match='image_lists names step -1'):
+        Scenario(LABELS, (('cow', ), ), image_lists={-1: 'a.npy'})
+
+
+@pytest.mark.parametrize('background', [-1, 255, 256, LABELS['cow']])
+def test_a_background_that_no_mask_can_hold_or_that_is_a_class_is_refused(background):
+    with pytest.raises(ValueError, match=rf'background={background} must be a raw label of 0 to 254 that is no class'):
+        scenario(background=background)
+
+
+def test_zero_cannot_be_void_and_a_class():
+    with pytest.raises(ValueError, match='zero_is_void=True, but raw label 0 is a class'):
+        Scenario.build({'road': 0, 'car': 1}, task='1-1', background=None, zero_is_void=True)
+
+
+def test_every_step_may_have_an_image_list():
+    lists = {0: 'a.npy', 1: 'b.npy', 2: 'c.npy'}
+    assert scenario(image_lists=lists).image_lists == lists
+
+
+def test_the_last_label_may_be_background():
+    assert scenario(background=254).train_label_map(0)[254] == 0
+
+
 @pytest.mark.parametrize('given_lists', [[None, 'b.txt', None], {1: 'b.txt'}, {'1': 'b.txt'}])
 def test_image_lists_as_list_or_mapping(given_lists):
     assert scenario(image_lists=given_lists).image_lists == {1: 'b.txt'}
@@ -264,6 +291,18 @@ def test_zero_that_means_void_trains_as_background(protocol, train_255, test_zer
     ade = scenario(zero_is_void=True, label_protocol=protocol)
     assert ade.train_label_map(1) == {0: 0, 2: 0, 4: 0, 7: 3, 1: 0, 255: train_255}
     assert ade.test_label_map(1) == {0: test_zero, 2: 1, 4: 2, 7: 3, 1: future, 255: 255}
+
+
+@pytest.mark.parametrize('background', [1, None])
+@pytest.mark.parametrize('protocol, train_void', [('mib', 0), ('plop', 255)])
+def test_zero_that_means_void_trains_as_255_where_it_is_not_background(background, protocol, train_void):
+    """LoveDA's background is 1; other masks have none."""
+    built = Scenario.build(
+        {'road': 2, 'water': 3}, task='1-1', background=background, zero_is_void=True, label_protocol=protocol)
+    real = {} if background is None else {background: 0}
+    assert built.train_label_map(0) == {**real, 0: train_void, 2: 1, 3: 0, 255: train_void}
+    assert built.test_label_map(1) == {**real, 0: 255, 2: 1, 3: 2, 255: 255}
+    assert built.known_labels() == set(real) | {0, 2, 3, 255}
 
 
 @pytest.mark.parametrize('protocol', ['mib', 'plop'])

@@ -37,6 +37,11 @@ def test_step_1_has_a_teacher_of_the_classes_before_and_mixed_batches(tiny_confi
     assert out.randomness.seed == 6
 
 
+def test_each_step_is_evaluated_by_its_own_groups_of_classes(tiny_config, scenario):
+    groups = [step_config(tiny_config, scenario, t, '/w', 8, 0).test_evaluator.groups for t in (0, 1)]
+    assert groups == [dict(old=(1, 2), new=(), all=(1, 2)), dict(old=(1, 2), new=(3, ), all=(1, 2, 3))]
+
+
 def test_nothing_of_ours_is_left_at_the_top_of_a_step_s_config(tiny_config, scenario):
     out = step_config(tiny_config, scenario, 1, '/run', 8, seed=0)
     assert not {'scenario', 'method', 'replay', 'runner_type', 'incremental_overrides'} & set(out.keys())

@@ -206,6 +206,7 @@ class IncrementalDataset(Dataset):
         step: learning step.
         test_mode: evaluation rules (images and labels) instead of training rules.
         cache_dir: folder for the class index.
+        presence: (N, 256) bool, which labels each mask holds; None: from the class index, for which all ranks meet.
     """
 
     def __init__(self,
@@ -213,12 +214,15 @@ class IncrementalDataset(Dataset):
                  scenario: dict,
                  step: int,
                  test_mode: bool = False,
-                 cache_dir: Optional[str] = None) -> None:
+                 cache_dir: Optional[str] = None,
+                 presence: Optional[np.ndarray] = None) -> None:
         self.source = build_source(dataset, test_mode=test_mode)
         self.scenario = scenario_of(self.source, scenario)
         self.step = step
         self.test_mode = test_mode
-        self.presence = count_labels(self.source, self.scenario, cache_dir) > 0
+        if presence is None:
+            presence = count_labels(self.source, self.scenario, cache_dir) > 0
+        self.presence = presence
         self.positions = self.source.repeated(
             select_images(self.source, self.scenario, self.presence, step, test_mode))
         self.label_map = (self.scenario.test_label_map if test_mode else self.scenario.train_label_map)(step)

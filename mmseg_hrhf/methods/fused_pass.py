@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Callable, Optional
 
 import torch
@@ -68,12 +69,12 @@ def fused_pass(student: nn.Module,
         found.append((terms, logits, weight))
         return _losses(head, terms, weight)
 
-    def auxiliary_loss(head: nn.Module, own: Callable) -> Callable:
+    def auxiliary_loss(head: nn.Module, own: Callable, is_plain: bool) -> Callable:
 
         def loss(*outputs_and_samples) -> dict:
             *outputs, samples = outputs_and_samples
             main, _, weight = found[0]  # mmseg computes the decode head's loss first
-            if not _is_plain(head, stand_in):
+            if not is_plain:
                 return own(*outputs, with_labels(samples, main.labels))
             terms = fused_losses(outputs[0], main.labels, num_merged=num_merged, align_corners=head.align_corners,
                                  ignore_index=head.ignore_index)
@@ -85,7 +86,10 @@ def fused_pass(student: nn.Module,
     with contextlib.ExitStack() as stack:
         stack.enter_context(patched_loss(head, lambda own: main_loss))
         for auxiliary in _auxiliary_heads(student):
-            stack.enter_context(patched_loss(auxiliary, lambda own, head=auxiliary: auxiliary_loss(head, own)))
+            # Asked now: once patched, a head is no longer plain. One of other classes keeps a loss of another rule.
+            is_plain = auxiliary.num_classes == head.num_classes and _is_plain(auxiliary, stand_in)
+            make = functools.partial(auxiliary_loss, auxiliary, is_plain=is_plain)
+            stack.enter_context(patched_loss(auxiliary, make))
         losses = student.loss(inputs, data_samples)
     terms, logits, _ = found[0]
     return losses, terms, logits

@@ -143,8 +143,8 @@ class FakeImageBuffer:
             write_json(self._curve_path(start), curve)
         write_json(self._batch_path(start), entries)
 
-    def close(self) -> None:
-        """Gather the batches' records into the manifest, in order. Called once all batches are in."""
+    def close(self) -> list[dict]:
+        """Gather the batches' records into the manifest, in order, and return them. Called once all batches are in."""
         files = sorted((self.folder / 'batches').glob('*.json'))
         records = [record for file in files for record in read_json(file)]
         if len(records) != self.num_images:
@@ -152,6 +152,7 @@ class FakeImageBuffer:
         text = ''.join(json.dumps(record, sort_keys=True) + '\n' for record in records)
         if not self.manifest.exists() or self.manifest.read_bytes() != text.encode():
             write_text(self.manifest, text)
+        return records
 
     def is_full(self) -> bool:
         """Whether every image is there as it was written, by the manifest."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import asdict
-from typing import Optional
+from typing import Optional, Sequence
 
 import torch
 from mmengine.dist import barrier, get_dist_info
@@ -90,15 +90,14 @@ def fill_buffer(buffer: FakeImageBuffer,
                 print_log(f'SegInversion: batch {count + 1}/{len(mine)}, {found}, ETA {left:.0f} s', logger='current')
     barrier()
     if rank == 0:
-        buffer.close()
-        _warn_of_strangers(buffer)
+        _warn_of_strangers(buffer.close())
     barrier()
 
 
-def _warn_of_strangers(buffer: FakeImageBuffer) -> None:
+def _warn_of_strangers(records: Sequence[dict]) -> None:
     """Say so where the teacher finds the classes that were asked for in almost none of the images."""
-    records = [record for record in buffer.records() if 'classification' in record['losses']]
-    shares = [share for record in records for share in record['teacher_share']]
+    asked = [record for record in records if 'classification' in record['losses']]
+    shares = [share for record in asked for share in record['teacher_share']]
     found = sum(share >= _LEAST_AREA for share in shares)
     if found < _FEW * len(shares):
         print_log(f'SegInversion: the teacher finds the requested class in {found} of {len(shares)} cases. '

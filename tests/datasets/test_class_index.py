@@ -5,6 +5,7 @@ import signal
 import sys
 import tarfile
 import time
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -132,7 +133,7 @@ def test_scan_is_one_row_per_mask_in_order(tmp_path):
 
 
 def test_label_out_of_range_names_mask_label_and_known_ones(tmp_path):
-    paths = save(tmp_path, [grey(0, 1), grey(0, 21, 30)])
+    paths = save(tmp_path, [grey(0, 1), grey(0, 21, 30), grey(22)])
     with pytest.raises(ValueError, match=r"1\.png' holds label 21, .*known: 0-20, 255"):
         scan(paths, VOC_LABELS)
 
@@ -142,6 +143,38 @@ def test_many_masks_keep_their_order_whatever_decodes_them(tmp_path, num_masks):
     paths = save(tmp_path, [grey(i % 21) for i in range(num_masks)])
     matrix = scan(paths, VOC_LABELS, num_workers=2)
     assert [labels_of(row) for row in matrix] == [[i % 21] for i in range(num_masks)]
+
+
+@pytest.mark.parametrize('num_masks, num_workers, kind', [
+    (64, 2, ThreadPoolExecutor), (65, 2, ProcessPoolExecutor), (65, 1, ThreadPoolExecutor)])
+def test_processes_are_started_for_many_masks_and_several_cores_alone(num_masks, num_workers, kind):
+    with module._workers(num_masks, num_workers) as pool:
+        assert type(pool) is kind and pool._max_workers == num_workers
+
+
+@pytest.mark.parametrize('labels, text', [
+    ([], ''), ([7], '7'), ([0, 1], '0-1'), ([0, 2], '0, 2'), ([0, 1, 2, 255], '0-2, 255'), ([3, 5, 6, 9], '3, 5-6, 9')])
+def test_known_labels_are_listed_by_ranges(labels, text):
+    assert module._ranges(labels) == text
+
+
+@pytest.mark.parametrize('backend_args', [None, dict(backend='local')])
+def test_size_of_a_mask_is_its_width_and_height(tmp_path, backend_args, monkeypatch):
+    own, asked = module.read_bytes, []
+    monkeypatch.setattr(module, 'read_bytes', lambda path, backend_args: (asked.append(backend_args),
+                                                                          own(path, backend_args=backend_args))[1])
+    path, = save(tmp_path, [Image.fromarray(np.zeros((3, 8), np.uint8))])
+    row, size = module.label_counts(path, backend_args)
+    assert size == (8, 3) and labels_of(row) == [0]
+    assert asked == ([] if backend_args is None else [backend_args])
+
+
+def test_each_image_is_checked_against_its_mask(tmp_path):
+    paths = save(tmp_path, [grey(0), grey(1)])
+    assert [labels_of(row) for row in scan(paths, VOC_LABELS, images=paths)] == [[0], [1]]
+    Image.new('RGB', (4, 5)).save(tmp_path / 'image.png')
+    with pytest.raises(ValueError, match=r"image\.png' is 4 x 5 pixels, but its mask .*1\.png' is 4 x 4"):
+        class_index(paths, VOC_LABELS, images=[paths[0], str(tmp_path / 'image.png')])
 
 
 def test_error_in_a_worker_process_reaches_the_user(tmp_path):
@@ -187,6 +220,12 @@ def test_changed_mask_changes_the_fingerprint(tmp_path, change):
     assert fingerprint(paths) != before
 
 
+def test_files_that_are_elsewhere_are_known_by_their_names():
+    assert fingerprint(['s3://a', 's3://b']) == fingerprint(['s3://a', 's3://b'])
+    others = (['s3://b', 's3://a'], ['s3://a'], ['s3://a', 's3://b', 's3://b'], ['s3://as3://b'])
+    assert fingerprint(['s3://a', 's3://b']) not in map(fingerprint, others)
+
+
 def test_fingerprint_depends_on_the_order(tmp_path):
     paths = save(tmp_path, [grey(1), grey(2)])
     assert fingerprint(paths) != fingerprint(paths[::-1])
@@ -215,6 +254,36 @@ def test_damaged_cache_is_made_again(tmp_path, no_scan, damage):
     np.testing.assert_array_equal(class_index(paths, VOC_LABELS, tmp_path / 'cache'), first)
     no_scan()
     np.testing.assert_array_equal(class_index(paths, VOC_LABELS, tmp_path / 'cache'), first)
+
+
+def test_cache_of_other_masks_is_not_taken_for_that_of_these(tmp_path):
+    paths, cache = save(tmp_path, [grey(0, 1), grey(2)]), tmp_path / 'cache'
+    class_index(paths, VOC_LABELS, cache)
+    of_these = next(cache.iterdir())
+    class_index(paths[::-1], VOC_LABELS, cache)
+    of_others, = set(cache.iterdir()) - {of_these}
+    of_these.write_bytes(of_others.read_bytes())
+    assert [labels_of(row) for row in class_index(paths, VOC_LABELS, cache)] == [[0, 1], [2]]
+
+
+class Payload:
+    """Pickles as a call that creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), 'w')
+
+
+def test_nothing_in_a_cache_is_unpickled(tmp_path):
+    paths, cache = save(tmp_path, [grey(0, 1)]), tmp_path / 'cache'
+    class_index(paths, VOC_LABELS, cache)
+    file, = cache.iterdir()
+    payload = np.array([Payload(tmp_path / 'ran')], dtype=object)
+    np.savez(file, key=payload, presence=payload)
+    assert labels_of(class_index(paths, VOC_LABELS, cache)[0]) == [0, 1]
+    assert not (tmp_path / 'ran').exists()
 
 
 def test_refused_mask_leaves_no_cache(tmp_path):

@@ -27,7 +27,7 @@ def test_each_colour_is_its_number_in_the_palette():
 
 def test_a_colour_of_no_label_is_named_with_its_place():
     image = painted([[0, 1], [2, 2]])
-    image[1, 0] = [0, 1, 255]
+    image[1, 0], image[1, 1] = [0, 1, 255], [9, 9, 9]
     with pytest.raises(ValueError, match=r"row 1, column 0 has the colour \(0, 1, 255\), which is no label's"):
         labels_of_colours(image, PALETTE)
 
@@ -122,6 +122,22 @@ def test_converted_masks_train_as_they_were_painted(tmp_path):
     names = scenario.class_names(1)
     assert [names[read[0][0]], names[read[0][1]], names[read[1][0]]] == ['apple', 'pear', 'plum']
     assert read[1][1] == 255
+
+
+def test_as_many_colours_as_masks_have_labels():
+    # Also colours that differ in one channel alone, by the least there is.
+    colours = [[i, 0, 0] for i in range(85)] + [[0, i, 0] for i in range(1, 86)] + [[0, 1, 255 - i] for i in range(85)]
+    labels = np.arange(255).reshape(5, 51)
+    found = labels_of_colours(painted(labels, colours), colours)
+    assert found.dtype == np.uint8
+    np.testing.assert_array_equal(found, labels)
+    with pytest.raises(ValueError, match='256 colours do not fit 8-bit masks, in which 255 means "ignore"'):
+        labels_of_colours(painted(labels, colours), [*colours, [9, 9, 9]])
+
+
+def test_the_ignored_colour_is_no_label_s():
+    with pytest.raises(ValueError, match=r'colour \(0, 0, 255\) stands for two labels'):
+        labels_of_colours(painted([[0]]), PALETTE, ignore=[0, 0, 255])
 
 
 def test_the_tool_converts_a_folder_by_a_config_s_palette(repo, tmp_path):

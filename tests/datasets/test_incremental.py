@@ -3,7 +3,7 @@ import pytest
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmseg_hrhf.datasets.incremental import build_source, count_labels, scenario_of
+from mmseg_hrhf.datasets.incremental import build_source, count_labels, load_sample, scenario_of
 
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 
@@ -61,6 +61,15 @@ def test_classes_take_their_index_from_the_order_of_learning(voc):
     dataset = incremental(voc, 0, class_order=names[::-1])
     np.testing.assert_array_equal(label_of(dataset, 0), [[0, 0], [1, 0]])  # aeroplane, the last, comes in step 1
     assert dataset.metainfo['palette'][1] == [0, 64, 128]  # tvmonitor's
+
+
+def test_an_image_list_takes_the_place_of_the_rule_in_training_alone(voc, tmp_path):
+    (tmp_path / 'of_b.txt').write_text('b\n')
+    lists = {1: str(tmp_path / 'of_b.txt')}
+    listed = incremental(voc, 1, image_lists=lists)
+    assert [listed.get_data_info(i)['img_path'][-5] for i in range(len(listed))] == ['b']  # the rule takes image a
+    assert len(incremental(voc, 0, image_lists=lists)) == 2
+    assert len(incremental(voc, 1, True, image_lists=lists)) == 2
 
 
 def test_classes_outside_the_scenario_are_ignored(voc):
@@ -174,6 +183,37 @@ def test_masks_without_background_number_classes_from_zero(tmp_path):
                data_prefix=dict(img_path='images', seg_map_path='masks'), pipeline=PIPELINE)
     dataset = DATASETS.build(dict(type='IncrementalDataset', dataset=cfg, scenario=dict(task='2-1'), step=1))
     np.testing.assert_array_equal(label_of(dataset, 0), [[0, 0], [3, 0]])
+
+
+@pytest.mark.parametrize('first, expected', [('background', [[9, 8, 7], [4, 5, 6]]), ('road', [[0, 0, 0], [9, 8, 7]])])
+def test_background_is_black_where_the_dataset_has_no_colour_for_it(tmp_path, first, expected):
+    write_pair(tmp_path, 'a', np.array([[0, 1], [1, 2]], np.uint8))
+    meta = dict(classes=[first, 'car', 'sky'], palette=[[9, 8, 7], [4, 5, 6], [1, 2, 3]])
+    cfg = dict(type='BaseSegDataset', data_root=str(tmp_path), metainfo=meta, pipeline=PIPELINE,
+               data_prefix=dict(img_path='images', seg_map_path='masks'))
+    dataset = DATASETS.build(dict(type='IncrementalDataset', dataset=cfg, scenario=dict(task='1-1'), step=0))
+    assert dataset.metainfo['palette'] == expected
+
+
+@pytest.mark.parametrize('tries', [1, 3])
+def test_a_pipeline_that_gives_nothing_is_asked_again_and_then_named(tries):
+    class Nothing:
+        asked = 0
+
+        def __len__(self):
+            return 1
+
+        def get_data_info(self, idx):
+            return dict(img_path='a.jpg')
+
+        def pipeline_of(self, idx):
+            self.asked += 1
+            return lambda info: None
+
+    dataset = Nothing()
+    with pytest.raises(RuntimeError, match=rf'no sample {tries} times in a row, last for .a\.jpg.'):
+        load_sample(dataset, 0, max_refetch=tries - 1)
+    assert dataset.asked == tries
 
 
 def test_real_voc_animals_counts(shared):

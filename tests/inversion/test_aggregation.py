@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mmseg.registry import TASK_UTILS
 
+from mmseg_hrhf.inversion import aggregation
 from mmseg_hrhf.inversion.aggregation import (
     AverageAggregation,
     MaxAggregation,
@@ -174,6 +175,25 @@ def test_pooled_in_parts_as_at_once(shape, memory_format, monkeypatch):
     torch.testing.assert_close(pooled, plain)
     gradient, expected = (torch.autograd.grad((found * weights).sum(), scores)[0] for found in (pooled, plain))
     torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize('shape', [(5, 3, 60), (4, 7, 30), (2, 3, 100), (9, 2, 7)])
+@pytest.mark.parametrize('wanted', [1, 50, 100, 10**4])
+def test_parts_hold_as_many_scores_as_wanted_unless_a_map_has_more(shape, wanted, monkeypatch):
+    monkeypatch.setattr(aggregation, '_CHUNK', {'cpu': wanted})
+    seen = torch.zeros(shape)
+    for part, _ in aggregation._parts(seen, 2):
+        seen[part] += 1
+        assert seen[part].numel() <= max(wanted, shape[2])
+    assert (seen == 1).all()
+
+
+def test_a_gradient_of_the_gradient_is_refused_and_not_wrong():
+    scores = maps().requires_grad_(True)
+    pooled = scale_aware_aggregation(scores, constant_r(2.))
+    gradient, = torch.autograd.grad(pooled.square().sum(), scores, create_graph=True)
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        gradient.sum().backward()
 
 
 @pytest.mark.parametrize('memory_format', [torch.contiguous_format, torch.channels_last])

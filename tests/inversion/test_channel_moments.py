@@ -17,6 +17,7 @@ LAYOUTS = [
     ((4, 7, 3), 2, None),
     ((4, 3, 7), 1, None),
     ((9, 3), 1, None),
+    ((1, 3, 5, 6), 1, torch.contiguous_format),
 ]
 
 
@@ -31,8 +32,37 @@ def test_moments_in_any_layout(shape, dim, memory_format, dtype, tolerance):
     torch.testing.assert_close(var.double(), rows.var(0, unbiased=False), rtol=tolerance, atol=tolerance)
 
 
-def test_many_positions_lose_no_digits():
-    x = features((2, 4, 256, 150), torch.float32, mean=30.0, memory_format=torch.channels_last)
+class Device(str):
+    """A CPU that says to be another device, so that what runs there can be checked here."""
+
+    def __new__(cls, kind):
+        device = super().__new__(cls, 'cpu')
+        device.type = kind
+        return device
+
+
+class Elsewhere(torch.Tensor):
+    device = None
+
+
+@pytest.mark.parametrize('device', ['cuda', 'mps'])
+@pytest.mark.parametrize('dtype, tolerance', [(torch.float32, 2e-6), (torch.bfloat16, 2e-6)])
+@pytest.mark.parametrize('shape, dim, memory_format', LAYOUTS)
+def test_moments_by_the_kernels_of_other_devices(shape, dim, memory_format, dtype, tolerance, device, monkeypatch):
+    monkeypatch.setattr(Elsewhere, 'device', Device(device))
+    x = features(shape, dtype, memory_format=memory_format)
+    mean, var = (found.as_subclass(torch.Tensor) for found in channel_moments(x.as_subclass(Elsewhere), dim))
+    rows = x.double().movedim(dim, -1).reshape(-1, 3)
+    assert mean.dtype == var.dtype == torch.float32
+    torch.testing.assert_close(mean.double(), rows.mean(0), rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(var.double(), rows.var(0, unbiased=False), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize('drift', [0., 50.])
+def test_many_positions_lose_no_digits(drift):
+    x = features((2, 4, 256, 150), torch.float32, mean=30.0)
+    x += drift * torch.linspace(0, 1, x[:, 0].numel()).view(2, 1, 256, 150)
+    x = x.contiguous(memory_format=torch.channels_last)
     mean, var = channel_moments(x, 1)
     torch.testing.assert_close(mean.double(), x.double().mean((0, 2, 3)), rtol=1e-5, atol=0)
     torch.testing.assert_close(var.double(), x.double().var((0, 2, 3), unbiased=False), rtol=1e-4, atol=0)
@@ -67,6 +97,31 @@ def test_gradient_added_in_place_to_that_of_a_batch_norm(dtype, tolerance):
     expected = gradient(plain, plain, plain.mean((0, 2, 3)), plain.var((0, 2, 3), unbiased=False))
     torch.testing.assert_close(gradient(fast, *watched(fast, 1, in_place=True)), expected, rtol=tolerance,
                                atol=tolerance)
+
+
+@pytest.mark.parametrize('options', [{}, dict(in_place=False)])
+def test_a_gradient_that_others_take_too_is_left_as_it_is(options):
+    # The gradient of a sum is one tensor for both of its terms.
+    x, other = features((2, 3, 4, 5)).requires_grad_(True), features((2, 3, 4, 5)).requires_grad_(True)
+    given, mean, _ = watched(x, 1, **options)
+    gradient, of_other = torch.autograd.grad((given + other).square().sum() + mean.sum(), (x, other))
+    torch.testing.assert_close(of_other, 2 * (x + other))
+    torch.testing.assert_close(gradient, of_other + 1 / 40)
+
+
+def test_half_precision_adds_up_its_gradient_in_float32():
+    # 256 + 1 is 256 in bfloat16, and so is 257 + 1, but not 256 + 2.
+    x = torch.zeros(1, 1, 1, 1, dtype=torch.bfloat16).requires_grad_(True)
+    given, mean, _ = watched(x, 1, in_place=True)
+    gradient, = torch.autograd.grad(256 * given.sum().float() + 2 * mean.sum(), x)
+    assert gradient.item() == 258 and gradient.dtype == torch.bfloat16
+
+
+def test_a_gradient_of_the_gradient_is_refused_and_not_wrong():
+    x = features((2, 3, 4, 5)).requires_grad_(True)
+    gradient, = torch.autograd.grad(watched(x, 1)[2].square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        gradient.sum().backward()
 
 
 class InUsualOrder(torch.autograd.Function):

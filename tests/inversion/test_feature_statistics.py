@@ -34,7 +34,7 @@ def test_layer_input_has_one_row_per_position():
     tokens = torch.arange(2 * 5 * 4.).view(2, 5, 4)
     torch.testing.assert_close(layer_input(nn.LayerNorm(4), (tokens, ), {}), tokens.view(10, 4))
     maps = torch.arange(2 * 4 * 3 * 3.).view(2, 4, 3, 3)
-    rows = layer_input(nn.GroupNorm(2, 4), (maps, ), {})
+    rows = layer_input(nn.GroupNorm(2, 4), (maps, tokens), {})
     assert rows.shape == (18, 4) and rows[1].tolist() == maps[0, :, 0, 1].tolist()
 
 
@@ -209,8 +209,62 @@ def test_recorded_and_running_statistics_go_together():
 
 def test_statistics_of_another_network_are_refused():
     with pytest.raises(ValueError, match=r"'backbone\.norm', which the network does not have"):
-        feature_targets(nn.Sequential(nn.GroupNorm(2, 4)), {'backbone.norm': dict(mean=torch.zeros(4),
-                                                                                  var=torch.ones(4))})
+        statistics = dict(mean=torch.zeros(4), var=torch.ones(4))
+        feature_targets(nn.Sequential(nn.GroupNorm(2, 4)), {'head.norm': statistics, 'backbone.norm': statistics})
+
+
+def test_layers_without_an_epsilon_have_the_usual_one():
+    statistics = dict(mean=torch.zeros(3), var=torch.ones(3))
+    net = nn.Sequential(nn.Conv2d(3, 3, 1), nn.GroupNorm(1, 3, eps=0.5))
+    assert [target.eps for target in feature_targets(net, {'0': statistics, '1': statistics})] == [1e-5, .5]
+
+
+class Scaled(nn.Module):
+    """A layer of two inputs with a parameter."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(3.))
+
+    def forward(self, x, y):
+        return self.scale * x + y
+
+
+class Block(nn.Module):
+    """Begins by changing its first input in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.act, self.layer = nn.ReLU(inplace=True), Scaled()
+
+    def forward(self, x, y):
+        return self.layer(self.act(x), y)
+
+
+class TwoInputs(nn.Module):
+
+    def __init__(self, layer):
+        super().__init__()
+        self.stem, self.layer = nn.Conv2d(3, 4, 1), layer
+
+    def forward(self, x):
+        x = self.stem(x)
+        return self.layer(x) if isinstance(self.layer, nn.ReLU) else self.layer(x, 2 * x)
+
+
+@pytest.mark.parametrize('layer', [Scaled(), Block(), nn.ReLU(inplace=True)], ids=lambda layer: type(layer).__name__)
+def test_any_layer_is_measured_by_its_first_input_as_it_comes_and_runs_on(layer):
+    net = TwoInputs(layer).requires_grad_(False)
+    statistics = dict(mean=torch.zeros(4), var=torch.ones(4))
+    x = images().requires_grad_(True)
+    features = net.stem(x)
+    expected = features.mean((0, 2, 3)).norm() + (features.var((0, 2, 3), unbiased=False) - 1).norm()
+    output = net(x)
+    with FeatureStatistics(feature_targets(net, {'layer': statistics}), relative=False) as measured:
+        torch.testing.assert_close(net(x), output, rtol=0, atol=0)
+        loss = measured.loss()
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(torch.autograd.grad(loss, x)[0], torch.autograd.grad(expected, x)[0])
 
 
 def test_gradient_through_a_layer_norm_reaches_the_images():

@@ -39,8 +39,8 @@ def test_a_device_that_is_full_is_no_answer(network):
 
 
 @pytest.mark.parametrize('capability, half, gains', [
-    ((6, 1), False, False), ((6, 1), True, False), ((7, 0), False, False), ((7, 5), True, True), ((8, 0), False, True),
-    ((9, 0), False, True)
+    ((6, 1), False, False), ((6, 1), True, False), ((7, 0), False, False), ((7, 0), True, True), ((7, 5), False, False),
+    ((7, 5), True, True), ((8, 0), False, True), ((9, 0), False, True)
 ])
 def test_gpus_gain_where_tensor_cores_compute(monkeypatch, capability, half, gains):
     monkeypatch.setattr(torch.cuda, 'get_device_capability', lambda device: capability)

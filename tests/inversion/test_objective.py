@@ -79,8 +79,15 @@ def test_prior_scales_with_the_contrast(term, factor):
 
 
 def test_gradient_of_smoothness():
-    images = torch.rand(1, 2, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    images = torch.rand(2, 2, 3, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     assert torch.autograd.gradcheck(smoothness, images.requires_grad_(True))
+
+
+def test_a_gradient_of_the_gradient_is_refused_and_not_wrong():
+    images = torch.rand(2, 3, 4, 5, requires_grad=True)
+    gradient, = torch.autograd.grad(smoothness(images).square().sum(), images, create_graph=True)
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        gradient.sum().backward()
 
 
 # -- feature statistics ----------------------------------------------------------------------------------------------
@@ -105,6 +112,13 @@ def test_relative_distance_does_not_depend_on_the_unit_or_the_width():
     distance = statistics_distance(mean, var, m, v, 0., True)
     torch.testing.assert_close(statistics_distance(7 * mean, 49 * var, 7 * m, 49 * v, 0., True), distance)
     torch.testing.assert_close(statistics_distance(*(t.repeat(3) for t in (mean, var, m, v)), 0., True), distance)
+
+
+@pytest.mark.parametrize('relative', [False, True])
+def test_a_row_for_each_layer_is_its_own_distance(relative):
+    rows = [torch.rand(3, 4, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in range(4)]
+    each = [statistics_distance(*(part[i] for part in rows), 1e-5, relative) for i in range(3)]
+    torch.testing.assert_close(statistics_distance(*rows, 1e-5, relative), torch.stack(each))
 
 
 @pytest.mark.parametrize('relative', [False, True])

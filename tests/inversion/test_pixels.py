@@ -47,7 +47,7 @@ def test_network_sees_a_stored_image_as_it_sees_a_loaded_one(preprocessor):
 def test_stored_channels_are_red_green_blue():
     # In a network that takes BGR, channel 2 is red.
     space = PixelSpace(SegDataPreProcessor(mean=[0, 0, 0], std=[1, 1, 1]), CPU)
-    red = torch.tensor([0., 0., 255.]).view(1, 3, 1, 1)
+    red = (torch.tensor([0., 0., 255.]).view(1, 3, 1, 1) - space.mean) / space.std
     assert space.to_pixels(red).flatten().tolist() == [255, 0, 0]
 
 
@@ -81,7 +81,8 @@ def test_values_outside_the_range_do_not_wrap_around(preprocessor):
 
 def test_pixels_are_rounded_to_the_nearest():
     space = PixelSpace(SegDataPreProcessor(mean=[0, 0, 0], std=[1, 1, 1], bgr_to_rgb=True), CPU)
-    assert space.to_pixels(torch.tensor([9.6, 10.4, 10.6]).view(1, 3, 1, 1)).flatten().tolist() == [10, 10, 11]
+    between = (torch.tensor([9.6, 10.4, 10.6]).view(1, 3, 1, 1) - space.mean) / space.std
+    assert space.to_pixels(between).flatten().tolist() == [10, 10, 11]
 
 
 def test_space_of_a_raw_network_has_unit_scale():
@@ -98,6 +99,7 @@ def test_channel_order_is_read_on_both_toolbox_lines(attribute):
     module = Preprocessor()
     setattr(module, attribute, True)
     assert PixelSpace(module, CPU).channels == [0, 1, 2]
+    assert PixelSpace(Preprocessor(), CPU).channels == [2, 1, 0]
 
 
 def test_space_of_a_network_fed_0_to_1_has_unit_scale():

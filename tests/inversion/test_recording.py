@@ -23,7 +23,8 @@ class Segmentor(nn.Module):
         self.unused = nn.LayerNorm(4)
 
     def encode_decode(self, inputs, metas):
-        assert len(metas) == len(inputs)
+        size = inputs.shape[2:]
+        assert metas == [dict(ori_shape=size, img_shape=size, pad_shape=size, padding_size=[0] * 4)] * len(inputs)
         x = self.batch(self.group(self.stem(inputs)))
         x = self.planes(x).flatten(2).transpose(1, 2)
         return self.tokens(x)
@@ -62,6 +63,20 @@ def test_moments_against_numpy_whatever_the_batches(segmentor, images):
     assert not any(layer._forward_pre_hooks for layer in segmentor.modules())
 
 
+def test_a_network_in_training_records_no_graph(images):
+    net = Segmentor()
+    assert not record_statistics(net, layers_to_record(net), [images])['group']['mean'].requires_grad
+
+
+def test_equal_inputs_have_no_negative_variance():
+    for value in torch.linspace(0.1, 1, 50):
+        net = nn.Sequential(nn.GroupNorm(1, 3))
+        net.encode_decode = lambda inputs, metas, net=net: net(inputs)
+        recorded = record_statistics(net, {'0': net[0]}, [value.expand(1, 3, 1, 3)])
+        assert recorded['0']['var'].tolist() == pytest.approx([0] * 3, abs=1e-12)
+        assert recorded['0']['var'].min() >= 0
+
+
 def test_small_variance_beside_a_large_mean_keeps_its_digits():
     class Constant(nn.Module):
 
@@ -83,7 +98,7 @@ def test_images_that_were_recorded_are_at_distance_zero(segmentor, images):
     del recorded['planes']
     targets = [target for target in feature_targets(segmentor, recorded) if target.layer is not segmentor.batch]
     with FeatureStatistics(targets) as statistics:
-        segmentor.encode_decode(images, [{}] * 5)
+        record_statistics(segmentor, {}, [images])
         assert statistics.loss().item() == pytest.approx(0, abs=1e-4)
-        segmentor.encode_decode(2 * images, [{}] * 5)
+        record_statistics(segmentor, {}, [2 * images])
         assert statistics.loss().item() > 0.01

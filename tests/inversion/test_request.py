@@ -54,6 +54,15 @@ def test_same_seed_same_plan():
     assert plan_requests(40, 7, 8, (1, 2), seed=3) == plan_requests(40, 7, 8, (1, 2), seed=3)
 
 
+def test_a_plan_is_the_same_in_every_version():
+    """A buffer that was stopped half full is filled up by the plan that it was begun with."""
+    assert plan_requests(5, 5, 2, (1, 2), seed=7) == [
+        FakeRequest(((1, 3), (2, 4)), seed=369571992),
+        FakeRequest(((1, 4), (2, )), seed=3466196061),
+        FakeRequest(((3, 4), ), seed=1002604896)
+    ]
+
+
 def test_other_seed_other_plan_and_other_batch_seeds():
     a, b = (plan_requests(40, 7, 8, (1, 2), seed=s) for s in (3, 4))
     assert images_of(a) != images_of(b)

@@ -4,8 +4,8 @@ import torch
 from mmseg.registry import MODELS, TASK_UTILS
 from torch import nn
 
-from mmseg_hrhf.inversion import SegInversion
-from mmseg_hrhf.inversion.request import FakeRequest
+from mmseg_hrhf.inversion import SegInversion, seg_inversion
+from mmseg_hrhf.inversion.request import FakeRequest, plan_requests
 from mmseg_hrhf.replay.seg_inversion_hook import recognised
 
 NORM = dict(type='BN', requires_grad=True)
@@ -140,6 +140,58 @@ def test_half_precision_reaches_the_same_classes(net, amp):
     assert all(shares[i, classes[0]] > 0.01 for i, classes in enumerate(REQUEST.classes))
 
 
+def test_fp16_steps_by_the_gradient_of_full_precision(net, monkeypatch):
+    """Plain gradient descent sees the scale of a gradient, which Adam mostly divides out."""
+    monkeypatch.setattr(seg_inversion, '_adam', lambda images, lr, betas: torch.optim.SGD([images], lr=lr))
+    full, half = (inversion(amp=amp, lr=20.0)(net, REQUEST).images.int() for amp in (None, 'fp16'))
+    assert (half - full).abs().float().mean() < 1
+    start = TASK_UTILS.build(dict(type='SegInversion', size=32, stages=[(1.0, 1)], lr=1e-9))(net, REQUEST).images
+    assert (full - start.int()).abs().float().mean() > 10  # far from where they began
+
+
+def test_a_gradient_that_overflows_in_half_precision_is_tried_again_at_a_smaller_scale(net):
+    net.score.weight *= 1000
+    calls = []
+    batch = inversion(amp='fp16', stages=[(1.0, 40)])(net, REQUEST, calls.append)
+    assert 20 < len(calls) < 40 == batch.losses['iterations']  # the others took no step
+    shares = recognised(net, batch.images)
+    assert all(shares[i, classes[0]] > 0.01 for i, classes in enumerate(REQUEST.classes))
+
+
+def test_a_term_without_weight_is_not_computed(net):
+    def terms(**weights):
+        return set(inversion(stages=[(1.0, 1)], **weights)(net, REQUEST).losses)
+
+    assert terms(l2_weight=1e-3) == {'classification', 'feature', 'tv', 'l2', 'iterations'}
+    assert terms(tv_weight=0, feature_weight=0) == {'classification', 'iterations'}
+
+
+@pytest.mark.parametrize('size, scale, sizes', [
+    ((33, 50), 0.5, [(16, 24), (33, 50)]), (12, 0.25, [(8, 8), (12, 12)]), (64, 0.3, [(16, 16), (64, 64)])])
+def test_stages_are_multiples_of_8_and_the_last_is_the_size_itself(net, size, scale, sizes):
+    seen = []
+    net.norm.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape[2:])))
+    inversion(size=size, stages=[(scale, 1), (1.0, 1)])(net, REQUEST)
+    assert list(dict.fromkeys(found for found in seen if found != sizes[0])) == sizes[1:] and seen[-2] == sizes[0]
+
+
+def test_defaults_are_those_of_the_paper():
+    built = SegInversion(size=512)
+    assert built.size == (512, 512) and built.stages == ((1.0, 1000), ) and built.iterations() == 1000
+    assert (built.lr, built.betas, built.warmup, built.batch_size) == (0.25, (0.5, 0.9), 0.1, 16)
+    assert (built.tv_weight, built.l2_weight, built.feature_weight) == (10, 0, 5)
+    assert built.classes_per_image == (1, 1, 2) and built.with_background and built.relative_features
+    assert (built.first_layer_weight, built.jitter, built.flip) == (1, 0.06, True)
+    assert built.loss_threshold is built.amp is None and SegInversion(size=(1, 7)).size == (1, 7)
+
+
+def test_images_stay_real_pixels_throughout(net):
+    seen = []
+    net.norm.register_forward_pre_hook(lambda module, args: seen.append((args[0].min().item(), args[0].max().item())))
+    inversion(lr=2.0, tv_weight=0.0)(net, REQUEST)
+    assert min(low for low, _ in seen) == pytest.approx(-2) and max(high for _, high in seen) == pytest.approx(2)
+
+
 def test_a_loss_that_is_not_finite_names_the_batch(net):
     net.score.bias[0] = float('nan')
     with pytest.raises(FloatingPointError, match=r'iteration 0 of the batch with seed 7 and classes \[\(1,\), \(2,\)'):
@@ -169,6 +221,14 @@ def test_noise_has_no_loss_and_is_repeatable(net):
     noise = TASK_UTILS.build(dict(type='GaussianNoise', size=16))
     first, again = noise(net, REQUEST), noise(net, REQUEST)
     assert torch.equal(first.images, again.images) and first.losses == {} and first.images.float().std() > 40
+
+
+def test_noise_is_asked_for_one_class_an_image_and_ends_as_announced(net):
+    noise, calls = TASK_UTILS.build(dict(type='GaussianNoise', size=16)), []
+    request, = plan_requests(5, 4, noise.batch_size, noise.classes_per_image, seed=0)
+    assert [len(classes) for classes in request.classes] == [1] * 5
+    noise(net, request, calls.append)
+    assert calls == [{}] * noise.iterations() == [{}]
 
 
 @pytest.mark.parametrize('options, message', [

@@ -107,6 +107,23 @@ def test_half_precision_is_computed_in_float32():
     assert half.grad.dtype == torch.bfloat16
 
 
+def test_cross_entropy_alone_needs_no_teacher():
+    student, labels, _ = example()
+    up = F.interpolate(student, (7, 9), mode='bilinear', align_corners=False)
+    expected = F.cross_entropy(up, labels, ignore_index=255, reduction='none').sum((1, 2))
+    terms = fused_losses(student, labels)
+    torch.testing.assert_close(terms.cross_entropy, expected)
+    assert terms.distillation.tolist() == [0, 0] and torch.equal(terms.labels, labels)
+
+
+def test_a_gradient_of_the_gradient_is_refused_and_not_wrong():
+    student, labels, _ = example()
+    gradient, = torch.autograd.grad(fused_losses(student, labels).cross_entropy.square().sum(), student,
+                                    create_graph=True)
+    with pytest.raises(RuntimeError, match='once_differentiable'):
+        gradient.sum().backward()
+
+
 def test_logits_are_left_as_they_are():
     student, labels, teacher = example()
     teacher = student.detach()[:, :3] + 1
@@ -142,6 +159,7 @@ def test_matrices_made_in_inference_mode_serve_gradients():
     student, *_ = example()
     with torch.inference_mode():
         upsampling.pool_upsampled(student, (5, 6), (2, 3), False)
+    assert not upsampling.interpolation_matrix(3, 5, False, student.dtype, student.device).is_inference()
     upsampling.pool_upsampled(student, (5, 6), (2, 3), False).sum().backward()
     assert student.grad.isfinite().all()
 
@@ -152,6 +170,8 @@ def test_bands_cover_every_pixel_once(monkeypatch):
         seen = torch.zeros(3, 7)
         for images, rows in upsampling.bands((3, 5, 7, 9), torch.zeros(1)):
             seen[images, rows] += 1
+            # No larger than wanted, unless a single row is.
+            assert seen[images, rows].numel() * 5 * 9 * 4 <= max(wanted, 5 * 9 * 4)
         assert (seen == 1).all()
 
 
@@ -160,5 +180,6 @@ def test_predicted_class_is_the_first_of_the_highest():
     assert predicted_class(scores).tolist() == [[[0, 1, 0, 0]]]
     many = torch.randn(2, 300, 3, 2)
     assert torch.equal(predicted_class(many), many.argmax(1))
-    assert torch.equal(predicted_class(many[:, :150]), many[:, :150].argmax(1))
+    for number in (150, 255, 256):
+        assert torch.equal(predicted_class(many[:, :number]), many[:, :number].argmax(1))
     assert predicted_class(torch.full((1, 3, 1, 1), float('nan'))).item() < 3

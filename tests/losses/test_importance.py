@@ -14,8 +14,8 @@ from mmseg_hrhf.losses.importance import (
 
 
 def test_fisher_by_hand():
-    fisher = running_fisher(torch.tensor([1., 1.]), torch.tensor([2., 0.]))
-    torch.testing.assert_close(fisher, torch.tensor([.9 * 4 + .1, .1]))
+    fisher = running_fisher(torch.tensor([1., 3.]), torch.tensor([2., 0.]))
+    torch.testing.assert_close(fisher, torch.tensor([.9 * 4 + .1, .3]))
 
 
 def test_path_integral_of_a_quadratic_is_the_loss_taken_away():
@@ -38,6 +38,13 @@ def test_riemannian_score_by_hand():
     assert score.item() == pytest.approx(3 * .5 / (.5 * 2 * .25))
     still = riemannian_score(torch.ones(1), torch.ones(1), torch.ones(1), torch.zeros(1))
     assert still.item() == 0
+
+
+def test_what_moved_hardly_at_all_is_divided_by_a_small_positive_number():
+    one, nil = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    assert path_importance(one, nil, nil).item() == pytest.approx(1e20)
+    assert riemannian_score(one, 1e-8 * one, nil, nil).item() == pytest.approx(1)
+    assert normalise_importance(torch.tensor([0., 1e-8], dtype=torch.float64)).tolist() == pytest.approx([0, .5])
 
 
 def test_importance_is_normalised_to_0_and_1():

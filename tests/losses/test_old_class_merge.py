@@ -61,3 +61,8 @@ def test_half_precision_is_computed_in_float32():
 def test_impossible_class_count_is_named(num_old):
     with pytest.raises(ValueError, match=f'num_old={num_old} must lie between 1 and the 4 classes'):
         merge_old_classes(torch.zeros(1, 4, 1, 1), num_old)
+
+
+def test_without_new_classes_background_has_all_probability():
+    merged = merge_old_classes(torch.randn(1, 4, 2, 2), 4)
+    torch.testing.assert_close(merged[:, 0], torch.zeros(1, 2, 2))

@@ -61,3 +61,11 @@ def test_half_precision_is_computed_in_float32():
 def test_new_logits_are_added_to_background():
     logits = torch.tensor([1., 2., 3., 4.]).view(1, 4, 1, 1)
     assert fold_new_logits(logits, 2).flatten().tolist() == [8, 2]
+
+
+def test_maps_of_new_logits_are_added_pixel_by_pixel():
+    logits = torch.randn(2, 5, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    folded = fold_new_logits(logits, 3)
+    assert folded.shape == (2, 3, 3, 4)
+    torch.testing.assert_close(folded[:, 0], logits[:, 0] + logits[:, 3] + logits[:, 4])
+    assert torch.equal(folded[:, 1:], logits[:, 1:3])

@@ -44,6 +44,25 @@ def test_an_image_without_background_weighs_1():
     assert sure_share(labels, pseudo_labels(labels, pixels((.5, .5)), torch.tensor([.1, .1]))).tolist() == [1]
 
 
+def test_weight_of_each_image_by_hand():
+    # Two of three background pixels; the only one, sure; the only one, unsure; none.
+    labels = torch.tensor([[[0, 0], [0, 3]], [[0, 3], [3, 255]], [[3, 0], [3, 3]], [[3, 3], [255, 3]]])
+    named = torch.tensor([[[0, 1], [255, 3]], [[2, 3], [3, 255]], [[3, 255], [3, 3]], [[3, 3], [255, 3]]])
+    torch.testing.assert_close(sure_share(labels, named), torch.tensor([2 / 3, 1, 0, 1]))
+
+
+def test_an_entropy_at_the_threshold_is_not_sure():
+    logits, labels = torch.tensor([[200., 0.]]).T[None, :, None], torch.zeros(1, 1, 1, dtype=torch.long)
+    assert normalised_entropy(logits).item() == 0
+    assert pseudo_labels(labels, logits, torch.zeros(2)).item() == 255
+
+
+def test_surest_and_most_unsure_pixels_fall_into_the_first_and_last_bin():
+    # (.5, .5) has the entropy 1, which is the end of the last bin.
+    histogram = entropy_histogram(torch.tensor([[200., 0.], [0., 0.]]).T[None, :, None], torch.zeros(1, 1, 2))
+    assert histogram.nonzero().tolist() == [[0, 0], [0, NUM_BINS - 1]]
+
+
 def test_histogram_counts_background_by_predicted_class():
     logits = pixels((.99, .01), (.6, .4), (.01, .99), (.5, .5))
     histogram = entropy_histogram(logits, torch.tensor([[[0, 0, 0, 3]]]))
@@ -56,6 +75,12 @@ def test_thresholds_are_medians():
     values = torch.rand(3, 4001)
     histogram = torch.stack([torch.histc(row, NUM_BINS, 0, 1) for row in values]).long()
     torch.testing.assert_close(median_thresholds(histogram, 0.), values.median(1).values, rtol=0, atol=1e-3)
+
+
+def test_median_of_one_pixel_is_the_middle_of_its_bin():
+    histogram = torch.zeros(3, NUM_BINS, dtype=torch.long)
+    histogram[0, 5] = histogram[1, NUM_BINS - 1] = histogram[2, 0] = 1
+    torch.testing.assert_close(median_thresholds(histogram, 0.), torch.tensor([5.5, NUM_BINS - .5, .5]) / NUM_BINS)
 
 
 def test_a_class_that_is_always_sure_or_never_seen_gets_the_minimum():

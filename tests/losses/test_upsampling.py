@@ -37,5 +37,6 @@ def test_a_workspace_gives_the_same_memory_again():
     space = Workspace(torch.zeros(1, dtype=torch.float64))
     first = space.tensor('a', 2, 3)
     assert first.shape == (2, 3) and first.dtype == torch.float64
+    assert space.tensor('a', 3, 2).data_ptr() == first.data_ptr()
     assert space.tensor('a', 5).data_ptr() == first.data_ptr() != space.tensor('b', 2, 3).data_ptr()
     assert space.tensor('a', 7, 1).shape == (7, 1)

@@ -77,6 +77,15 @@ def test_lwf_mc(build_system, make_batch):
     assert losses['loss_kd'].item() == pytest.approx(7 * kd.item(), rel=1e-4)
 
 
+def test_lwf_mc_keeps_background_s_answer_and_draws_new_rows_at_random(build_system):
+    """MiB's start would make every new class as likely as background, which is nearly everywhere."""
+    model = build_system('LwFMC')
+    for name in ('decode_head', 'auxiliary_head'):
+        new, old = (getattr(net, name).conv_seg for net in (model.student, model.teacher))
+        assert torch.equal(new.weight[:3], old.weight) and torch.equal(new.bias[:3], old.bias)
+        assert all(not torch.equal(row, old.weight[0]) for row in new.weight[3:])
+
+
 def test_lwf_mc_keeps_the_weight_of_an_auxiliary_head(build_system, make_batch):
     model = build_system('LwFMC', num_old=0, num_classes=3).eval()
     with torch.no_grad():
@@ -87,6 +96,21 @@ def test_lwf_mc_keeps_the_weight_of_an_auxiliary_head(build_system, make_batch):
         losses = model.loss(*make_batch([0, 1, 2]))
     assert losses['decode.loss_bce'].item() == pytest.approx(3 * math.log(2))  # three classes, one bit each
     assert losses['aux.loss_bce'].item() == pytest.approx(0.4 * 3 * math.log(2))
+
+
+@pytest.mark.parametrize('fused', [True, False])
+def test_mib_reads_old_labels_as_background(build_system, make_batch, monkeypatch, fused):
+    """The sequential setting gives them."""
+    model = build_system('MiB').eval()
+    monkeypatch.setattr(type(model), 'fuses_losses', lambda self, stand_in=None: fused)
+    inputs, samples = make_batch([0, 1, 2, 3, 4, 255])
+    losses = model.loss(inputs, samples)
+    for sample in samples:
+        labels = sample.gt_sem_seg.data
+        labels[(labels == 1) | (labels == 2)] = 0
+    expected = model.loss(inputs, samples)
+    for name in ('decode.loss_ce', 'aux.loss_ce'):
+        torch.testing.assert_close(losses[name], expected[name])
 
 
 def test_mib_holds_for_auxiliary_heads(build_system, make_batch):

@@ -3,10 +3,19 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 
-from mmseg_hrhf.methods import HRHF, IncrementalSegmentor
+from mmseg_hrhf.methods import HRHF, IncrementalSegmentor, fused_pass
 from mmseg_hrhf.methods.fused_pass import fuses
 from mmseg_hrhf.methods.mib import UnbiasedLoss
 from mmseg_hrhf.methods.plop import ImageWeightedLoss
+
+
+@pytest.fixture
+def fused_calls(monkeypatch):
+    """Logits that were given to the fused losses."""
+    calls, own = [], fused_pass.fused_losses
+    monkeypatch.setattr(fused_pass, 'fused_losses',
+                        lambda logits, *args, **kwargs: (calls.append(logits), own(logits, *args, **kwargs))[1])
+    return calls
 
 
 def losses_of(build_system, make_batch, monkeypatch, system, fused, head=None, **options):
@@ -24,11 +33,11 @@ def losses_of(build_system, make_batch, monkeypatch, system, fused, head=None, *
 @pytest.mark.parametrize('head', [None, dict(align_corners=True),
                                   dict(loss_decode=dict(type='CrossEntropyLoss', loss_weight=.7, avg_non_ignore=True))])
 @pytest.mark.parametrize('system, options', [('HRHF', {}), ('HRHF', dict(kd_weight=0)), ('MiB', {}), ('PLOP', {})])
-def test_fused_and_readable_path_agree(build_system, make_batch, monkeypatch, system, options, head):
+def test_fused_and_readable_path_agree(build_system, make_batch, monkeypatch, fused_calls, system, options, head):
     """Auxiliary heads included: the tiny segmentor has one."""
     (fused, gradients), (readable, expected) = (
         losses_of(build_system, make_batch, monkeypatch, system, fused, head, **options) for fused in (True, False))
-    assert list(fused) == list(readable) and 'aux.loss_ce' in fused
+    assert list(fused) == list(readable) and 'aux.loss_ce' in fused and len(fused_calls) == 2
     for name, value in readable.items():
         torch.testing.assert_close(fused[name], value, check_dtype=False, rtol=1e-6, atol=1e-9)
     for name, gradient in expected.items():
@@ -52,7 +61,6 @@ def test_other_losses_are_left_to_their_heads(build_system, make_batch, loss):
 
 
 def test_an_auxiliary_head_of_another_kind_learns_the_merged_labels(build_system, make_batch):
-
     model, (inputs, samples) = build_system('HRHF').train(), make_batch([0, 0, 3, 4, 255])
     expected = model.loss(inputs, samples)
     head = model.student.auxiliary_head
@@ -61,6 +69,20 @@ def test_an_auxiliary_head_of_another_kind_learns_the_merged_labels(build_system
     torch.testing.assert_close(losses['aux.loss_ce'], expected['aux.loss_ce'])
     torch.testing.assert_close(losses['aux.acc_seg'], expected['aux.acc_seg'])
     assert 'loss_by_feat' not in vars(head) and 'loss_by_feat' not in vars(model.student.decode_head)
+
+
+@pytest.mark.parametrize('system', ['MiB', 'PLOP'])
+def test_an_auxiliary_head_of_other_classes_keeps_its_plain_loss(build_system, make_batch, monkeypatch, system):
+    model, (inputs, samples) = build_system(system).eval(), make_batch([0, 0, 3, 4, 255])
+    model.thresholds = torch.tensor([.9, .5, .5])
+    head = model.student.auxiliary_head
+    head.num_classes = head.out_channels = 7
+    head.conv_seg, head.loss_decode = torch.nn.Conv2d(4, 7, 1), head.loss_decode.inner
+    fused = model.loss(inputs, samples)
+    monkeypatch.setattr(IncrementalSegmentor, 'fuses_losses', lambda self, stand_in=None: False)
+    readable = model.loss(inputs, samples)
+    for name in ('decode.loss_ce', 'aux.loss_ce'):
+        torch.testing.assert_close(fused[name], readable[name])
 
 
 def test_logits_are_up_sampled_once(build_system, make_batch, monkeypatch):

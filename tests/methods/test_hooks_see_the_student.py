@@ -2,7 +2,9 @@
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from mmengine.model import ExponentialMovingAverage
+from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
@@ -12,8 +14,8 @@ from mmseg_hrhf.step_config import step_config
 
 @pytest.fixture
 def step_0(tiny_config):
-    scenario = RawLabels(('background', 'red', 'green', 'blue'), ('background', 'red', 'green', 'blue'), 0, 'x').scenario(
-        tiny_config.scenario)
+    names = 'background', 'red', 'green', 'blue'
+    scenario = RawLabels(names, names, 0, 'x').scenario(tiny_config.scenario)
     return step_config(tiny_config, scenario, 0, tiny_config.work_dir, 8, 0)
 
 
@@ -43,7 +45,7 @@ def test_attributes_are_the_students(model):
     replacement = torch.nn.Identity()
     model.backbone = replacement
     assert model.student.backbone is replacement and 'backbone' not in model._modules
-    with pytest.raises(AttributeError, match='no attribute .nowhere'):
+    with pytest.raises(AttributeError, match=r'no attribute .nowhere'):
         model.nowhere  # noqa: B018
 
 
@@ -61,12 +63,22 @@ def test_modes_types_and_averages_reach_the_student(model):
     assert all((after != old).all() for after, old in zip(averaged.module.parameters(), before))
 
 
+@HOOKS.register_module()
+class FreezeByName(Hook):
+    """As users write it for stock mmseg."""
+
+    def before_train(self, runner):
+        self.frozen = [name for name, weight in runner.model.named_parameters()
+                       if name.startswith('backbone') and weight.requires_grad_(False) is weight]
+        self.before = {name: weight.clone() for name, weight in runner.model.named_parameters()}
+        assert runner.model.backbone is runner.model.student.backbone
+
+
 def test_a_hook_that_freezes_by_name_freezes(step_0):
+    step_0.default_hooks.freeze = dict(type='FreezeByName')
     runner = Runner.from_cfg(Config(dict(step_0, train_cfg=dict(step_0.train_cfg, max_epochs=1))))
-    frozen = [name for name, weight in runner.model.named_parameters()
-              if name.startswith('backbone') and weight.requires_grad_(False) is weight]
-    before = {name: weight.clone() for name, weight in runner.model.named_parameters()}
     runner.train()
-    changed = {name for name, weight in runner.model.named_parameters() if not torch.equal(weight, before[name])}
-    assert frozen and changed and not changed & set(frozen)
+    hook = next(hook for hook in runner.hooks if isinstance(hook, FreezeByName))
+    changed = {name for name, weight in runner.model.named_parameters() if not torch.equal(weight, hook.before[name])}
+    assert hook.frozen and changed and not changed & set(hook.frozen)
     assert all(name.startswith('decode_head') for name in changed)

@@ -63,6 +63,17 @@ def test_riemannian_walk_looks_every_interval(build_system, make_batch, monkeypa
     torch.testing.assert_close(model.method_state()['score'][CONV], score.clamp_min(0))
 
 
+def test_riemannian_walk_keeps_no_negative_score(build_system):
+    """A weight whose path raised the loss is free to move, before and after it is averaged with the step before."""
+    first = build_system('RW', num_old=0, num_classes=3)
+    first.statistics['score'][CONV].copy_(torch.linspace(-2, 2, 12).view(3, 4, 1, 1))
+    state = first.method_state()
+    assert state['score'][CONV].flatten()[:6].tolist() == [0] * 6 and state['score'][CONV].max() == 2
+    model = build_system('RW', method_state=state)
+    model.statistics['score'][CONV].fill_(-1)
+    torch.testing.assert_close(model.method_state()['score'][CONV][:3], state['score'][CONV] / 2)
+
+
 @pytest.mark.parametrize('system', SYSTEMS)
 def test_importance_of_the_penalty_is_not_gathered(build_system, make_batch, system):
     """With and without a penalty the first update sees the same gradient."""

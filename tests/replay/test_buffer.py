@@ -72,6 +72,17 @@ def test_buffer_is_full_only_once_closed(tmp_path):
     assert buffer.is_full()
 
 
+def test_losses_of_each_batch_come_back_in_order(tmp_path):
+    buffer, curves = FakeImageBuffer(tmp_path, 3), [dict(iteration=[1, 2], tv=[value, 0.5]) for value in (3., 4.)]
+    buffer.open(FINGERPRINT, SIZE)
+    assert buffer.curves() == []
+    buffer.add_batch(2, images(3)[2:], records(3)[2:], curves[1])
+    buffer.add_batch(0, images(3)[:2], records(3)[:2], curves[0])
+    assert buffer.curves() == curves
+    buffer.close()
+    assert [record['classes'] for record in buffer.records()] == [[1], [2], [3]]
+
+
 def test_closing_twice_changes_nothing(tmp_path):
     buffer = filled(tmp_path)
     before = buffer.manifest.read_bytes(), buffer.manifest.stat().st_mtime_ns
@@ -113,6 +124,14 @@ def test_batch_killed_before_its_record_is_missing(tmp_path, monkeypatch):
     assert not buffer.has_batch(0)
 
 
+def test_what_a_killed_process_was_writing_is_removed(tmp_path):
+    buffer = filled(tmp_path)
+    leftover = tmp_path / 'images' / '.000001.png.part'
+    leftover.write_bytes(b'half')
+    buffer.open(FINGERPRINT, SIZE)
+    assert not leftover.exists() and buffer.is_full()
+
+
 def other_bytes(path):
     """One bit flipped in the middle, the size kept."""
     content = bytearray(path.read_bytes())
@@ -133,7 +152,7 @@ def test_damaged_image_of_a_full_buffer_means_its_batch_alone_is_missing(tmp_pat
     np.testing.assert_array_equal(buffer.load(3), images(5)[3])
 
 
-@pytest.mark.parametrize('content', ['', '[{"image": "images/000002.png"', '{}', '[3]', '[{}]',
+@pytest.mark.parametrize('content', ['', '[{"image": "images/000002.png"', '{}', '[]', '[3]', '[{}]',
                                      '[{"image": "../../secret.png", "sha256": ""}]'])
 def test_damaged_record_of_a_batch_makes_it_missing(tmp_path, content):
     buffer = filled(tmp_path)
@@ -160,9 +179,12 @@ def test_images_of_unknown_origin_are_made_again(tmp_path, damage):
 
 def test_blank_mask_of_another_size_or_content_is_made_again(tmp_path):
     buffer = filled(tmp_path)
-    for content in (np.ones(SIZE, np.uint8), np.zeros((2, 2), np.uint8)):
-        Image.fromarray(content).save(buffer.blank_mask)
+    blank = Image.fromarray(np.zeros(SIZE, np.uint8))
+    for mask in (Image.fromarray(np.ones(SIZE, np.uint8)), blank.crop((0, 0, 2, 2)), blank.convert('P')):
+        mask.save(buffer.blank_mask)
         buffer.open(FINGERPRINT, SIZE)
+        with Image.open(buffer.blank_mask) as made:
+            assert made.mode == 'L'
         np.testing.assert_array_equal(np.asarray(Image.open(buffer.blank_mask)), np.zeros(SIZE))
 
 
@@ -216,6 +238,13 @@ def test_stale_buffer_names_what_differs_and_the_remedy(tmp_path, key, value):
     with pytest.raises(ValueError, match=rf'are stale.* \({key}: .* there, .* now\).*Delete that folder') as error:
         FakeImageBuffer(tmp_path, 5).open({**FINGERPRINT, key: value}, SIZE)
     assert str(tmp_path) in str(error.value)
+
+
+def test_long_values_are_shortened_in_the_message(tmp_path):
+    filled(tmp_path)
+    there, now = ('"' + letter * 17 + '...' + letter * 17 + '"' for letter in 'ab')
+    with pytest.raises(ValueError, match=f'teacher: {there} there, {now} now'):
+        FakeImageBuffer(tmp_path, 5).open(dict(FINGERPRINT, teacher='b' * 64), SIZE)
 
 
 def test_stale_buffer_names_an_option_that_is_gone(tmp_path):

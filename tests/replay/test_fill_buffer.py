@@ -1,11 +1,17 @@
+import re
+from itertools import count
+from types import SimpleNamespace
+
 import pytest
 import torch
 from mmseg.registry import MODELS, TASK_UTILS
+from torch import nn
 
 from mmseg_hrhf.files import sha256
 from mmseg_hrhf.inversion import SegInversion
 from mmseg_hrhf.replay import FakeImageBuffer
-from mmseg_hrhf.replay.seg_inversion_hook import fill_buffer
+from mmseg_hrhf.replay import seg_inversion_hook as module
+from mmseg_hrhf.replay.seg_inversion_hook import SegInversionHook, fill_buffer
 
 INVERSION = dict(type='SegInversion', size=16, stages=[(1.0, 3)], batch_size=2)
 
@@ -58,7 +64,7 @@ def test_two_ranks_share_the_work_and_make_what_one_makes(teacher, tmp_path, mon
     alone, shared_by_two = FakeImageBuffer(tmp_path / 'one', 6), FakeImageBuffer(tmp_path / 'two', 6)
     fill_buffer(alone, teacher, INVERSION, seed=0)
     # The ranks run after each other here: rank 1 must find rank 0's buffer, and rank 0 closes in the end.
-    monkeypatch.setattr(FakeImageBuffer, 'close', lambda self: None)
+    monkeypatch.setattr(FakeImageBuffer, 'close', lambda self: [])
     for rank in (0, 1):
         monkeypatch.setattr('mmseg_hrhf.replay.seg_inversion_hook.get_dist_info', lambda rank=rank: (rank, 2))
         monkeypatch.setattr(FakeImageBuffer, 'has_batch', lambda self, start: False)
@@ -109,9 +115,9 @@ def test_recorded_statistics_are_compared_with_and_part_of_the_fingerprint(teach
 def test_an_inversion_without_any_statistics_says_so(teacher, tmp_path, monkeypatch):
     said = []
     monkeypatch.setattr('mmseg_hrhf.replay.seg_inversion_hook.print_log', lambda text, **options: said.append(text))
-    for module in teacher.modules():
-        if hasattr(module, 'track_running_stats'):
-            module.running_mean = module.running_var = None
+    for layer in teacher.modules():
+        if hasattr(layer, 'track_running_stats'):
+            layer.running_mean = layer.running_var = None
     buffer = FakeImageBuffer(tmp_path, 2)
     fill_buffer(buffer, teacher, INVERSION, seed=0)
     assert 'with the image prior alone' in said[0]
@@ -122,3 +128,105 @@ def test_what_synthesises_may_be_named_by_its_class(teacher, tmp_path, monkeypat
     fill_buffer(FakeImageBuffer(tmp_path, 2), teacher, dict(INVERSION, type=SegInversion), seed=0)
     monkeypatch.setattr(SegInversion, '__call__', lambda *args: pytest.fail('synthesised again'))
     fill_buffer(FakeImageBuffer(tmp_path, 2), teacher, INVERSION, seed=0)
+
+
+class Bar:
+    """A progress bar that keeps its position at the start of each batch."""
+
+    def __init__(self, total, desc, unit, disable, mininterval):
+        self.total, self.disable, self.n, self.starts = total, disable, 0, []
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc_info):
+        pass
+
+    def update(self, n=1):
+        self.n += n
+
+    def set_description(self, text):
+        self.starts.append((text, self.n))
+
+    def set_postfix(self, values, refresh):
+        assert 'classification' in values and not refresh
+
+
+@pytest.fixture
+def progress(monkeypatch):
+    """``progress(rank, world_size)``: bars and texts from now on; each look at the clock is 10 s after the last."""
+
+    def watch(rank=0, world_size=1):
+        bars, texts, clock = [], [], count(100, 10)
+        monkeypatch.setattr(module, 'get_dist_info', lambda: (rank, world_size))
+        monkeypatch.setattr(module, 'tqdm', lambda **options: bars.append(Bar(**options)) or bars[-1])
+        monkeypatch.setattr(module, 'print_log', lambda text, **options: texts.append(text))
+        monkeypatch.setattr(module, 'time', SimpleNamespace(time=lambda: next(clock)))
+        return bars, texts
+
+    return watch
+
+
+@pytest.mark.parametrize('options', [{}, dict(loss_threshold=1e3)], ids=['to the end', 'stopped early'])
+def test_progress_is_told_batch_by_batch(teacher, tmp_path, progress, options):
+    bars, texts = progress()
+    fill_buffer(FakeImageBuffer(tmp_path, 5), teacher, dict(INVERSION, **options), seed=0)
+    bar, = bars
+    assert (bar.total, bar.n, bar.disable) == (9, 9, False)
+    assert bar.starts == [('SegInversion 1/3', 0), ('SegInversion 2/3', 3), ('SegInversion 3/3', 6)]
+    assert texts[0] == f'SegInversion: 3 of 3 batches of fake images to synthesise into {tmp_path}'
+    for i, (text, left) in enumerate(zip(texts[1:], (20, 10, 0))):
+        assert re.fullmatch(rf'SegInversion: batch {i + 1}/3, classification \S+, .*; '
+                            rf'the teacher finds \d of \d classes, ETA {left} s', text)
+    fill_buffer(FakeImageBuffer(tmp_path, 5), teacher, dict(INVERSION, **options), seed=0)
+    assert len(texts) == 4
+
+
+def test_the_first_of_several_processes_alone_tells(teacher, tmp_path, progress, monkeypatch):
+    monkeypatch.setattr(FakeImageBuffer, 'close', lambda self: [])
+    for rank in (0, 1):
+        bars, texts = progress(rank, world_size=2)
+        fill_buffer(FakeImageBuffer(tmp_path, 6), teacher, INVERSION, seed=0)
+        assert bars[0].disable is (rank == 1)
+        assert texts[:1] == [f'SegInversion: 2 of 2 batches of fake images to synthesise by each of 2 processes into '
+                             f'{tmp_path}'][rank:]
+
+
+def test_classes_that_the_teacher_finds_are_counted(teacher, tmp_path, progress, monkeypatch):
+    monkeypatch.setattr(module, 'recognised', lambda model, images: torch.tensor([[.5, .25, 0., .123456]] * 2))
+    _, texts = progress()
+    buffer = FakeImageBuffer(tmp_path, 6)
+    fill_buffer(buffer, teacher, dict(INVERSION, classes_per_image=(1, )), seed=0)
+    found = [record['teacher_share'] for record in buffer.records()]
+    # Six images of three classes; every class twice.
+    assert sorted(found) == [[0.], [0.], [.12346], [.12346], [.25], [.25]]
+    assert sum(int(re.search(r'finds (\d) of 2', text)[1]) for text in texts[1:]) == 4
+
+
+class Training(nn.Module):
+    """What the hook looks at of a model in training."""
+
+    def __init__(self, teacher):
+        super().__init__()
+        self.hidden, self.teacher_statistics = [teacher], None
+
+    @property
+    def teacher(self):
+        return self.hidden[0]
+
+
+@pytest.mark.parametrize('wrap', [lambda model: model, nn.DataParallel], ids=['bare', 'wrapped'])
+def test_the_hook_fills_its_buffer_and_shows_it(teacher, tmp_path, monkeypatch, wrap):
+    shown = []
+    monkeypatch.setattr(module, 'show_buffer', lambda *args: shown.append(args))
+    hook = SegInversionHook(tmp_path, 2, INVERSION, seed=0)
+    dataset = SimpleNamespace(metainfo=dict(palette='palette'))
+    runner = SimpleNamespace(model=wrap(Training(teacher)), visualizer='visualizer',
+                             train_dataloader=SimpleNamespace(dataset=dataset))
+    hook.before_train(runner)
+    assert hook.buffer.is_full() and shown == [(hook.buffer, teacher, 'palette', 'visualizer')]
+
+
+def test_the_hook_needs_a_teacher(tmp_path):
+    with pytest.raises(ValueError, match='needs a model with a teacher: the first step has none to invert'):
+        SegInversionHook(tmp_path, 2, INVERSION, seed=0).before_train(SimpleNamespace(model=Training(None)))

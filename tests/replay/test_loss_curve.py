@@ -16,6 +16,11 @@ def test_a_short_curve_keeps_every_point():
     assert thin_curve([]) == {}
 
 
+def test_a_curve_has_the_terms_of_its_last_iteration():
+    losses = [dict(tv=1., feature=5.), dict(tv=2., feature=6.), dict(tv=3.)]
+    assert thin_curve(losses) == dict(iteration=[1, 2, 3], tv=[1, 2, 3])
+
+
 def test_mean_over_batches_of_which_one_stopped_early():
     curves = [dict(iteration=[1, 2, 3], tv=[4., 3., 2.]), dict(iteration=[1, 2], tv=[2., 2.])]
     assert mean_curve(curves) == [

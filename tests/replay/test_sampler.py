@@ -75,9 +75,10 @@ def test_ratio_without_a_side_names_the_remedy(ratio):
         split_batch(24, ratio)
 
 
-@pytest.mark.parametrize('batch_size, ratio, remedy', [(23, '1:1', 24), (10, '1:2', 9), (1, '2:1', 3)])
+@pytest.mark.parametrize('batch_size, ratio, remedy', [(23, '1:1', 24), (10, '1:2', 9), (1, '2:1', 3), (0, '1:1', 2)])
 def test_indivisible_batch_names_one_that_can_be_divided(batch_size, ratio, remedy):
-    with pytest.raises(ValueError, match=rf'batch_size={batch_size} cannot be divided {ratio} .*such as {remedy}\.'):
+    message = rf'batch_size={batch_size} cannot be divided {ratio} .*a multiple of \d, such as {remedy}\.'
+    with pytest.raises(ValueError, match=message):
         split_batch(batch_size, ratio)
     assert sum(split_batch(remedy, ratio)) == remedy
 

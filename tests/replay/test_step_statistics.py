@@ -1,13 +1,14 @@
 import random
 
 import numpy as np
+import pytest
 import torch
 from mmengine.structures import PixelData
 from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmseg_hrhf.replay.step_statistics import step_statistics, training_mixture
+from mmseg_hrhf.replay.step_statistics import statistics_options, step_statistics, training_mixture
 
 
 def test_mixture_has_the_training_ratio_and_no_image_twice_while_there_are_others():
@@ -79,3 +80,48 @@ def test_a_network_with_nothing_to_record_gives_none():
     net = Segmentor()
     net.norm = nn.BatchNorm2d(3)
     assert step_statistics(net, Images(3), batch_size=2, ratio=None, seed=0, num_images=4) is None
+
+
+class Listed(torch.utils.data.Dataset):
+    """Three real images of 3 x 4 pixels, smaller than the network takes; which are asked for is kept."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __len__(self):
+        return 3
+
+    def __getitem__(self, i):
+        self.asked.append(i)
+        return dict(inputs=torch.zeros(3, 3, 4),
+                    data_samples=SegDataSample(gt_sem_seg=PixelData(data=torch.zeros(1, 3, 4))))
+
+
+def test_real_images_alone_are_looked_at_256_times_as_training_feeds_them(monkeypatch):
+    net, data, shapes = Segmentor(), Listed(), []
+    monkeypatch.setattr(net, 'encode_decode', lambda inputs, metas: shapes.append(tuple(inputs.shape)))
+    step_statistics(net, data, batch_size=100, ratio=None, seed=0)
+    assert len(data.asked) == 256 and set(data.asked) == {0, 1, 2}
+    assert shapes == [(100, 3, 4, 4), (100, 3, 4, 4), (56, 3, 4, 4)]
+
+
+@pytest.mark.parametrize('replay, options', [
+    (None, None),
+    (dict(feature_statistics=None), None),
+    ({}, {}),
+    (dict(feature_statistics={}), {}),
+    (dict(feature_statistics=dict(num_images=1, layers=['*.norm'])), dict(num_images=1, layers=['*.norm'])),
+])
+def test_options_of_a_config(replay, options):
+    assert statistics_options(replay) == options
+
+
+@pytest.mark.parametrize('options, message', [
+    (dict(number=3, numbers=4, layers=None), "feature_statistics has no option 'number'; its options are 'num_images'"),
+    (dict(num_images=0), r'feature_statistics\.num_images=0 must be a positive number'),
+    (dict(num_images=1.5), r'feature_statistics\.num_images=1\.5 must be a positive number'),
+    (dict(num_images='3'), r"feature_statistics\.num_images='3' must be a positive number"),
+])
+def test_bad_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        statistics_options(dict(feature_statistics=options))
