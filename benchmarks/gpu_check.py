@@ -85,6 +85,7 @@ def prepare(args, scratch: Path) -> None:
     use(*folders)
     if args.device == 'cpu':
         os.environ['CUDA_VISIBLE_DEVICES'] = ''  # a training takes the GPU that it sees
+        os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 
 def main() -> int:

@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import gc
 from typing import Callable
 
 import speed_training
@@ -77,7 +78,7 @@ def iteration(place: Place, method: str, precision: str) -> dict:
     amp = precision in HALF and place.device == 'cuda'
     around = contextlib.nullcontext() if amp else place.autocast(precision)
     kind = functools.partial(Compared, autocast=functools.partial(place.autocast, precision))
-    speed_training.ROUNDS[name] = 2 if place.tiny else 15
+    speed_training.ROUNDS[name] = 2 if place.tiny else 11
     with around:
         rounds = speed_training.iteration(name, method, place.device, place.folder('training'), kind, amp=amp)
     held = {variant: rounds.median(variant) for variant in rounds.seconds}
@@ -136,15 +137,17 @@ def memory(place: Place) -> dict:
         rows += [row(f'memory of an image in training, HRHF, {precision} ({unit // 2**20} MiB)', each / unit),
                  row(f'memory beside the images, HRHF, {precision} ({unit // 2**20} MiB)', fixed / unit)]
     tried = largest['bf16'][str(LIMITS[0])]
+    if place.device == 'cuda':  # a training that needs more runs out of memory
+        torch.cuda.set_per_process_memory_fraction(
+            (LIMITS[0] * GIB - CONTEXT) / torch.cuda.get_device_properties(0).total_memory)
     needed = _alone(place, tried, 'bf16') / unit
     return dict(rows=rows, bytes=measured, largest_batch=largest, unit=unit,
-                checks=[check(f'memory of a batch of {tried}, bf16, which is to fit {LIMITS[0]}', needed,
+                checks=[check(f'memory of a batch of {tried}, bf16, that is to fit {LIMITS[0]}', needed,
                               1.05 * LIMITS[0])])
 
 
 def _alone(place: Place, batch: int, precision: str) -> int:
     """The same after the memory of earlier trainings is given back."""
-    import gc
     gc.collect()
     if place.device == 'cuda':
         torch.cuda.empty_cache()
