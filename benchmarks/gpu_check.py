@@ -46,6 +46,7 @@ def all_parts() -> list[Part]:
         Part('deterministic', 'gpu.runs:deterministic', 120),
         Part('data', 'gpu.data:data', 90),
         Part('loss bands', 'gpu.losses:bands', 60),
+        Part('peak memory', 'gpu.training:peak_memory', 90),
         *timed[3:],
         Part('freeze_norm', 'gpu.methods:freeze_norm', 60),
         Part('inversion as a CUDA graph', 'gpu.graph:graph', 90),

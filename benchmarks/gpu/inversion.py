@@ -1,4 +1,4 @@
-"""DeepLabV3 on ResNet-101 at 512 pixels inverted: an iteration over its floor, memory of an image, a whole synthesis."""
+"""Inversion of DeepLabV3 on ResNet-101 at 512 pixels: an iteration over its floor, memory, a whole synthesis."""
 from __future__ import annotations
 
 import torch
@@ -61,7 +61,8 @@ def iteration(place: Place, precision: str) -> dict:
     if 'plain' in seconds:
         rows.append(row('inversion, plain iteration / floor, float32', per_iteration.ratio('plain', 'floor')))
     return dict(rows=rows, seconds=seconds, batch=batch, bytes_of_an_image=memory,
-                image_iterations_per_second=batch / seconds['ours'], images_per_second_forward=batch / seconds['forward'])
+                image_iterations_per_second=batch / seconds['ours'],
+                images_per_second_forward=batch / seconds['forward'])
 
 
 def without_start(timed: Rounds, iterations: int) -> Rounds:

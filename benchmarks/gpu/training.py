@@ -114,6 +114,7 @@ class PeakHook(Hook):
 
 def peak(place: Place, batch: int, precision: str) -> int:
     """Bytes of a training of HRHF: all that a GPU has to hold; on a CPU, those of a step."""
+    _give_back(place)
     amp = precision in HALF and place.device == 'cuda'
     runner = speed_training.build(network(place, batch), 'HRHF', place.folder('memory'), amp=amp)
     hook = PeakHook(place.device)
@@ -129,7 +130,7 @@ def memory(place: Place) -> dict:
     two, rows, largest, measured = ((2, 4) if place.tiny else (4, 12)), [], {}, {}
     for precision in ('float32', 'bf16'):
         place.precision(precision)
-        small, large = (_alone(place, batch, precision) for batch in two)
+        small, large = (peak(place, batch, precision) for batch in two)
         each = (large - small) / (two[1] - two[0])
         fixed = small - two[0] * each
         measured[precision] = {str(batch): value for batch, value in zip(two, (small, large))}
@@ -140,16 +141,26 @@ def memory(place: Place) -> dict:
     if place.device == 'cuda':  # a training that needs more runs out of memory
         torch.cuda.set_per_process_memory_fraction(
             (LIMITS[0] * GIB - CONTEXT) / torch.cuda.get_device_properties(0).total_memory)
-    needed = _alone(place, tried, 'bf16') / unit
+    needed = peak(place, tried, 'bf16') / unit
     return dict(rows=rows, bytes=measured, largest_batch=largest, unit=unit,
                 checks=[check(f'memory of a batch of {tried}, bf16, that is to fit {LIMITS[0]}', needed,
                               1.05 * LIMITS[0])])
 
 
-def _alone(place: Place, batch: int, precision: str) -> int:
-    """The same after the memory of earlier trainings is given back."""
+def _give_back(place: Place) -> None:
+    """The memory of earlier trainings."""
     gc.collect()
     if place.device == 'cuda':
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-    return peak(place, batch, precision)
+
+
+def peak_memory(place: Place) -> dict:
+    """The peak of a step of each method, in float32, over that of plain training and the teacher's weights."""
+    rows, name = [], network(place, 4)
+    for method in speed_training.BARS:
+        _give_back(place)
+        held = speed_training.memory(name, method, place.device, place.folder('memory'))
+        rows.append(row(f'peak memory / (student alone + teacher weights), {method}',
+                        held['ours'] / (held['student'] + held['teacher']), at_most=1.15))
+    return dict(rows=rows)

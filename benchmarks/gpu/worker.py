@@ -7,6 +7,7 @@ import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import traceback
 from typing import Optional
 
@@ -87,7 +88,9 @@ def serve(pipe, place: Place) -> None:
 
 
 def _as_at_start(place: Place) -> None:
-    """Undo what an earlier part set, and drop what it left."""
+    """Undo what an earlier part set, and drop what it left; without torch there is nothing."""
+    if 'torch' not in sys.modules:
+        return
     import torch
     from mmengine.registry import init_default_scope
 
