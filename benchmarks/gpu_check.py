@@ -31,7 +31,7 @@ def all_parts() -> list[Part]:
     inverted = [Part(f'inversion, {precision}', 'gpu.inversion:iteration', 90, dict(precision=precision))
                 for precision in PRECISIONS]
     return [
-        Part('device', 'gpu.device:device', 60),
+        Part('device', 'gpu.device:device', 60, needed=True),
         Part('losses', 'gpu.losses:losses', 60),
         Part('methods', 'gpu.methods:methods', 90),
         Part('inversion in numbers', 'gpu.moments:moments', 60),

@@ -3,6 +3,8 @@
 _base_ = './chaos_by_iteration.py'
 custom_imports = dict(imports=['gpu.stop'], allow_failed_imports=False)
 scenario = dict(task='3-2', setting='overlapped')
+# Which kernels are chosen must not differ from run to run.
+env_cfg = dict(cudnn_benchmark=False)
 train_cfg = dict(max_iters=12, val_interval=12)
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=12)]
 default_hooks = dict(logger=dict(interval=4), checkpoint=dict(interval=5))

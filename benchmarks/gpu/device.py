@@ -16,7 +16,13 @@ REPO = Path(__file__).parents[2]
 
 
 def device(place: Place) -> dict:
-    """Versions, memory, and the rate of a product of square matrices in each precision."""
+    """Versions, memory, and the rate of a product of square matrices in each precision.
+
+    Raises:
+        RuntimeError: there is no GPU.
+    """
+    if place.device == 'cuda' and not torch.cuda.is_available():
+        raise RuntimeError(f'torch {torch.__version__} sees no GPU here: give --device cpu --tiny.')
     figures = dict(environment=environment(), commit=commit(), cpu_cores=os.cpu_count())
     side = 256 if place.tiny else 8192
     if place.device == 'cuda':

@@ -24,12 +24,14 @@ class Part:
         seconds: the most that it may take; it is ended then.
         options: of the function.
         always: run it each time, however late: it takes no time and looks at what the others found.
+        needed: where it fails, nothing else can run.
     """
     name: str
     work: str
     seconds: float
     options: Mapping[str, Any] = field(default_factory=dict)
     always: bool = False
+    needed: bool = False
 
 
 class Overtime(Exception):
@@ -94,7 +96,7 @@ def run_parts(parts: Sequence[Part], path: Path, held: dict, call: Callable[[Par
     """
     end, records = clock() + 60 * minutes, held['parts']
     left = [part for part in parts if part.always or records.get(part.name, {}).get('status') not in FINAL]
-    left.sort(key=lambda part: (part.always, records.get(part.name, {}).get('status') == FAILED))
+    left.sort(key=lambda part: (not part.needed, part.always, records.get(part.name, {}).get('status') == FAILED))
     for part in left:
         began = clock()
         if began >= end and not part.always:
@@ -114,6 +116,8 @@ def run_parts(parts: Sequence[Part], path: Path, held: dict, call: Callable[[Par
         write(path, held)
         say(f'{part.name}: {record["status"]} ({record["seconds"]:.0f} s)'
             + ''.join(f'\n  {line}' for line in remarks(record)))
+        if part.needed and record['status'] == FAILED:
+            break
     write(path, held)
     return held
 

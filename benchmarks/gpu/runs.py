@@ -27,7 +27,7 @@ TRAIN, VAL = ((0, 1, 2), ) * 60 + ((3, ), ) * 20 + ((4, ), ) * 20, ((0, 1, 2, 3,
 # On a GPU a continued run may be so many times as far from an uninterrupted one as two of these are from each other,
 # or as far as another choice of kernels brings it: relative distance of weights, grey levels of fakes.
 FACTOR = 10.0
-ROUNDING = {False: (1e-3, 0.5), True: (2e-2, 2.0)}  # by --amp
+ROUNDING = {False: (1e-4, 0.25), True: (5e-4, 1.0)}  # by --amp
 
 
 def start(place: Place, work_dir: Path, *arguments: str, environment: Optional[Mapping[str, str]] = None,
@@ -134,22 +134,31 @@ def killed(place: Place, amp: bool = False) -> dict:
 
 
 def deterministic(place: Place) -> dict:
-    """Two runs with randomness.deterministic=True: the same bits, or an operation that refuses, which is named."""
+    """Runs with randomness.deterministic=True: the same bits, or an operation that refuses, which is named.
+
+    Two uninterrupted ones and, on a GPU, one that is killed and continued: on a CPU ``killed`` asks for the same bits.
+    """
     data(place)
-    paths = [new(place, f'deterministic, {number}') for number in ('first', 'second')]
-    # cuBLAS asks for it.
-    environment = dict(CUBLAS_WORKSPACE_CONFIG=':4096:8')
-    running = [start(place, path, environment=environment, options=['randomness.deterministic=True'])
-               for path in paths]
-    codes = [process.wait() for process in running]
-    if any(codes):
-        text = said(paths[0] if codes[0] else paths[1])
+    first, second, stopped = (new(place, f'deterministic, {name}') for name in ('first', 'second', 'killed'))
+    how = dict(options=['randomness.deterministic=True'])
+    environment = dict(CUBLAS_WORKSPACE_CONFIG=':4096:8')  # cuBLAS asks for it
+    running = {path: start(place, path, environment=environment, **how) for path in (first, second)}
+    if place.device == 'cuda':
+        running[stopped] = start(place, stopped, environment={**environment, KILL_AT: str(KILLED_AFTER)}, **how)
+    codes = {path: process.wait() for path, process in running.items()}
+    if codes[first] or codes[second]:
+        text = said(first if codes[first] else second)
         refusal = [line for line in text.splitlines() if 'does not have a deterministic implementation' in line]
         if not refusal:
             raise RuntimeError(text)
         return dict(refused=refusal[-1])
-    return dict(checks=[check(f'two deterministic runs: {what}', value, 0)
-                        for what, value in differences(*paths).items()])
+    pairs = {'two runs': (first, second)}
+    if stopped in running:
+        finish(running[stopped], stopped, killed=True)
+        finish(start(place, stopped, environment=environment, **how), stopped)
+        pairs['a killed run'] = (stopped, first)
+    return dict(checks=[check(f'randomness.deterministic=True, {name}: {what}', value, 0)
+                        for name, pair in pairs.items() for what, value in differences(*pair).items()])
 
 
 def two_processes(place: Place) -> dict:

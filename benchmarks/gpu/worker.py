@@ -34,6 +34,8 @@ class Worker:
             Overtime: it took more than ``seconds``.
             RuntimeError: its traceback, or how its process ended.
         """
+        if self._process is not None and not self._process.is_alive():
+            self.close()
         if self._process is None:
             self._start()
         self._pipe.send(part)
@@ -101,7 +103,7 @@ def _as_at_start(place: Place) -> None:
     torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = False, True
     place.precision('float32')
     torch.manual_seed(0)
-    if place.device == 'cuda':
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
         torch.cuda.set_per_process_memory_fraction(1.0)
         torch.cuda.reset_peak_memory_stats()

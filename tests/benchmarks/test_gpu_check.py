@@ -30,7 +30,7 @@ class Clock:
 
 # -- parts -----------------------------------------------------------------------------------------------------------
 
-def run(parts_module, path, works, minutes=10.0, always=()):
+def run(parts_module, path, works, minutes=10.0, always=(), needed=()):
     """Run parts by name: each is a number of seconds and what it returns or raises. Returns results and who ran."""
     clock, called = Clock(), []
 
@@ -47,7 +47,8 @@ def run(parts_module, path, works, minutes=10.0, always=()):
             raise outcome
         return outcome
 
-    parts = [parts_module.Part(name, f'nowhere:{name}', 100, always=name in always) for name in works]
+    parts = [parts_module.Part(name, f'nowhere:{name}', 100, always=name in always, needed=name in needed)
+             for name in works]
     held = parts_module.open_results(path, dict(device='cpu'))
     held = parts_module.run_parts(parts, path, held, call, minutes, clock, say=lambda text: None)
     assert json.loads(path.read_text()) == json.loads(json.dumps(held))
@@ -77,6 +78,14 @@ def test_a_part_has_its_own_limit(module, tmp_path):
     parts = module('gpu.parts')
     found, _ = run(parts, tmp_path / 'gpu_check.json', dict(hangs=(1e9, {}), next=(1, {})))
     assert found == dict(hangs='failed', next='passed')
+
+
+def test_nothing_is_tried_without_a_gpu(module, tmp_path):
+    parts, path = module('gpu.parts'), tmp_path / 'gpu_check.json'
+    works = dict(device=(1, RuntimeError('no GPU')), next=(1, {}), sum=(1, {}))
+    assert run(parts, path, works, always=['sum'], needed=['device'])[1] == ['device']
+    works['device'] = (1, {})
+    assert run(parts, path, works, always=['sum'], needed=['device'])[1] == ['device', 'next', 'sum']
 
 
 def test_a_check_that_is_stopped_goes_on(module, tmp_path):
