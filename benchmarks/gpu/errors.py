@@ -10,6 +10,9 @@ from .parts import check
 
 # A result may be so many times as far from float64 as the readable form in the same precision is.
 FACTOR = 2.0
+# By which losses are multiplied for their gradients, as in mixed precision: float16 has too little range for those of a
+# mean over many pixels. A power of two, it rounds nothing.
+SCALE = 1024.0
 
 
 def distance(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:

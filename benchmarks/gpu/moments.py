@@ -9,7 +9,7 @@ from torch import Tensor
 from mmseg_hrhf.inversion.aggregation import scale_aware_aggregation
 from mmseg_hrhf.inversion.channel_moments import watched
 
-from .errors import distance
+from .errors import SCALE, distance
 from .parts import check
 from .place import Place
 
@@ -74,6 +74,4 @@ def values_and_gradient(function, given: Tensor) -> tuple[list[Tensor], list[Ten
     # No sum over anything: each value has a weight of its own.
     loss = sum((value * torch.linspace(1, 2, value.numel(), device=value.device, dtype=value.dtype).view_as(value)
                 ).sum() for value in values)
-    # Kept in the range of half precision: the gradient by one of many positions is small.
-    scale = given.numel() / given.shape[0]
-    return list(values), [torch.autograd.grad(scale * loss, given)[0]]
+    return list(values), [torch.autograd.grad(SCALE * loss, given)[0]]
