@@ -12,8 +12,8 @@ from typing import Iterable, Optional, Sequence
 REPO = Path(__file__).parents[1]
 PAGE, RESULTS = REPO / 'docs/performance.md', REPO / 'docs/tables/gpu_check.json'
 BEGIN, END = '<!-- gpu: made by benchmarks/gpu_table.py -->\n', '<!-- gpu: end -->\n'
-NOT_YET = ('No GPU has been measured: `benchmarks/gpu_check.py` is what does it, in ten minutes '
-           '(`benchmarks/notes/gpu_check.md`), and `benchmarks/gpu_table.py` writes its figures here.\n')
+NOT_YET = ('No GPU has been measured yet. `benchmarks/gpu_check.py` measures one in ten minutes (see '
+           '`benchmarks/notes/gpu_check.md`), and `benchmarks/gpu_table.py` writes its figures here.\n')
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

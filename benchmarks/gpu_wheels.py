@@ -3,7 +3,7 @@
     python benchmarks/gpu_wheels.py --out .wheels             # download, pack and check
     python benchmarks/gpu_wheels.py --out .wheels --check     # check alone: are they all there, and small enough?
 
-A wheel is a zip file, and a large one is packed again by LZMA, which pip reads as well: half of OpenCV's size. What is
+A wheel is a zip file, and a large one is recompressed with LZMA, which pip reads too: OpenCV's takes 30 MiB for 48. What is
 released as source only (two pure packages of the toolbox) is built. Prints a table and ends with 1 where something
 is missing or all of it, with the source tree, is larger than what may be carried.
 """
@@ -34,7 +34,7 @@ WANTED = ('onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6', 'onedl-mmsegmentation=
 BUILT = ('onedl-mmcv', 'onedl-mmsegmentation')
 # Their wheels with compiled parts are several times as large, and nothing here needs the speed.
 PURE = ('fonttools', 'wcwidth')
-# Larger wheels are packed again.
+# Larger wheels are recompressed.
 REPACKED_FROM = 2**20
 ENVIRONMENT = dict(python_version=PYTHON, python_full_version=f'{PYTHON}.0', sys_platform='linux', os_name='posix',
                    platform_system='Linux', platform_machine='x86_64', implementation_name='cpython',

@@ -71,7 +71,7 @@ def compared(what, dtype, order, bounds, given, ours, plain) -> list[dict]:
 def values_and_gradient(function, given: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     given = given.detach().requires_grad_()
     values = function(given)
-    # No sum over anything: each value has a weight of its own.
+    # No sum over anything: each value has a different weight.
     loss = sum((value * torch.linspace(1, 2, value.numel(), device=value.device, dtype=value.dtype).view_as(value)
                 ).sum() for value in values)
     return list(values), [torch.autograd.grad(SCALE * loss, given)[0]]

@@ -32,7 +32,7 @@ ROUNDING = {False: (1e-4, 0.25), True: (5e-4, 1.0)}  # by --amp
 
 def start(place: Place, work_dir: Path, *arguments: str, environment: Optional[Mapping[str, str]] = None,
           options: Sequence[str] = ()) -> subprocess.Popen:
-    """tools/train.py on the job; its output goes to a file beside ``work_dir``."""
+    """tools/train.py on the job; its output goes to the file ``WORK_DIR.log``."""
     command = [sys.executable, str(REPO / 'tools/train.py'), str(REPO / 'benchmarks/configs/gpu_check.py'),
                '--work-dir', str(work_dir), *arguments, '--cfg-options',
                *(f'{loader}_dataloader.dataset.data_root={data(place)}' for loader in ('train', 'val', 'test')),

@@ -21,7 +21,7 @@ from .place import HALF, Place
 
 GIB = 2**30
 LIMITS = (24, 40, 80)
-# What a process takes of a GPU beside tensors: CUDA's context and libraries.
+# What a process takes of a GPU in addition to tensors: CUDA's context and libraries.
 CONTEXT = GIB
 
 
@@ -136,7 +136,7 @@ def memory(place: Place) -> dict:
         measured[precision] = {str(batch): value for batch, value in zip(two, (small, large))}
         largest[precision] = {str(limit): max(0, int((limit * unit - fixed) / each)) for limit in LIMITS}
         rows += [row(f'memory of an image in training, HRHF, {precision} ({unit // 2**20} MiB)', each / unit),
-                 row(f'memory beside the images, HRHF, {precision} ({unit // 2**20} MiB)', fixed / unit)]
+                 row(f'memory that no image adds to, HRHF, {precision} ({unit // 2**20} MiB)', fixed / unit)]
     tried = largest['bf16'][str(LIMITS[0])]
     if place.device == 'cuda':  # a training that needs more runs out of memory
         torch.cuda.set_per_process_memory_fraction(

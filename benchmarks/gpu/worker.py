@@ -16,7 +16,7 @@ from .place import Place
 
 
 class Worker:
-    """Runs parts in a process of its own, one after another.
+    """Runs parts in a separate process, one after another.
 
     Args:
         place: where they run.
