@@ -3,9 +3,9 @@
     python benchmarks/gpu_wheels.py --out .wheels             # download, pack and check
     python benchmarks/gpu_wheels.py --out .wheels --check     # check alone: are they all there, and small enough?
 
-A wheel is a zip file, and a large one is recompressed with LZMA, which pip reads too: OpenCV's takes 30 MiB for 48. What is
-released as source only (two pure packages of the toolbox) is built. Prints a table and ends with 1 where something
-is missing or all of it, with the source tree, is larger than what may be carried.
+A wheel is a zip file, and a large one is recompressed with LZMA, which pip reads too: OpenCV's takes 30 MiB for 48.
+What is released as source only (two pure packages of the toolbox) is built. Prints a table and ends with 1 where
+something is missing or all of it, with the source tree, is larger than what may be carried.
 """
 from __future__ import annotations
 
