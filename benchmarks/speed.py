@@ -86,8 +86,9 @@ def bar(row):
 
 
 def table(now, before, gpu):
-    """Markdown: a line for each figure of each part; what a file has not is said to be not measured."""
-    lines = ['| part | what | bar | before | now | holds | GPU |', '|' + '---|' * 7]
+    """Markdown: a line for each figure of each part, and a column of a GPU where there is a file of one."""
+    columns = ['part', 'what', 'bar', 'before', 'now', 'holds', *(['GPU'] if gpu else [])]
+    lines = [f'| {" | ".join(columns)} |', '|' + '---|' * len(columns)]
     others = [{(part, name(row)): row for part, held in there.items() for row in held['rows']}
               for there in (before, gpu)]
     for part in PARTS:
@@ -95,8 +96,8 @@ def table(now, before, gpu):
             limit, holds = bar(row)
             was, there = (figure(other[part, name(row)]) if (part, name(row)) in other else '' for other in others)
             holds = {None: '', True: 'yes', False: '**no**'}[holds]
-            lines.append(f'| {part} | {row["what"]} | {limit} | {was} | {figure(row)} | {holds} | '
-                         f'{there or "not measured"} |')
+            cells = [part, row['what'], limit, was, figure(row), holds, *([there] if gpu else [])]
+            lines.append(f'| {" | ".join(cells)} |')
     return '\n'.join(lines) + '\n'
 
 

@@ -23,6 +23,7 @@ from mmseg.registry import MODELS
 from peak_memory import peak_bytes
 from timing import Rounds, row
 
+from mmseg_hrhf.config_file import enable_amp
 from mmseg_hrhf.methods.logits import predicted_logits
 
 BARS = dict(HRHF=1.03, MiB=1.05, PLOP=1.10)
@@ -120,15 +121,17 @@ class Enough(Exception):
     """Ends a training that was only there to be timed."""
 
 
-def build(network, method, out, channels_last=False):
+def build(network, method, out, channels_last=False, amp=False):
     cfg = in_memory_config(network, method, out, channels_last)
     cfg.log_level = 'ERROR'
+    if amp:
+        enable_amp(cfg)
     return Runner.from_cfg(cfg)
 
 
-def iteration(network, method, device, out, kind=Floor, channels_last=False):
-    """Rounds of ``ours`` and of what ``kind`` puts beside it; ``channels_last`` concerns ours alone."""
-    runner = build(network, method, out, channels_last)
+def iteration(network, method, device, out, kind=Floor, channels_last=False, amp=False):
+    """Rounds of ``ours`` and of what ``kind`` puts beside it; ``channels_last`` and ``amp`` concern ours alone."""
+    runner = build(network, method, out, channels_last, amp)
     runner.register_hook(InterleaveHook(ROUNDS[network], device, kind))
     try:
         runner.train()
