@@ -104,9 +104,10 @@ CONFIGS = {
     'class_order of another type': ({'scenario.class_order': 'red'}, r"class_order='red' must be a list"),
     'class_order beside steps': ({'scenario.task': None, 'scenario.steps': [['red']], 'scenario.class_order': ['red']},
                                  r'class_order goes with task'),
-    'background that is a class': ({'scenario.background': 2}, r'background=2 must be a raw label'),
+    'background that is a class': ({'scenario.background': 2},
+                                   r"background=2, but BaseSegDataset has the class 'background'"),
     'background out of range': ({'scenario.background': 300}, r'background=300 must be a raw label of 0 to 254'),
-    'background of another type': ({'scenario.background': 'zero'}, r"background='zero' must be a whole number"),
+    'background of another type': ({'scenario.background': 'zero'}, r"background='zero' is no class of BaseSegDataset"),
     'zero_is_void of another type': ({'scenario.zero_is_void': 'yes'}, r"zero_is_void='yes' must be True or False"),
     'image list absent': ({'scenario.image_lists': {1: 'absent.npy'}}, r"Image list 'absent\.npy' cannot be read"),
     'image list of no step': ({'scenario.image_lists': {7: 'a.npy'}}, r'names step 7, but the steps are 0 to 1'),
@@ -516,7 +517,7 @@ WORK_DIRS = {
                                                    shutil.rmtree(work / 'step_0/train')), r'result\.json is damaged'),
     'result of another step': (lambda work: (shutil.copy(work / 'step_1/result.json', work / 'step_0'),
                                              shutil.rmtree(work / 'step_0/train')), r'is no result of step 0'),
-    'run.json cut': (lambda work: cut(work / 'run.json'), r'run\.json is damaged .*delete it'),
+    'identity.json cut': (lambda work: cut(work / 'step_0/identity.json'), r'identity\.json is damaged .*delete it'),
     'fakes of another teacher': (lambda work: (as_unfinished(work, 1), edit(work / 'step_1/fakes/fingerprint.json',
                                                                             teacher='another')),
                                  r'step_1/fakes are stale.*teacher: "another" there.*Delete that folder'),
@@ -534,13 +535,13 @@ def test_work_dir(tiny_config, work, case):
 
 @pytest.mark.parametrize('options, key', [({'method': dict(_delete_=True, type='FineTuning')}, r'method\.'),
                                           ({'optim_wrapper.optimizer.lr': 0.5}, r'optim_wrapper\.optimizer\.lr'),
-                                          ({'randomness': dict(seed=3)}, r'randomness\.seed')],
+                                          ({'randomness': dict(seed=3)}, r'seed')],
                          ids=['method', 'learning rate', 'seed'])
 def test_work_dir_of_another_run(tiny_config, work, options, key, request):
     tiny_config.merge_from_dict(options)
     line = refusal(rerun(tiny_config))
-    check('work dir', f'of another {request.node.callspec.id}', line, rf'another config; different are .*{key}',
-          ('WORK_DIR', work))
+    check('work dir', f'of another {request.node.callspec.id}', line,
+          rf'another config: step \d was made with other settings of .*{key}', ('WORK_DIR', work))
 
 
 def test_teacher_of_another_step_with_a_result_to_match(tiny_config, work):

@@ -13,7 +13,7 @@ from mmengine.utils import import_modules_from_strings
 
 from ..config_file import load_config
 from ..files import PathLike, read_json, write_text
-from ..run_identity import run_identity, training_identity
+from ..run_identity import run_identity, test_identity, training_identity
 from ..scenario import SETTINGS
 from ..step_config import method_class
 from .systems import system_options
@@ -126,7 +126,7 @@ def first_step_identity(cfg: Config, seed: int) -> Optional[dict]:
     """What step 0 of a run is, as JSON data; None where it is not the plain training that other systems begin with."""
     if not method_class(cfg).shares_first_step:
         return None
-    identity = dict(training_identity(cfg, 0, seed), scenario=cfg.scenario.to_dict())
+    identity = dict(training_identity(cfg, 0, seed), scenario=cfg.scenario.to_dict(), test=test_identity(cfg))
     # What step 0 records for the fakes of step 1; a system without fakes does not mind it.
     statistics = identity.pop('replay', None)
     return identity if statistics is None else dict(identity, **statistics)

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from ..config_check import check_config
 from ..datasets.incremental import scenario_of_config
 from ..files import PathLike, write_json, write_text
-from ..run_identity import check_steps, training_identity
-from ..step_config import replay_options
+from ..run_identity import check_steps, test_identity, training_identity
+from ..step_config import method_class, replay_options
 from .cell import FIRST_STEP, Cell, cell_config, first_step_identity, joint_identity, write_cell_config
 from .curves import plot_curves
 from .runs import Run
@@ -44,7 +44,8 @@ def plan_runs(cells: Sequence[Cell], base: Config, write: bool = True) -> list[R
     fakes: dict[tuple, list[Cell]] = {}
     joint: dict[str, Run] = {}
     for cell in cells:
-        run, cfg = Run(cell), _checked_config(cell, base)
+        cfg = _checked_config(cell, base)
+        run = Run(cell, identities=_identities(cell, cfg))
         own, of_all_settings = first_step_identity(cfg, cell.seed), joint_identity(cfg, cell.seed)
         if of_all_settings is not None:
             twin = joint.setdefault(json.dumps(of_all_settings, sort_keys=True), run)
@@ -55,7 +56,8 @@ def plan_runs(cells: Sequence[Cell], base: Config, write: bool = True) -> list[R
                 configs[first] = _checked_config(first, base)
             shared = first_step_identity(configs[first], cell.seed) or {}
             if all(shared.get(key) == value for key, value in own.items()):
-                run.first_step = runs.setdefault(first, Run(first, only_first_step=True))
+                shared_run = Run(first, only_first_step=True, identities=_identities(first, configs[first]))
+                run.first_step = runs.setdefault(first, shared_run)
                 replay = replay_options(cfg)
                 if replay is not None:
                     wish = {key: value for key, value in replay.items() if key != 'ratio'}
@@ -78,11 +80,17 @@ def _checked_config(cell: Cell, base: Config) -> Config:
         for path in scenario.image_lists.values():
             if not osp.isfile(path):
                 raise ValueError(f'Image list {path!r} does not exist.')
-        steps = [0] if cell.system == FIRST_STEP else range(scenario.num_steps)
-        check_steps(cell.folder, {t: dict(training=training_identity(cfg, t, cell.seed)) for t in steps})
+        check_steps(cell.folder, _identities(cell, cfg))
     except ValueError as error:
         raise ValueError(f'{cell.name}: {error}') from error
     return cfg
+
+
+def _identities(cell: Cell, cfg: Config) -> dict[int, dict]:
+    """What the steps of a run depend on, as far as the config alone tells."""
+    last = scenario_of_config(cfg.train_dataloader.dataset, cfg.scenario).num_steps - 1
+    steps = [0] if cell.system == FIRST_STEP else [last] if method_class(cfg).joint else range(last + 1)
+    return {t: dict(training=training_identity(cfg, t, cell.seed), test=test_identity(cfg)) for t in steps}
 
 
 def describe(runs: Sequence[Run]) -> str:

@@ -12,10 +12,11 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Callable, Optional, Sequence
+from typing import Callable, Mapping, Optional, Sequence
 
 from ..evaluation.summary import number
 from ..files import PathLike, read_json
+from ..run_identity import check_steps
 from ..work_dir_lock import holder_of
 from .cell import Cell
 
@@ -30,12 +31,14 @@ class Run:
         first_step: the run whose step 0 it begins with; None to train its own.
         same_as: the run of another setting that trains the same network (Joint), whose last step it takes.
         fakes_from: cells that ask for the same fake images of step 1, from the same step 0.
+        identities: what its steps depend on, see :func:`~..run_identity.check_steps`.
     """
     cell: Cell
     only_first_step: bool = False
     first_step: Optional[Run] = None
     same_as: Optional[Run] = None
     fakes_from: Sequence[Cell] = field(default_factory=tuple)
+    identities: Mapping[int, dict] = field(default_factory=dict)
 
     @property
     def first_step_folder(self) -> str:
@@ -43,8 +46,11 @@ class Run:
 
     def is_done(self) -> bool:
         if self.only_first_step:
-            return osp.exists(osp.join(self.first_step_folder, 'result.json'))
-        return self.cell.results() is not None
+            trained = osp.exists(osp.join(self.first_step_folder, 'result.json'))
+        else:
+            trained = self.cell.results() is not None
+        # Figures of another test do not count: the run measures them again.
+        return trained and not check_steps(self.cell.folder, self.identities)
 
     @property
     def needs(self) -> Optional[Run]:

@@ -68,6 +68,9 @@ class RawLabels:
         if isinstance(given, str) and given not in self.labels:
             raise ValueError(f'scenario.background={given!r} is no class of {self.dataset}: name one of '
                              f'{", ".join(self.names)}, give the raw label of background, or None.')
+        if isinstance(given, int) and not 0 <= given < IGNORE:
+            raise ValueError(f'scenario.background={given} must be a raw label of 0 to {IGNORE - 1}, the name of a '
+                             'class, or None if masks have no background.')
         named = [name for name in self.names if is_background_name(name)]
         if isinstance(given, (str, int)) and not isinstance(given, bool):
             chosen = given if isinstance(given, str) else by_label.get(given)

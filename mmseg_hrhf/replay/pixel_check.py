@@ -39,7 +39,8 @@ def measure_pixel_map(test_pipeline: Compose, loading: Loading, data_preprocesso
     Raises:
         ValueError: the input is not a straight line over each colour channel.
     """
-    fed = torch.stack([_feed(test_pipeline, loading, colour, data_preprocessor, size, seed=0) for colour in _COLOURS])
+    inputs = [_feed(test_pipeline, loading, colour, data_preprocessor, size, seed=0) for colour in _COLOURS]
+    fed = torch.stack([value for value in inputs if value is not None])
     pixels = torch.tensor(_COLOURS, dtype=torch.float64)
     if fed.shape[1] != 3:
         raise ValueError(f'The test pipeline packs images of {fed.shape[1]} channels, but synthetic images are RGB. '
@@ -67,8 +68,8 @@ def measure_pixel_map(test_pipeline: Compose, loading: Loading, data_preprocesso
 
 
 def _feed(pipeline: Compose, loading: Loading, colour: tuple, data_preprocessor: nn.Module, size: tuple[int, int],
-          seed: int) -> Tensor:
-    """(C,) input of the network, its mean over an image of one RGB colour."""
+          seed: int) -> Optional[Tensor]:
+    """(C,) input of the network, its mean over an image of one RGB colour; None if the pipeline does not pack it."""
     image = np.empty((*size, 3), dtype=loading.dtype)
     image[:] = colour[::-1]
     results: Any = dict(img=image, img_shape=size, ori_shape=size, img_path='', seg_map_path='', label_map=None,
@@ -78,6 +79,8 @@ def _feed(pipeline: Compose, loading: Loading, colour: tuple, data_preprocessor:
         for i, transform in enumerate(pipeline.transforms):
             if i > loading.image and i != loading.labels:
                 results = transform(results)
+    if 'inputs' not in results:
+        return None  # what mixes images around the pipeline does
     height, width = results['inputs'].shape[1:]
     fed = data_preprocessor(dict(inputs=[results['inputs']], data_samples=[results['data_samples']]))['inputs'][0]
     return fed[:, :height, :width].flatten(1).mean(1).detach().cpu()
@@ -97,7 +100,10 @@ def check_channel_order(pipeline: Compose, loading: Loading, data_preprocessor: 
     scale, offset = torch.tensor(pixel_map.scale), torch.tensor(pixel_map.offset)
     for channel, colour in enumerate(_PRIMARY):
         draws = [_feed(pipeline, loading, colour, data_preprocessor, size, seed) for seed in range(_DRAWS)]
-        pixels = (torch.stack(draws).mean(0) - offset) / scale
+        packed = [draw for draw in draws if draw is not None]
+        if not packed:
+            return
+        pixels = (torch.stack(packed).mean(0) - offset) / scale
         brightest = pixel_map.channels[int(pixels.argmax())]
         if brightest != channel:
             names = ('red', 'green', 'blue')

@@ -1,7 +1,6 @@
 """Hooks that name modules of a segmentor find them by the same names within a method."""
 import pytest
 import torch
-from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import ExponentialMovingAverage
 from mmengine.registry import HOOKS
@@ -75,8 +74,9 @@ class FreezeByName(Hook):
 
 
 def test_a_hook_that_freezes_by_name_freezes(step_0):
-    step_0.default_hooks.freeze = dict(type='FreezeByName')
-    runner = Runner.from_cfg(Config(dict(step_0, train_cfg=dict(step_0.train_cfg, max_epochs=1))))
+    step_0.default_hooks['by_name'] = dict(type='FreezeByName')
+    step_0.train_cfg.max_epochs = 1
+    runner = Runner.from_cfg(step_0)
     runner.train()
     hook = next(hook for hook in runner.hooks if isinstance(hook, FreezeByName))
     changed = {name for name, weight in runner.model.named_parameters() if not torch.equal(weight, hook.before[name])}

@@ -65,9 +65,10 @@ def test_classes_are_those_of_the_real_images(build):
 @pytest.mark.parametrize('index, folder', [(NUM_REAL - 1, 'train'), (NUM_REAL, 'images')], ids=['real', 'fake'])
 def test_real_images_are_mixed_with_real_ones_and_fakes_with_fakes(build, monkeypatch, index, folder):
     paths = []
+    owns = {LoadImageFromFile: LoadImageFromFile.transform, LoadFakeImage: LoadFakeImage.__call__}
     for kind, name in ((LoadImageFromFile, 'transform'), (LoadFakeImage, '__call__')):
-        monkeypatch.setattr(kind, name, lambda self, results, own=getattr(kind, name):
-                            (paths.append(results['img_path']), own(self, results))[1])
+        monkeypatch.setattr(kind, name, lambda self, results: (paths.append(results['img_path']),
+                                                               owns[type(self)](self, results))[1])
     mosaic = dict(type='RandomMosaic', prob=1.0, img_scale=(SIDE, SIDE))
     mixed = build(LOAD, mix=dict(type='SeededMixDataset', pipeline=[mosaic, dict(type='PackSegInputs')]))
     assert mixed[SampleIndex(index, (0, ))]['inputs'].shape == (3, 2 * SIDE, 2 * SIDE)
