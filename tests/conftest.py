@@ -2,6 +2,9 @@
 import os
 from pathlib import Path
 
+# Test processes run side by side: with more threads than cores they would be many times slower.
+os.environ.setdefault('OMP_NUM_THREADS', '1')
+
 import numpy as np
 import pytest
 from mmengine.config import Config

@@ -1,6 +1,6 @@
 """What is wrong is said before any training: the thing, its value, the remedy.
 
-``pytest tests/test_bad_input.py --write-bad-input docs/bad_input.md`` writes the table of what the program says.
+``pytest -n 0 tests/test_bad_input.py --write-bad-input docs/bad_input.md`` writes the table of what the program says.
 """
 import gc
 import io
@@ -38,7 +38,7 @@ def table(request):
     path = request.config.getoption('--write-bad-input')
     if path:
         lines = ['# What bad input is answered with', '', f'{len(SEEN)} broken inputs, and the line that the program '
-                 'prints for each before it exits with code 2. Made by', '`pytest tests/test_bad_input.py '
+                 'prints for each before it exits with code 2. Made by', '`pytest -n 0 tests/test_bad_input.py '
                  '--write-bad-input docs/bad_input.md`.', '', '| input | answer |', '|---|---|']
         lines += [f'| {group}: {case} | {message} |' for group, case, message in SEEN]
         Path(path).write_text('\n'.join(lines) + '\n', encoding='utf-8')
