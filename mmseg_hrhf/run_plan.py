@@ -198,7 +198,8 @@ class RunPlan:
         options = self.configs[step][f'{name}_dataloader'].dataset
         while options['type'] != 'IncrementalDataset':
             options = options.get('real') or options['dataset']
-        return DATASETS.build(dict(options, presence=self._presence[name]))
+        source = self.train_source if name == 'train' else self.test_source
+        return DATASETS.build(dict(options, dataset=source, presence=self._presence[name]))
 
     def describe(self) -> str:
         """One table of the plan."""

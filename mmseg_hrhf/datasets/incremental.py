@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import copy
 import os.path as osp
-from typing import Any, Optional
+from typing import Any, Optional, Union
 
 import cv2
 import numpy as np
@@ -201,7 +201,8 @@ class IncrementalDataset(Dataset):
     a ``label_map`` per image that holds only the labels of that image which change.
 
     Args:
-        dataset: config of a ``BaseSegDataset``, which ``ConcatDataset`` and ``RepeatDataset`` may wrap.
+        dataset: config of a ``BaseSegDataset``, which ``ConcatDataset`` and ``RepeatDataset`` may wrap; or what
+            :func:`build_source` has built from it.
         scenario: options of :meth:`Scenario.build`.
         step: learning step.
         test_mode: evaluation rules (images and labels) instead of training rules.
@@ -210,13 +211,13 @@ class IncrementalDataset(Dataset):
     """
 
     def __init__(self,
-                 dataset: dict,
+                 dataset: Union[dict, Source],
                  scenario: dict,
                  step: int,
                  test_mode: bool = False,
                  cache_dir: Optional[str] = None,
                  presence: Optional[np.ndarray] = None) -> None:
-        self.source = build_source(dataset, test_mode=test_mode)
+        self.source = dataset if isinstance(dataset, Source) else build_source(dataset, test_mode=test_mode)
         self.scenario = scenario_of(self.source, scenario)
         self.step = step
         self.test_mode = test_mode

@@ -101,6 +101,10 @@ class Source:
         self._starts = np.cumsum([0] + [len(part) for part in self.parts])
         self._order = order
 
+    def __deepcopy__(self, memo: dict) -> Source:
+        # A config that holds it is copied by mmengine wherever it goes; nothing changes a source.
+        return self
+
     @property
     def first(self) -> BaseSegDataset:
         """The first dataset; the only one unless the config joins several."""
