@@ -63,11 +63,12 @@ def training_identity(cfg: Config, step: int, seed: int) -> dict:
     return identity
 
 
-def test_identity(cfg: Config) -> dict:
+def test_identity(cfg: Config, step: int) -> dict:
     """What the figures of a step depend on besides its weights and the data, as JSON data."""
-    identity = {key: _plain(cfg.get(key) or cfg.get(other)) for key, other in _TEST.items()}
+    out = effective_config(cfg, step)
+    identity = {key: _plain(out.get(key) or out.get(other)) for key, other in _TEST.items()}
     identity['test_dataloader'].pop('batch_size', None)
-    identity['model'] = dict(test_cfg=_plain(cfg.model.get('test_cfg')))
+    identity['model'] = dict(test_cfg=_plain(out.model.get('test_cfg')))
     return identity
 
 
@@ -89,7 +90,7 @@ def run_identity(cfg: Config, seed: int) -> dict:
         replay=_plain(cfg.get('replay')),
         incremental_overrides=_plain(cfg.get('incremental_overrides')),
         randomness=dict(_plain(cfg.get('randomness') or {}), seed=seed),
-        **test_identity(cfg))
+        **test_identity(cfg, 0))
     return dict(identity, model=_plain(cfg.model))
 
 

@@ -132,7 +132,7 @@ def effective_config(cfg: Config, step: int) -> Config:
     unchangeable = sorted(set(overrides) & set(_NOT_BY_STEP))
     if unchangeable:
         raise ValueError(f'incremental_overrides cannot set {unchangeable}: these hold for the whole run.')
-    if step > 0 and not method_class(cfg).joint and overrides:
+    if step > 0 and overrides and not method_class(cfg).joint:
         try:
             # A copy, since merging takes `_delete_` out in place.
             out.merge_from_dict(_flatten(copy.deepcopy(dict(overrides))))
@@ -215,7 +215,7 @@ def step_test_config(cfg: Config, scenario: Scenario, step: int) -> Config:
         scenario: built from ``cfg.scenario``.
         step: learning step.
     """
-    out = plain_config(cfg)
+    out = effective_config(cfg, step)
     preprocessor = out.pop('data_preprocessor', None)
     out.model = set_classes(out.model, scenario.class_names(step))
     if preprocessor is not None:

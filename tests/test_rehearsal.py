@@ -152,6 +152,10 @@ OVERRIDES = {
         dict(model=dict(decode_head=dict(loss_decode=dict(loss_weight='much')))),
         'model of step 1 cannot be trained on images of train_dataloader.*incremental_overrides sets model',
     ),
+    'data': (
+        dict(train_dataloader=dict(dataset=dict(data_prefix=dict(img_path='images/val')))),
+        r'With incremental_overrides.*train_dataloader\.dataset is another one: all steps divide the same data',
+    ),
     'of the run': (dict(load_from='a.pth'), r"incremental_overrides cannot set \['load_from'\]"),
     'ours': (dict(replay=None), r"incremental_overrides cannot set \['replay'\]"),
     'list': (dict(param_scheduler=dict(power=2)), r'param_scheduler|incremental_overrides'),

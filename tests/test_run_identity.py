@@ -145,6 +145,13 @@ def test_another_test_leaves_the_weights_and_repeats_the_test(three_steps, cache
     assert check_steps(three_steps.work_dir, now) == [0, 1, 2]
 
 
+def test_another_test_from_step_1_on_keeps_the_figures_of_step_0(three_steps, cache):
+    finish(three_steps, cache)
+    overrides = dict(model=dict(test_cfg=TEST['model.test_cfg']))
+    now = identities(changed(three_steps, dict(incremental_overrides=overrides)), cache)
+    assert check_steps(three_steps.work_dir, now) == [1, 2]
+
+
 def test_another_method_keeps_a_plain_step_0(three_steps, cache):
     finish(three_steps, cache)
     now = identities(changed(three_steps, {'method': dict(type='MiB', _delete_=True)}), cache)
@@ -212,10 +219,10 @@ def test_a_damaged_record_is_named(three_steps, cache):
 
 
 def test_validation_stands_for_a_test_that_is_not_given(tiny_config):
-    wanted = run_identity.test_identity(tiny_config)
+    wanted = run_identity.test_identity(tiny_config, 0)
     for kind in ('dataloader', 'evaluator', 'cfg'):
         tiny_config[f'val_{kind}'] = tiny_config.pop(f'test_{kind}')
-    assert run_identity.test_identity(tiny_config) == wanted and wanted['test_evaluator'] is not None
+    assert run_identity.test_identity(tiny_config, 0) == wanted and wanted['test_evaluator'] is not None
 
 
 def test_the_record_of_a_run_follows_its_config(tiny_config, tmp_path):
