@@ -1,6 +1,7 @@
 """What of a config each step depends on: the rest may change without losing finished steps."""
 
 import copy
+import os
 import re
 import shutil
 
@@ -67,6 +68,8 @@ TRAINING = {
     'model.decode_head.loss_decode.loss_weight': (2.0, 0),
     'param_scheduler': ([dict(type='ConstantLR', factor=1.0)], 0),
     'custom_hooks': ([dict(type='EMAHook')], 0),
+    'default_hooks.average': (dict(type='EMAHook'), 0),
+    'default_hooks.param_scheduler': (None, 0),
     'auto_scale_lr': (dict(enable=True, base_batch_size=24), 0),
     'channels_last': (True, 0),
     'scenario.label_protocol': ('plop', 0),
@@ -209,6 +212,23 @@ def test_what_an_earlier_version_did_not_record_is_not_held_against_a_run(three_
     now = identities(changed(three_steps, {'custom_hooks': [dict(type='EMAHook')]}), cache)
     with pytest.raises(ValueError, match='step 1 was made with other settings of custom_hooks'):
         check_steps(three_steps.work_dir, now)
+
+
+def test_other_weights_under_the_same_name_are_other_weights(three_steps, cache, tmp_path):
+    three_steps.load_from = str(tmp_path / 'start.pth')
+    identity = {}
+    for text in ('old', 'new'):
+        (tmp_path / 'start.pth').write_text(text)
+        os.utime(tmp_path / 'start.pth', (0, len(identity)))
+        identity[text] = identities(three_steps, cache)
+    for t, held in identity['old'].items():
+        write_json(StepFiles(three_steps.work_dir, t).identity, held)
+        write_json(StepFiles(three_steps.work_dir, t).result, {})
+    assert check_steps(three_steps.work_dir, identity['old']) == []
+    with pytest.raises(ValueError, match=r'step 0 was made with other settings of load_from\.sha256\. '):
+        check_steps(three_steps.work_dir, identity['new'])
+    (tmp_path / 'start.pth').unlink()  # a finished run does not need it
+    assert check_steps(three_steps.work_dir, identities(three_steps, cache)) == []
 
 
 def test_a_damaged_record_is_named(three_steps, cache):
