@@ -54,6 +54,7 @@ def check_config(cfg: Config) -> None:
         overridden = effective_config(cfg, 1)
         try:
             _check_plain(overridden)
+            _check_same_data(cfg, overridden)
             refuse_unsupported(overridden, replay is not None)
         except ValueError as error:
             raise ValueError(f'With incremental_overrides, from step 1 on: {error}') from error
@@ -127,6 +128,20 @@ def _check_overrides(cfg: Config) -> None:
         if key not in cfg and near:
             raise ValueError(f'incremental_overrides has the key {key!r}, which the config does not have: did you '
                              f'mean {near[0]!r}?')
+
+
+def _check_same_data(cfg: Config, overridden: Config) -> None:
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        before, after = (_without_pipelines((each.get(name) or {}).get('dataset')) for each in (cfg, overridden))
+        if before != after:
+            raise ValueError(f'{name}.dataset is another one: all steps divide the same data, of which only the '
+                             'pipeline can change.')
+
+
+def _without_pipelines(dataset: Any) -> Any:
+    if isinstance(dataset, Mapping):
+        return {key: _without_pipelines(value) for key, value in dataset.items() if key != 'pipeline'}
+    return [_without_pipelines(item) for item in dataset] if isinstance(dataset, (list, tuple)) else dataset
 
 
 def check_weight_files(cfg: Config) -> None:

@@ -25,7 +25,7 @@ from .head_classes import set_classes
 from .plain_types import named_types
 from .randomness import EVALUATION, seeded
 from .scenario import IGNORE, Scenario
-from .step_config import PACKAGE, plain_config
+from .step_config import PACKAGE, effective_config
 from .step_files import StepFiles
 
 # mmengine replaces this by the folder of the config file, so a step's folder can be moved.
@@ -58,7 +58,7 @@ def write_plain_config(cfg: Config, scenario: Scenario, step: int, source: Sourc
         files: of the step.
         view: the test dataset of the step, with which the written one is compared.
     """
-    out = plain_config(cfg)
+    out = effective_config(cfg, step)
     loader = copy.deepcopy(out.get('test_dataloader') or out.val_dataloader)
     evaluator = copy.deepcopy(out.get('test_evaluator') or out.val_evaluator)
     preprocessor = out.get('data_preprocessor')

@@ -6,6 +6,7 @@ import copy
 import logging
 import os.path as osp
 import warnings
+from operator import attrgetter
 from typing import Any, Iterator, Optional
 
 import numpy as np
@@ -13,6 +14,8 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.device import get_device
+from mmengine.hooks import EMAHook
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import OPTIMIZERS
 from mmengine.runner import Runner
 from torch import nn
@@ -128,21 +131,29 @@ class StepRehearsal:
             with self._building('param_scheduler'):
                 runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
             self._check_schedulers()
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):  # builds and checks only as training begins
+                with self._building('custom_hooks or default_hooks (EMAHook)'):
+                    hook.before_run(runner)
+                    hook.before_train(runner)
         for name in ('val', 'test'):
             if self.cfg.get(f'{name}_dataloader') is not None:
                 with self._building(f'{name}_cfg or {name}_evaluator'):
                     getattr(runner, f'{name}_loop')
-        names = dict(self.model.named_modules())
         for key in ('activation_checkpointing', 'efficient_conv_bn_eval'):
-            missing = [module for module in as_list(self.cfg.get(key)) if module not in names]
-            if missing:
-                raise ValueError(f'{key} names {missing[0]!r}, but the network has no such module.')
+            for name in as_list(self.cfg.get(key)):
+                try:
+                    attrgetter(name)(self.model)  # as mmengine finds it
+                except AttributeError as error:
+                    raise ValueError(f'{key} names {name!r}, but the network has no such module.') from error
 
     def _check_optimizers(self, options: dict) -> None:
         """mmengine says of an unknown optimizer that None is not callable."""
         for key, value in options.items():
             if key == 'optimizer' and isinstance(value, dict) and isinstance(value.get('type'), str):
-                if OPTIMIZERS.get(value['type']) is None:
+                with OPTIMIZERS.switch_scope_and_registry(None) as registry:  # mmseg's own knows more
+                    known = registry.get(value['type']) is not None
+                if not known:
                     raise ValueError(f'optim_wrapper.optimizer.type={value["type"]!r} of step {self.step} is not a '
                                      f'registered optimizer: check its spelling.{self._overridden("optim_wrapper")}')
             elif isinstance(value, dict):
@@ -154,7 +165,8 @@ class StepRehearsal:
         held = self.runner.param_schedulers
         schedulers = [item for items in held.values() for item in items] if isinstance(held, dict) else held
         for scheduler in schedulers:
-            if scheduler.by_epoch:
+            # Those that wait for a metric step after each validation, if they count epochs.
+            if scheduler.by_epoch and not getattr(scheduler, 'need_val_args', False):
                 raise ValueError(f'param_scheduler {type(scheduler).__name__} of step {self.step} counts epochs '
                                  '(by_epoch=True, the default), but train_cfg counts iterations: it would never change '
                                  f'anything. Set by_epoch=False.{self._overridden("param_scheduler train_cfg")}')
@@ -192,14 +204,14 @@ class StepRehearsal:
         return found
 
     def check_batch(self, size: Optional[tuple[int, int]]) -> None:
-        """Bring real images, and a blank fake one where the step has fakes, through pipeline and preprocessor.
+        """Bring real images, and a blank fake one where the step has fakes, into a batch, and real ones to the loss.
 
         Args:
             size: (height, width) of fake images; None: the step has none.
         """
         dataset = self.datasets['train']
         num_real = getattr(dataset, 'num_real', len(dataset))
-        chosen = list(range(min(_REAL, num_real)))
+        chosen = [i % num_real for i in range(_REAL)]  # batch norm needs more than one
         if size is not None:
             blank = np.full((1, *size, 3), 128, dtype=np.uint8)
             self._fakes.add_batch(0, blank, [{}])
@@ -216,6 +228,15 @@ class StepRehearsal:
                              f'them equal ({error}). Crop or resize all images to one size in the pipeline, or set '
                              'data_preprocessor.size at least as large, and replay.inversion.size to the size on which '
                              'the network trains.') from error
+        self._check_loss(samples[:_REAL])
+
+    @torch.no_grad()
+    def _check_loss(self, samples: list) -> None:
+        # Training may wait hours for step 1. Batch statistics are those of this process: no rank waits for another.
+        student = revert_sync_batchnorm(self.model.student).to(get_device()).train()
+        with self._building('model', 'cannot be trained on images of train_dataloader'), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            student(**student.data_preprocessor(pseudo_collate(samples), True), mode='loss')
 
     def _declared_size(self) -> Any:
         return getattr(self.model.data_preprocessor, 'size', None)
@@ -269,9 +290,10 @@ def step_view(dataset: Any) -> IncrementalDataset:
 
 def _redirect(dataset: dict, cache_dir: str, fakes: Any) -> None:
     """Let a dataset's config find its class index and its fakes in the temporary folder."""
-    if 'cache_dir' in dataset:
+    if dataset.get('type') == 'IncrementalDataset':
         dataset['cache_dir'] = cache_dir
-    if 'fake_folder' in dataset:
+        return  # what it wraps is the user's
+    if dataset.get('type') == 'RealFakeDataset':
         dataset.update(fake_folder=str(fakes), num_fake=1)
     for key in ('real', 'dataset'):
         if isinstance(dataset.get(key), dict):

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
 import logging
 import os.path as osp
@@ -12,16 +13,19 @@ from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 
-from .files import read_json, write_json, write_text
+from .config_check import weight_files
+from .datasets.source import type_name
+from .files import read_json, sha256, write_json, write_text
 from .plain_types import named_types
 from .replay.step_statistics import statistics_options
 from .step_config import effective_config, method_class, replay_options
 from .step_files import StepFiles
 
 # What of the config that holds at a step changes its weights. Another number of workers, log level or process count
-# does not, and what `default_hooks` hold only looks.
+# does not, and what `default_hooks` hold only looks, but for these.
 _TRAINING = ('model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler',
              'custom_hooks', 'auto_scale_lr')
+_CHANGING_HOOKS = ('EMAHook', 'EarlyStoppingHook', 'SyncBuffersHook')
 # What it is tested by, which may be given as mmseg's validation alone.
 _TEST = {'test_dataloader': 'val_dataloader', 'test_evaluator': 'val_evaluator', 'test_cfg': 'val_cfg'}
 _VALIDATION = ('val_interval', 'val_begin', 'dynamic_intervals')
@@ -50,9 +54,17 @@ def training_identity(cfg: Config, step: int, seed: int) -> dict:
     for key in _VALIDATION:
         identity['train_cfg'].pop(key, None)
     identity['model'].pop('test_cfg', None)
+    hooks = out.get('default_hooks') or {}
+    identity['default_hooks'] = {
+        key: _plain(hook) for key, hook in hooks.items() if hook and type_name(hook) in _CHANGING_HOOKS}
+    if 'param_scheduler' in hooks and hooks['param_scheduler'] is None:
+        identity['default_hooks']['param_scheduler'] = 'off'
     identity.update(seed=seed, channels_last=bool(cfg.get('channels_last')))
     if first:
         identity.update(load_from=cfg.get('load_from'), first_step_from=cfg.get('first_step_from'))
+        # By names without nesting, which are compared only where both times the file was there.
+        identity.update({f'{name}.sha256': _sha256(path, osp.getmtime(path)) for name, path in weight_files(cfg)
+                         if osp.isfile(path)})
     identity['method'] = None if step == 0 and method.shares_first_step else _plain(cfg.method)
     replay = replay_options(cfg)
     if replay is not None:
@@ -63,11 +75,17 @@ def training_identity(cfg: Config, step: int, seed: int) -> dict:
     return identity
 
 
-def test_identity(cfg: Config) -> dict:
+@functools.lru_cache(maxsize=None)
+def _sha256(path: str, changed: float) -> str:
+    return sha256(path)
+
+
+def test_identity(cfg: Config, step: int) -> dict:
     """What the figures of a step depend on besides its weights and the data, as JSON data."""
-    identity = {key: _plain(cfg.get(key) or cfg.get(other)) for key, other in _TEST.items()}
+    out = effective_config(cfg, step)
+    identity = {key: _plain(out.get(key) or out.get(other)) for key, other in _TEST.items()}
     identity['test_dataloader'].pop('batch_size', None)
-    identity['model'] = dict(test_cfg=_plain(cfg.model.get('test_cfg')))
+    identity['model'] = dict(test_cfg=_plain(out.model.get('test_cfg')))
     return identity
 
 
@@ -89,7 +107,7 @@ def run_identity(cfg: Config, seed: int) -> dict:
         replay=_plain(cfg.get('replay')),
         incremental_overrides=_plain(cfg.get('incremental_overrides')),
         randomness=dict(_plain(cfg.get('randomness') or {}), seed=seed),
-        **test_identity(cfg))
+        **test_identity(cfg, 0))
     return dict(identity, model=_plain(cfg.model))
 
 

@@ -118,7 +118,7 @@ class RunPlan:
                 training=training_identity(self.cfg, t, self.seed),
                 training_data=data_identity(classes, self._train_label_map(t),
                                             self._names(self.train_source, self.train_positions[t])),
-                test=test_identity(self.cfg),
+                test=test_identity(self.cfg, t),
                 test_data=data_identity(classes, test_map, self._names(self.test_source, self.test_positions[t])))
         return found
 

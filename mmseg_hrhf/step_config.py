@@ -26,6 +26,8 @@ from .unsupported import as_list, refuse_unsupported
 # Top-level keys that are ours; what is left is a plain mmseg config.
 OWN_KEYS = ('scenario', 'method', 'replay', 'incremental_overrides', 'runner_type', 'only_step', 'comparison',
             'channels_last', 'first_step_from')
+# Of the plain config, too, some hold for the whole run.
+_NOT_BY_STEP = (*OWN_KEYS, 'work_dir', 'launcher', 'load_from', 'resume', 'custom_imports', 'default_scope')
 _REPLAY_OPTIONS = ('ratio', 'num_images', 'inversion', 'feature_statistics')
 PACKAGE = 'mmseg_hrhf'
 
@@ -127,10 +129,10 @@ def effective_config(cfg: Config, step: int) -> Config:
         ValueError: overrides of what holds for the whole run, or that cannot be merged.
     """
     out, overrides = plain_config(cfg), cfg.get('incremental_overrides') or {}
-    unchangeable = sorted(set(overrides) & set(OWN_KEYS))
+    unchangeable = sorted(set(overrides) & set(_NOT_BY_STEP))
     if unchangeable:
         raise ValueError(f'incremental_overrides cannot set {unchangeable}: these hold for the whole run.')
-    if step > 0 and not method_class(cfg).joint and overrides:
+    if step > 0 and overrides and not method_class(cfg).joint:
         try:
             # A copy, since merging takes `_delete_` out in place.
             out.merge_from_dict(_flatten(copy.deepcopy(dict(overrides))))
@@ -213,7 +215,7 @@ def step_test_config(cfg: Config, scenario: Scenario, step: int) -> Config:
         scenario: built from ``cfg.scenario``.
         step: learning step.
     """
-    out = plain_config(cfg)
+    out = effective_config(cfg, step)
     preprocessor = out.pop('data_preprocessor', None)
     out.model = set_classes(out.model, scenario.class_names(step))
     if preprocessor is not None:

@@ -143,6 +143,8 @@ def test_another_test_is_measured_again_without_training(tiny_config):
     kept = {path: path.stat().st_mtime_ns for path in work.glob('step_*/checkpoint.pth')}
     tiny_config.test_evaluator.iou_metrics = ['mIoU', 'mDice']
     tiny_config.test_dataloader.dataset.indices = 4
+    slide = dict(mode='slide', crop_size=(24, 24), stride=(16, 16))
+    tiny_config.incremental_overrides = dict(model=dict(test_cfg=slide))
     after = train(tiny_config)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert [result['num_test_images'] for result in after] == [3, 4]
@@ -152,6 +154,7 @@ def test_another_test_is_measured_again_without_training(tiny_config):
     for step, result in enumerate(after):
         cfg = Config.fromfile(work / f'step_{step}' / 'config.py')
         cfg.load_from, cfg.work_dir = str(work / f'step_{step}' / 'checkpoint.pth'), str(work / 'plain')
+        assert cfg.model.test_cfg.mode == ('slide' if step else 'whole')
         assert Runner.from_cfg(cfg).test()['mIoU'] == pytest.approx(result['metrics']['mIoU'], abs=1e-4)
     assert train(tiny_config) == after
 

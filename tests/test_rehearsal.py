@@ -4,10 +4,12 @@ import copy
 import threading
 
 import pytest
+import torch
 from mmcv.transforms import BaseTransform
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmseg.registry import TRANSFORMS
+from mmseg.datasets import BaseSegDataset
+from mmseg.registry import DATASETS, OPTIMIZERS, TRANSFORMS
 
 from mmseg_hrhf.config_check import check_config
 from mmseg_hrhf.run_plan import RunPlan
@@ -95,6 +97,14 @@ MISTAKES = {
         r'Images of step 1 cannot be put into one batch: the pipeline gives real \(48, 48\), real \(48, 48\), fake '
         r'\(40, 40\).*replay\.inversion\.size',
     ),
+    'average of weights': (
+        {'custom_hooks': [dict(type='EMAHook', momentum=2)]},
+        r'EMAHook\) of step 0 cannot be built.*momentum must be in range',
+    ),
+    'loss': (
+        {'model.decode_head.loss_decode.loss_weight': 'much'},
+        'model of step 0 cannot be trained on images of train_dataloader',
+    ),
     'checkpointing': ({'activation_checkpointing': ['backbone.layer9']}, r"names 'backbone\.layer9', but the network"),
     'values': (
         {'train_dataloader.dataset.pipeline': [*LOAD, dict(type='Normalize', mean=[100] * 3, std=[50] * 3), PACK]},
@@ -134,6 +144,19 @@ OVERRIDES = {
     ),
     'hooks': (dict(custom_hooks=[dict(type='NeedsPath')]), r'custom_hooks.* of step 1 cannot be built'),
     'evaluator': (dict(test_evaluator=dict(iou_metrics=['mIOU'])), 'test_evaluator of step 1 cannot evaluate'),
+    'average of weights': (
+        dict(custom_hooks=[dict(type='EMAHook', begin_epoch=9)]),
+        r'EMAHook\) of step 1 cannot be built.*begin_epoch: 9.*incremental_overrides sets custom_hooks',
+    ),
+    'loss': (
+        dict(model=dict(decode_head=dict(loss_decode=dict(loss_weight='much')))),
+        'model of step 1 cannot be trained on images of train_dataloader.*incremental_overrides sets model',
+    ),
+    'data': (
+        dict(train_dataloader=dict(dataset=dict(data_prefix=dict(img_path='images/val')))),
+        r'With incremental_overrides.*train_dataloader\.dataset is another one: all steps divide the same data',
+    ),
+    'of the run': (dict(load_from='a.pth'), r"incremental_overrides cannot set \['load_from'\]"),
     'ours': (dict(replay=None), r"incremental_overrides cannot set \['replay'\]"),
     'list': (dict(param_scheduler=dict(power=2)), r'param_scheduler|incremental_overrides'),
 }
@@ -152,6 +175,38 @@ def test_a_scheduler_by_epoch_in_a_loop_by_iteration_would_do_nothing(tiny_iter_
     with pytest.raises(ValueError, match=r'PolyLR of step 0 counts epochs .*Set by_epoch=False'):
         rehearse(tiny_iter_config, cache, dict(param_scheduler=[dict(type='PolyLR', end=6)]))
     rehearse(tiny_iter_config, cache, {})
+
+
+@OPTIMIZERS.register_module()
+class OwnSGD(torch.optim.SGD):
+    pass
+
+
+def test_an_optimizer_that_only_mmseg_knows(tiny_config, cache):
+    rehearse(tiny_config, cache, {'optim_wrapper.optimizer.type': 'OwnSGD'})
+
+
+def test_a_scheduler_that_waits_for_a_metric_counts_validations(tiny_iter_config, cache):
+    cfg = tiny_iter_config
+    cfg.val_dataloader, cfg.val_evaluator = cfg.test_dataloader, cfg.test_evaluator
+    plateau = [dict(type='ReduceOnPlateauLR', monitor='mIoU')]
+    rehearse(cfg, cache, {'val_cfg': dict(type='ValLoop'), 'train_cfg.val_interval': 2, 'param_scheduler': plateau})
+
+
+@DATASETS.register_module()
+class CachingDataset(BaseSegDataset):
+    def __init__(self, cache_dir, **kwargs):
+        self.cache_dir = cache_dir
+        super().__init__(**kwargs)
+
+
+def test_a_cache_of_the_users_dataset_stays_where_it_is(tiny_config, cache, monkeypatch):
+    seen = set()
+    monkeypatch.setattr(CachingDataset, 'full_init', lambda self: (seen.add(self.cache_dir), super_init(self))[1])
+    super_init = BaseSegDataset.full_init
+    rehearse(tiny_config, cache, {f'{name}_dataloader.dataset': dict(type='CachingDataset', cache_dir='mine')
+                                  for name in ('train', 'test')})
+    assert seen == {'mine'}
 
 
 def test_a_rehearsal_leaves_nothing_behind(tiny_config, cache, tmp_path):

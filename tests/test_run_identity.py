@@ -1,6 +1,7 @@
 """What of a config each step depends on: the rest may change without losing finished steps."""
 
 import copy
+import os
 import re
 import shutil
 
@@ -67,6 +68,8 @@ TRAINING = {
     'model.decode_head.loss_decode.loss_weight': (2.0, 0),
     'param_scheduler': ([dict(type='ConstantLR', factor=1.0)], 0),
     'custom_hooks': ([dict(type='EMAHook')], 0),
+    'default_hooks.average': (dict(type='EMAHook'), 0),
+    'default_hooks.param_scheduler': (None, 0),
     'auto_scale_lr': (dict(enable=True, base_batch_size=24), 0),
     'channels_last': (True, 0),
     'scenario.label_protocol': ('plop', 0),
@@ -145,6 +148,13 @@ def test_another_test_leaves_the_weights_and_repeats_the_test(three_steps, cache
     assert check_steps(three_steps.work_dir, now) == [0, 1, 2]
 
 
+def test_another_test_from_step_1_on_keeps_the_figures_of_step_0(three_steps, cache):
+    finish(three_steps, cache)
+    overrides = dict(model=dict(test_cfg=TEST['model.test_cfg']))
+    now = identities(changed(three_steps, dict(incremental_overrides=overrides)), cache)
+    assert check_steps(three_steps.work_dir, now) == [1, 2]
+
+
 def test_another_method_keeps_a_plain_step_0(three_steps, cache):
     finish(three_steps, cache)
     now = identities(changed(three_steps, {'method': dict(type='MiB', _delete_=True)}), cache)
@@ -204,6 +214,23 @@ def test_what_an_earlier_version_did_not_record_is_not_held_against_a_run(three_
         check_steps(three_steps.work_dir, now)
 
 
+def test_other_weights_under_the_same_name_are_other_weights(three_steps, cache, tmp_path):
+    three_steps.load_from = str(tmp_path / 'start.pth')
+    identity = {}
+    for text in ('old', 'new'):
+        (tmp_path / 'start.pth').write_text(text)
+        os.utime(tmp_path / 'start.pth', (0, len(identity)))
+        identity[text] = identities(three_steps, cache)
+    for t, held in identity['old'].items():
+        write_json(StepFiles(three_steps.work_dir, t).identity, held)
+        write_json(StepFiles(three_steps.work_dir, t).result, {})
+    assert check_steps(three_steps.work_dir, identity['old']) == []
+    with pytest.raises(ValueError, match=r'step 0 was made with other settings of load_from\.sha256\. '):
+        check_steps(three_steps.work_dir, identity['new'])
+    (tmp_path / 'start.pth').unlink()  # a finished run does not need it
+    assert check_steps(three_steps.work_dir, identities(three_steps, cache)) == []
+
+
 def test_a_damaged_record_is_named(three_steps, cache):
     finish(three_steps, cache)
     write_json(StepFiles(three_steps.work_dir, 1).identity, ['no record'])
@@ -212,10 +239,10 @@ def test_a_damaged_record_is_named(three_steps, cache):
 
 
 def test_validation_stands_for_a_test_that_is_not_given(tiny_config):
-    wanted = run_identity.test_identity(tiny_config)
+    wanted = run_identity.test_identity(tiny_config, 0)
     for kind in ('dataloader', 'evaluator', 'cfg'):
         tiny_config[f'val_{kind}'] = tiny_config.pop(f'test_{kind}')
-    assert run_identity.test_identity(tiny_config) == wanted and wanted['test_evaluator'] is not None
+    assert run_identity.test_identity(tiny_config, 0) == wanted and wanted['test_evaluator'] is not None
 
 
 def test_the_record_of_a_run_follows_its_config(tiny_config, tmp_path):

@@ -73,7 +73,7 @@ def main():
         print(f'{len(cells)} cells, {len(runs)} runs, {args.jobs} at once, in {work_dir}; processes of a run: '
               f'{scheduler.processes}, its batch: {scheduler.processes * base.train_dataloader.batch_size}', flush=True)
         failed = scheduler.run(runs)
-    table = write_tables(work_dir, cells, f'{name}: comparison', args.by_step)
+    table = write_tables(work_dir, cells, f'{name}: comparison', args.by_step, {run.cell for run in failed})
     print(f'\n{table}\n{osp.join(work_dir, "table.md")}')
     if failed:
         sys.exit(f'error: {len(failed)} runs failed: ' + '; '.join(run.cell.name for run in failed))

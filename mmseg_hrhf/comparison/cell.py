@@ -16,6 +16,7 @@ from ..files import PathLike, read_json, write_text
 from ..run_identity import run_identity, test_identity, training_identity
 from ..scenario import SETTINGS
 from ..step_config import method_class
+from ..step_files import StepFiles
 from .systems import system_options
 
 # Step 0 of every system that trains it plainly.
@@ -59,12 +60,21 @@ class Cell:
         return f'{self.folder}.py'
 
     def results(self) -> Optional[dict]:
-        """``results.json`` of the finished run; None while steps are missing."""
+        """``results.json`` of the finished run; None while steps are missing, deleted or measured again."""
         path = osp.join(self.folder, 'results.json')
         if not osp.exists(path):
             return None
         results = read_json(path)
-        return results if results['results'][-1]['step'] == results['num_steps'] - 1 else None
+        if results['results'][-1]['step'] != results['num_steps'] - 1:
+            return None
+        # It is written last: a run that was stopped before has newer steps, or fewer.
+        stand = all(_read_if_there(StepFiles(self.folder, result['step']).result) == result
+                    for result in results['results'])
+        return results if stand else None
+
+
+def _read_if_there(path: str) -> Optional[dict]:
+    return read_json(path) if osp.exists(path) else None
 
 
 def parse_setting(text: str) -> tuple[Optional[str], str]:
@@ -126,7 +136,7 @@ def first_step_identity(cfg: Config, seed: int) -> Optional[dict]:
     """What step 0 of a run is, as JSON data; None where it is not the plain training that other systems begin with."""
     if not method_class(cfg).shares_first_step:
         return None
-    identity = dict(training_identity(cfg, 0, seed), scenario=cfg.scenario.to_dict(), test=test_identity(cfg))
+    identity = dict(training_identity(cfg, 0, seed), scenario=cfg.scenario.to_dict(), test=test_identity(cfg, 0))
     # What step 0 records for the fakes of step 1; a system without fakes does not mind it.
     statistics = identity.pop('replay', None)
     return identity if statistics is None else dict(identity, **statistics)

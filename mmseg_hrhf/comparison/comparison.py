@@ -4,7 +4,7 @@ from __future__ import annotations
 import json
 import os.path as osp
 from dataclasses import replace
-from typing import Optional, Sequence
+from typing import Collection, Optional, Sequence
 
 from mmengine.config import Config
 
@@ -90,7 +90,7 @@ def _identities(cell: Cell, cfg: Config) -> dict[int, dict]:
     """What the steps of a run depend on, as far as the config alone tells."""
     last = scenario_of_config(cfg.train_dataloader.dataset, cfg.scenario).num_steps - 1
     steps = [0] if cell.system == FIRST_STEP else [last] if method_class(cfg).joint else range(last + 1)
-    return {t: dict(training=training_identity(cfg, t, cell.seed), test=test_identity(cfg)) for t in steps}
+    return {t: dict(training=training_identity(cfg, t, cell.seed), test=test_identity(cfg, t)) for t in steps}
 
 
 def describe(runs: Sequence[Run]) -> str:
@@ -135,7 +135,8 @@ def _different_batches(cells: Sequence[Cell]) -> list[str]:
             '.']
 
 
-def write_tables(root: PathLike, cells: Sequence[Cell], title: str, by_step: bool = False) -> str:
+def write_tables(root: PathLike, cells: Sequence[Cell], title: str, by_step: bool = False,
+                 failed: Collection[Cell] = ()) -> str:
     """Write ``table.md``, ``table.csv``, ``table.json`` and ``curves.png``; returns the Markdown.
 
     Args:
@@ -143,8 +144,10 @@ def write_tables(root: PathLike, cells: Sequence[Cell], title: str, by_step: boo
         cells: rows and columns.
         title: of the page.
         by_step: see :func:`~.table.collect`.
+        failed: cells whose figures, if there are any, are of another test than the others'.
     """
-    records = collect(cells, by_step)
+    finished = [cell for cell in cells if cell not in failed]
+    records = collect(finished, by_step)
     seeds = sorted({cell.seed for cell in cells})
     parts = [f'# {title}', '', f'mIoU in % after the last step, seeds {", ".join(map(str, seeds))}, '
              f'{len(records)} of {len(cells)} runs finished; mean ± sample standard deviation over seeds.']
@@ -157,5 +160,5 @@ def write_tables(root: PathLike, cells: Sequence[Cell], title: str, by_step: boo
     write_text(osp.join(root, 'table.csv'), csv_text(rows))
     write_json(osp.join(root, 'table.json'), dict(cells=rows, runs=records))
     if records:
-        plot_curves(cells, osp.join(root, 'curves.png'))
+        plot_curves(finished, osp.join(root, 'curves.png'))
     return text

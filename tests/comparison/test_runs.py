@@ -275,7 +275,7 @@ def finish(run):
     for step, identity in run.identities.items():
         files = StepFiles(run.cell.folder, step)
         write_json(files.identity, identity)
-        write_json(files.result, {})
+        write_json(files.result, dict(step=step))
     write_json(f'{run.cell.folder}/results.json', dict(results=[dict(step=1)], num_steps=2))
 
 

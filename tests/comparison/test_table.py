@@ -1,7 +1,7 @@
 import csv
 import io
 import json
-import os
+import shutil
 import statistics
 
 import pytest
@@ -10,7 +10,8 @@ from mmseg_hrhf.comparison.cell import Cell
 from mmseg_hrhf.comparison.comparison import plan_cells, write_tables
 from mmseg_hrhf.comparison.runs import Run, _outcome
 from mmseg_hrhf.comparison.table import collect, group_scores, markdown, statistics_of
-from mmseg_hrhf.files import read_json
+from mmseg_hrhf.files import read_json, write_json
+from mmseg_hrhf.step_files import StepFiles
 
 RESULT = dict(
     step=1,
@@ -64,10 +65,13 @@ def finished(cell: Cell, value: float, num_steps: int = 2, of: int = 2, first: i
         metrics = {**RESULT['metrics'], 'IoU/cat': value, 'mIoU_all': value, 'mIoU_old': value}
         results.append(dict(RESULT, step=step, metrics=metrics, new_classes=RESULT['classes'][step:step + 1],
                             environment=dict(processes=processes)))
-    path = f'{cell.folder}/results.json'
-    os.makedirs(cell.folder)
-    with open(path, 'w') as file:
-        json.dump(dict(results=results, num_steps=of, num_base_classes=2), file)
+    write_run(cell, results, of)
+
+
+def write_run(cell: Cell, results: list, num_steps: int = 2) -> None:
+    for result in results:
+        write_json(StepFiles(cell.folder, result['step']).result, result)
+    write_json(f'{cell.folder}/results.json', dict(results=results, num_steps=num_steps, num_base_classes=2))
 
 
 @pytest.fixture
@@ -121,8 +125,7 @@ def test_a_group_without_any_class_is_a_dash(tmp_path):
         for result in held['results']:
             result['metrics'].update({'IoU/cow': None, 'IoU/background': None})
             result['metrics'].update(mIoU_all=None)
-        with open(f'{cell.folder}/results.json', 'w') as file:
-            json.dump(held, file)
+        write_run(cell, held['results'])
     text = write_tables(tmp_path, cells, 'tiny')
     assert '| FT | 50.0 ± 0.0 | - | 50.0 ± 0.0 |' in text and '| Joint | 50.0 ± 0.0 | - | 50.0 ± 0.0 |' in text
     assert 'nan' not in text.lower()
@@ -134,6 +137,18 @@ def test_a_run_with_missing_steps_is_not_finished(tmp_path):
     assert cell.results() is None
     finished(cell, 50.0, num_steps=1)
     assert cell.results() is None
+
+
+def test_a_step_that_is_deleted_or_measured_again_is_not_shown_by_its_old_figures(tmp_path):
+    deleted, measured, failed = cells = plan_cells(tmp_path, ['FT'], [('2-1', 'overlapped')], [0, 1, 2])
+    for cell in cells:
+        finished(cell, 50.0)
+    assert [cell.results() is None for cell in cells] == [False] * 3
+    shutil.rmtree(StepFiles(deleted.folder, 1).folder)
+    write_json(StepFiles(measured.folder, 0).result, dict(RESULT, step=0))
+    assert [cell.results() is None for cell in cells] == [True, True, False] and not Run(deleted).is_done()
+    assert '1 of 3 runs finished' in write_tables(tmp_path, cells, 'tiny')
+    assert '| FT | - |' in write_tables(tmp_path, cells, 'tiny', failed={failed})
 
 
 def test_the_files_agree(cells, tmp_path):
