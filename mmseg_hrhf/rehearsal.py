@@ -7,7 +7,7 @@ import logging
 import os.path as osp
 import warnings
 from operator import attrgetter
-from typing import Any, Iterator, Optional
+from typing import Any, Callable, Iterator, Optional
 
 import numpy as np
 import torch
@@ -60,14 +60,16 @@ class StepRehearsal:
         cfg: of the step, see :func:`~.step_config.step_config`.
         step: learning step.
         model: :class:`~.methods.IncrementalSegmentor` with the step's student and without teacher.
-        folder: temporary work dir with the class index that the step's datasets will find.
+        folder: temporary work dir.
+        share: lets the config of an ``IncrementalDataset`` use images and labels that are known already.
         overrides: ``incremental_overrides`` of the run, for messages.
     Raises:
         ValueError: something that cannot be built; names its key in the config, the step and the reason.
     """
 
-    def __init__(self, cfg: Config, step: int, model: nn.Module, folder: str, overrides: Optional[dict] = None) -> None:
-        self.step, self.model, self.folder = step, model, folder
+    def __init__(self, cfg: Config, step: int, model: nn.Module, folder: str, share: Callable[[dict], None],
+                 overrides: Optional[dict] = None) -> None:
+        self.step, self.model, self.folder, self._share = step, model, folder, share
         self.overrides = overrides or {} if step > 0 else {}
         self.cfg = self._quiet_copy(cfg)
         loaders = {f'{name}_dataloader': self._build_loader(name) for name in ('train', 'val', 'test')
@@ -75,7 +77,7 @@ class StepRehearsal:
         self.datasets = {key.split('_')[0]: loader.dataset for key, loader in loaders.items()}
         options = {key: self.cfg.get(key) for key in _RUNNER_OPTIONS if self.cfg.get(key) is not None}
         with self._building('default_hooks, custom_hooks, visualizer, log_processor, randomness or env_cfg'):
-            self.runner = _RehearsalRunner(model=model, cfg=Config(options), **options, **loaders)
+            self.runner = _RehearsalRunner(model=model, **options, **loaders)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore')  # the run itself will show them
@@ -95,7 +97,7 @@ class StepRehearsal:
         for name in ('train', 'val', 'test'):
             loader = out.get(f'{name}_dataloader')
             if loader is not None:
-                _redirect(loader.dataset, osp.join(self.folder, 'class_index'), self._fakes.folder)
+                self._redirect(loader.dataset)
             for evaluator in as_list(out.get(f'{name}_evaluator')):
                 if evaluator.get('output_dir'):
                     evaluator['output_dir'] = osp.join(self.folder, 'output')
@@ -106,6 +108,18 @@ class StepRehearsal:
                     if str(backend.get('type')).endswith('LocalVisBackend')]
             out.visualizer['vis_backends'] = kept
         return out
+
+    def _redirect(self, dataset: dict) -> None:
+        """Let a dataset's config find its fakes, and its class index, in the temporary folder."""
+        if dataset.get('type') == 'IncrementalDataset':
+            dataset['cache_dir'] = osp.join(self.folder, 'class_index')
+            self._share(dataset)
+            return  # what it wraps is the user's
+        if dataset.get('type') == 'RealFakeDataset':
+            dataset.update(fake_folder=str(self._fakes.folder), num_fake=1)
+        for key in ('real', 'dataset'):
+            if isinstance(dataset.get(key), dict):
+                self._redirect(dataset[key])
 
     @property
     def _fakes(self) -> FakeImageBuffer:
@@ -287,14 +301,3 @@ def step_view(dataset: Any) -> IncrementalDataset:
         dataset = dataset.real if hasattr(dataset, 'real') else dataset.dataset
     return dataset
 
-
-def _redirect(dataset: dict, cache_dir: str, fakes: Any) -> None:
-    """Let a dataset's config find its class index and its fakes in the temporary folder."""
-    if dataset.get('type') == 'IncrementalDataset':
-        dataset['cache_dir'] = cache_dir
-        return  # what it wraps is the user's
-    if dataset.get('type') == 'RealFakeDataset':
-        dataset.update(fake_folder=str(fakes), num_fake=1)
-    for key in ('real', 'dataset'):
-        if isinstance(dataset.get(key), dict):
-            _redirect(dataset[key], cache_dir, fakes)

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import os.path as osp
-import shutil
 import tempfile
 from dataclasses import asdict
 from typing import Optional
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
-from mmengine.dist import get_world_size, is_main_process
+from mmengine.dist import get_world_size
 from mmseg.registry import DATASETS, MODELS
 from torch import nn
 
@@ -158,11 +157,9 @@ class RunPlan:
         size = None if replay is None or len(self.steps) == 1 else image_size(replay['inversion']['size'])
         pixel_map = None
         with tempfile.TemporaryDirectory(prefix='mmseg_hrhf_') as folder:
-            if self.cache_dir is not None and is_main_process():
-                shutil.copytree(self.cache_dir, osp.join(folder, 'class_index'))
             for step, model in models.items():
                 overrides = self.cfg.get('incremental_overrides')
-                rehearsal = StepRehearsal(self.configs[step], step, model, folder, overrides)
+                rehearsal = StepRehearsal(self.configs[step], step, model, folder, self._share, overrides)
                 try:
                     rehearsal.check_labels()
                     rehearsal.check_batch(None if step == 0 else size)
@@ -198,8 +195,18 @@ class RunPlan:
         options = self.configs[step][f'{name}_dataloader'].dataset
         while options['type'] != 'IncrementalDataset':
             options = options.get('real') or options['dataset']
-        source = self.train_source if name == 'train' else self.test_source
-        return DATASETS.build(dict(options, dataset=source, presence=self._presence[name]))
+        options = dict(options, cache_dir=None)  # without it, no rank waits for another
+        self._share(options)
+        return DATASETS.build(options)
+
+    def _share(self, options: dict) -> None:
+        """Let the config of an ``IncrementalDataset`` use the plan's images and labels, if they are those it names."""
+        test_loader = self.cfg.get('test_dataloader') or self.cfg.val_dataloader
+        name = 'test' if options.get('test_mode') else 'train'
+        wanted = test_loader.dataset if name == 'test' else split_mix(self.cfg.train_dataloader.dataset)[0]
+        if options['dataset'] == wanted:
+            source = self.test_source if name == 'test' else self.train_source
+            options.update(dataset=source, presence=self._presence[name])
 
     def describe(self) -> str:
         """One table of the plan."""
