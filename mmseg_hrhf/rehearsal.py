@@ -43,6 +43,13 @@ _REAL = 2
 class _RehearsalRunner(Runner):
     """A Runner that builds everything and leaves no trace: no log of the environment, no config file, no DDP."""
 
+    def __init__(self, **options: Any) -> None:
+        try:
+            super().__init__(**options)
+        except BaseException:
+            release(self)
+            raise
+
     def wrap_model(self, model_wrapper_cfg: Optional[dict], model: nn.Module) -> nn.Module:
         return model
 
@@ -87,8 +94,9 @@ class StepRehearsal:
             raise
 
     def close(self) -> None:
-        """Let go of what mmengine keeps of a Runner."""
+        """Let go of what mmengine keeps of a Runner, and of the accelerator's memory."""
         release(self.runner)
+        self.model.cpu()
 
     def _quiet_copy(self, cfg: Config) -> Config:
         out = Config({key: copy.deepcopy(value) for key, value in cfg._cfg_dict.items() if key != 'model'})

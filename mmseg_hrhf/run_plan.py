@@ -33,6 +33,7 @@ from .run_identity import data_identity, test_identity, training_identity
 from .scenario import IGNORE
 from .step_config import method_class, num_fake_images, replay_options, step_config, training_scenario
 from .step_schedule import is_epoch_based
+from .user_error import explain
 
 # (height, width) of images to try a network on where the config does not say what it trains on.
 _TRIAL_SIZE = (64, 64)
@@ -260,6 +261,8 @@ def _overruns(layer: nn.Module) -> bool:
 def _build(model: dict) -> nn.Module:
     try:
         return MODELS.build(model)
-    except (KeyError, TypeError, AttributeError, AssertionError, IndexError, NotImplementedError) as error:
+    except Exception as error:  # mmseg raises almost anything, RuntimeError for an operator that mmcv lacks
+        if explain(error) is not None:
+            raise
         reason = error.args[0] if error.args else type(error).__name__
         raise ValueError(f'The model cannot be built from the config: {reason}') from error

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
+from mmengine.visualization import Visualizer
 from mmseg.registry import MODELS, RUNNERS
 from mmseg.visualization import SegLocalVisualizer
 
@@ -42,7 +43,7 @@ class StopAt(Hook):
 
 
 def kept_by_mmengine():
-    return {name for kind in (MMLogger, MessageHub, SegLocalVisualizer) for name in kind._instance_dict
+    return {name for kind in (MMLogger, MessageHub, SegLocalVisualizer, Visualizer) for name in kind._instance_dict
             if '_step_' in name}
 
 

@@ -1,13 +1,17 @@
 """Every mistake of a config shows in the plan, before anything is trained."""
 
 import copy
+import glob
+import os
 import threading
 
 import pytest
 import torch
 from mmcv.transforms import BaseTransform
 from mmengine.hooks import Hook
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.registry import HOOKS
+from mmengine.visualization import Visualizer
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, OPTIMIZERS, TRANSFORMS
 
@@ -209,10 +213,20 @@ def test_a_cache_of_the_users_dataset_stays_where_it_is(tiny_config, cache, monk
     assert seen == {'mine'}
 
 
+def kept():
+    instances = {name for kind in (MMLogger, MessageHub, Visualizer) for name in kind._instance_dict}
+    files = {path for path in map(os.path.realpath, glob.glob('/proc/self/fd/*')) if path.endswith('.log')}
+    threads = {thread for thread in threading.enumerate() if type(thread).__name__ != 'TMonitor'}  # of progress bars
+    return threads, {name for name in instances if '_step_' in name}, files
+
+
 def test_a_rehearsal_leaves_nothing_behind(tiny_config, cache, tmp_path):
-    before = threading.active_count()
+    before = kept()
     plan = rehearse(tiny_config, cache, {})
-    assert not (tmp_path / 'work').exists() and threading.active_count() == before
+    assert not (tmp_path / 'work').exists() and kept() == before
+    with pytest.raises(ValueError, match='custom_hooks'):
+        rehearse(tiny_config, cache, {'custom_hooks': [dict(type='NeedsPath')]})
+    assert kept() == before
     assert all('pixel_map' not in hook for hook in plan.configs[1].custom_hooks)
 
 

@@ -71,7 +71,7 @@ class IncrementalSegmentor(BaseModel):
             self._hidden_teacher = [previous.eval().requires_grad_(False)]
             self.num_old = previous.num_classes
         self.first_step = teacher is None
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.channels_last = channels_last
         # Now, and not in a hook: DDP lays out its buckets by the strides that it finds.
         self.to(memory_format=self.memory_format)
         self._register_state_dict_hook(_drop_student_prefix)
@@ -92,6 +92,11 @@ class IncrementalSegmentor(BaseModel):
     def teacher(self) -> Optional[nn.Module]:
         """The frozen network of the previous step; None at step 0."""
         return self._hidden_teacher[0] if self._hidden_teacher else None
+
+    # No attribute: torch.save of a module cannot pickle it.
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def __getattr__(self, name: str) -> Any:
         try:

@@ -11,12 +11,17 @@ def release(runner: Runner) -> None:
     the history of every logged value, pictures.
     """
     end_data_workers(runner)
-    runner.visualizer.close()  # of a Runner that did not come to its end: TensorBoard's thread and file
-    for handler in list(runner.logger.handlers):
-        runner.logger.removeHandler(handler)
-        handler.close()
-    for thing in (runner.logger, runner.message_hub, runner.visualizer):
-        type(thing)._instance_dict.pop(thing.instance_name, None)
+    # The last of them are missing where the Runner could not be built.
+    logger, message_hub, visualizer = (getattr(runner, name, None) for name in ('logger', 'message_hub', 'visualizer'))
+    if visualizer is not None:
+        visualizer.close()  # of a Runner that did not come to its end: TensorBoard's thread and file
+    if logger is not None:
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+    for thing in filter(None, (logger, message_hub, visualizer)):
+        for kind in type(thing).__mro__:  # a visualizer is held by its base class, too
+            vars(kind).get('_instance_dict', {}).pop(thing.instance_name, None)
 
 
 def end_data_workers(runner: Runner) -> None:
@@ -25,7 +30,8 @@ def end_data_workers(runner: Runner) -> None:
     Runner and loops refer to each other. Left to the garbage collector, the queues of an iterator may be closed before
     it has told its workers to end, and torch then waits 5 s for each of them.
     """
-    for loop in (runner._train_loop, runner._val_loop, runner._test_loop):
+    for name in ('_train_loop', '_val_loop', '_test_loop'):
+        loop = getattr(runner, name, None)
         if not isinstance(loop, BaseLoop):  # the config of a loop that was never built
             continue
         if getattr(loop, 'dataloader_iterator', None) is not None:  # of an iteration-based loop

@@ -48,6 +48,12 @@ def test_attributes_are_the_students(model):
         model.nowhere  # noqa: B018
 
 
+def test_a_hook_may_save_the_whole_module(model, tmp_path):
+    torch.save(model, tmp_path / 'model.pth')
+    held = torch.load(tmp_path / 'model.pth', weights_only=False)
+    assert list(held.state_dict()) == list(model.student.state_dict())
+
+
 def test_modes_types_and_averages_reach_the_student(model):
     assert model.train().student.training and model.student.backbone.training
     assert not model.eval().student.training and not model.student.backbone.training
