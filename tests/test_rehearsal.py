@@ -95,12 +95,37 @@ MISTAKES = {
         r'Images of step 1 cannot be put into one batch: the pipeline gives real \(48, 48\), real \(48, 48\), fake '
         r'\(40, 40\).*replay\.inversion\.size',
     ),
+    'preprocessor': (
+        {'model.data_preprocessor.batch_augments': [dict(type='BatchAugment')]},
+        r'model\.data_preprocessor of step 0 cannot take a batch: TypeError',
+    ),
+    'transform before labels': (
+        {'test_dataloader.dataset.pipeline': [LOAD[0], dict(type='GenerateEdge'), LOAD[1], PACK]},
+        r'test_dataloader\.dataset\.pipeline of step 0 cannot make a sample: KeyError: gt_seg_map',
+    ),
     'checkpointing': ({'activation_checkpointing': ['backbone.layer9']}, r"names 'backbone\.layer9', but the network"),
     'values': (
         {'train_dataloader.dataset.pipeline': [*LOAD, dict(type='Normalize', mean=[100] * 3, std=[50] * 3), PACK]},
         'Real images of train_dataloader reach the network with values',
     ),
 }
+
+
+@pytest.mark.parametrize(
+    'pipeline, message',
+    [
+        ([*LOAD, dict(type='Normalize', mean=[100] * 3, std=[50] * 3), PACK], 'Real images of train_dataloader reach'),
+        ([*LOAD, dict(type='RandomCutOut', prob=1.0, n_holes=9, cutout_shape=(9, 9), seg_fill_in=2), PACK], 'depend on'),
+        ([*LOAD, dict(type='Resize', scale=(64, 64)), PACK], r'one batch: .* real \(64, 64\)'),
+    ],
+    ids=['values', 'labels', 'size'],
+)
+def test_a_mistake_in_the_second_of_joined_datasets_is_named(tiny_config, cache, pipeline, message):
+    first = tiny_config.train_dataloader.dataset
+    joined = dict(type='ConcatDataset', datasets=[first, dict(first, pipeline=pipeline)])
+    tiny_config.train_dataloader.dataset = joined
+    with pytest.raises(ValueError, match=message):
+        rehearse(tiny_config, cache, {})
 
 
 @pytest.mark.parametrize('mistake', MISTAKES)
