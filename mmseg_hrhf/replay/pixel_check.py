@@ -169,7 +169,7 @@ def _alike(first: PixelMap, second: PixelMap) -> bool:
 
 
 def check_real_range(dataset: Dataset, data_preprocessor: nn.Module, pixel_map: PixelMap, name: str,
-                     parts: Optional[Sequence[Sequence[int]]] = None, training: bool = False) -> None:
+                     parts: Optional[Sequence[np.ndarray]] = None, training: bool = False) -> None:
     """Check that the network is fed real images on the scale of synthetic ones.
 
     Args:
@@ -185,8 +185,8 @@ def check_real_range(dataset: Dataset, data_preprocessor: nn.Module, pixel_map: 
     """
     ends = torch.tensor([pixel_map.offset, [255 * a + b for a, b in zip(pixel_map.scale, pixel_map.offset)]])
     low, high = ends.amin(0), ends.amax(0)
-    for part in [range(len(dataset))] if parts is None else parts:
-        _check_range([dataset[SampleIndex(i, (0, REAL_SAMPLE, i))] for i in map(int, part[:_REAL_IMAGES])],
+    for part in [np.arange(len(dataset))] if parts is None else parts:
+        _check_range([dataset[SampleIndex(i, (0, REAL_SAMPLE, i))] for i in part[:_REAL_IMAGES].tolist()],
                      data_preprocessor, low, high, name, training)
 
 

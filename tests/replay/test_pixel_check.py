@@ -201,7 +201,7 @@ def test_a_preprocessor_that_scales_in_training_alone_is_refused(images):
 
 def test_every_part_of_the_data_is_on_the_scale(images):
     dataset = images()
-    check_real_range(dataset, SegDataPreProcessor(), RAW, 'train_dataloader', [[0], [1, 2]])
+    check_real_range(dataset, SegDataPreProcessor(), RAW, 'train_dataloader', [np.array([0]), np.array([1, 2])])
 
     class Joined:
 
@@ -210,4 +210,4 @@ def test_every_part_of_the_data_is_on_the_scale(images):
             return dict(sample, inputs=sample['inputs'] / 255) if index > 3 else sample
 
     with pytest.raises(ValueError, match='Real images of train_dataloader'):
-        check_real_range(Joined(), SegDataPreProcessor(), RAW, 'train_dataloader', [[0, 1, 2, 3], [4, 5]])
+        check_real_range(Joined(), SegDataPreProcessor(), RAW, 'train_dataloader', [np.arange(4), np.array([4, 5])])
