@@ -27,7 +27,7 @@ from .datasets.loading import find_loading
 from .inversion.pixels import PixelMap
 from .randomness import REAL_SAMPLE, SampleIndex
 from .replay.buffer import FakeImageBuffer
-from .replay.pixel_check import check_channel_order, check_real_range, measure_pixel_map
+from .replay.pixel_check import check_real_range, check_training_pixels, measure_pixel_map
 from .training.release import release
 from .unsupported import as_list
 from .user_error import explain
@@ -200,9 +200,10 @@ class StepRehearsal:
         for name, dataset in self.datasets.items():
             view = step_view(dataset)
             where = f'{name}_dataloader'
-            check_loaded_labels(view, where)
-            if name != 'val':
-                check_label_independence(getattr(dataset, 'real', dataset), view, where)
+            with self._building(f'{where}.dataset.pipeline', 'cannot make a sample'):
+                check_loaded_labels(view, where)
+                if name != 'val':
+                    check_label_independence(getattr(dataset, 'real', dataset), view, where)
 
     def check_pixels(self, size: tuple[int, int]) -> Optional[PixelMap]:
         """What the network is fed for a pixel, which real images of training and test must agree on.
@@ -214,34 +215,43 @@ class StepRehearsal:
         """
         preprocessor = copy.deepcopy(self.model.data_preprocessor).cpu()
         train, test = step_view(self.datasets['train']), step_view(self.datasets['test'])
-        pipelines = [view.pipeline_of(0) for view in (train, test)]
-        loadings = [find_loading(pipeline.transforms, view.get_data_info(0))
-                    for pipeline, view in zip(pipelines, (train, test))]
-        found = measure_pixel_map(pipelines[1], loadings[1], preprocessor, size)
+        pipeline = test.pipeline_of(0)
+        loading = find_loading(pipeline.transforms, test.get_data_info(0))
+        found = measure_pixel_map(pipeline, loading, preprocessor, size)
         pixel_map = PixelMap.of(preprocessor) if found is None else found
         check_real_range(self.datasets['test'], preprocessor, pixel_map, 'test_dataloader')
-        real = getattr(self.datasets['train'], 'real', self.datasets['train'])
-        check_real_range(real, preprocessor, pixel_map, 'train_dataloader')
-        check_channel_order(pipelines[0], loadings[0], preprocessor, size, pixel_map)
+        real, parts = getattr(self.datasets['train'], 'real', self.datasets['train']), train.by_part()
+        check_real_range(real, preprocessor, pixel_map, 'train_dataloader', parts, training=True)
+        for first in (int(part[0]) for part in parts):
+            pipeline = train.pipeline_of(first)
+            loading = find_loading(pipeline.transforms, train.get_data_info(first))
+            check_training_pixels(pipeline, loading, preprocessor, size, pixel_map)
         return found
 
     def check_batch(self, size: Optional[tuple[int, int]]) -> None:
-        """Bring real images, and a blank fake one where the step has fakes, into a batch, and real ones to the loss.
+        """Bring real images, and a fake one where the step has fakes, into a batch, and real ones to the loss.
 
         Args:
             size: (height, width) of fake images; None: the step has none.
         """
         dataset = self.datasets['train']
         num_real = getattr(dataset, 'num_real', len(dataset))
-        chosen = [i % num_real for i in range(_REAL)]  # batch norm needs more than one
+        first, *others = step_view(dataset).by_part()
+        # Batch norm needs more than one.
+        chosen = [*np.resize(first, _REAL).tolist(), *(int(part[0]) for part in others)]
         if size is not None:
-            blank = np.full((1, *size, 3), 128, dtype=np.uint8)
-            self._fakes.add_batch(0, blank, [{}])
+            # Not of one colour, which some transforms (Rerange) refuse.
+            ramp = np.resize(np.arange(256, dtype=np.uint8), (1, *size, 3))
+            self._fakes.add_batch(0, ramp, [{}])
             chosen.append(num_real)
         with self._building('train_dataloader.dataset.pipeline', 'cannot make a sample'):
             samples = [dataset[SampleIndex(i, (0, REAL_SAMPLE, i))] for i in chosen]
         sizes = ', '.join(f'{"fake" if i == num_real else "real"} {tuple(sample["inputs"].shape[-2:])}'
                           for i, sample in zip(chosen, samples))
+        with self._building('model.data_preprocessor', 'cannot take a batch'):
+            self._collate(samples, sizes)
+
+    def _collate(self, samples: list, sizes: str) -> None:
         try:
             self.model.data_preprocessor(pseudo_collate(samples), True)
         except (RuntimeError, AssertionError, ValueError) as error:

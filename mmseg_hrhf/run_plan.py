@@ -37,6 +37,8 @@ from .user_error import explain
 
 # (height, width) of images to try a network on where the config does not say what it trains on.
 _TRIAL_SIZE = (64, 64)
+# Share of all pixels from which a class is likely to be background.
+_WIDESPREAD = 0.5
 # Channels of a block of oneDNN with AVX-512; 8 with AVX2, but a run may go on on another CPU.
 _ONEDNN_BLOCK = 16
 
@@ -92,6 +94,8 @@ class RunPlan:
         self.steps = [last] if self.method.joint else list(range(last + 1))
         counts = count_labels(self.train_source, self.scenario, cache_dir)
         self._presence = dict(train=counts > 0)
+        # Most of the pixels of all training images, as a class that may be background: its name and share.
+        self._widespread = self._find_widespread(counts)
         self.train_positions = {t: self._training_images(t, counts > 0) for t in self.steps}
         self.num_real = {t: len(positions) for t, positions in self.train_positions.items()}
         # (256,) training and test pixels of each raw label.
@@ -104,6 +108,28 @@ class RunPlan:
         self.test_pixels = {t: counts[positions].sum(axis=0) for t, positions in self.test_positions.items()}
         # Every step's config is built now: what cannot be configured must not come to light hours later.
         self.configs = {t: self._step_config(t) for t in self.steps}
+
+    def _find_widespread(self, counts: np.ndarray) -> Optional[tuple[str, float]]:
+        """A class that holds most pixels of data of which nothing says what their background is: name and share.
+
+        Raises:
+            ValueError: no step learns it, and the config does not say that it is to be ignored.
+        """
+        options, scenario = self.cfg.scenario, self.scenario
+        if scenario.background is not None:
+            return None
+        pixels = counts.sum(axis=0, dtype=np.int64)
+        name = max(scenario.labels, key=lambda name: pixels[scenario.labels[name]])
+        share = float(pixels[scenario.labels[name]] / max(pixels.sum(), 1))
+        chosen = name in self.train_source.raw_labels.chosen and name not in (options.get('ignored_classes') or ())
+        if share < _WIDESPREAD or not chosen:
+            return None
+        if name not in scenario.seen_classes(scenario.num_steps - 1):
+            raise ValueError(f'{self.train_source.raw_labels.dataset} has no background, and no step learns {name!r}, '
+                             f'{100 * share:.1f} % of all pixels, which would be ignored: set scenario.background='
+                             f'{name!r} if it is background, or scenario.ignored_classes=[{name!r}] if they are to be '
+                             'ignored.')
+        return None if 'background' in options else (name, share)
 
     def _step_config(self, step: int, pixel_map: Optional[PixelMap] = None) -> Config:
         plain = None if pixel_map is None else {name: list(values) for name, values in asdict(pixel_map).items()}
@@ -228,6 +254,10 @@ class RunPlan:
             for name, pixels, label_map in (('train', self.train_pixels[t], self._train_label_map(t)),
                                             ('test', self.test_pixels[t], self.scenario.test_label_map(t))):
                 lines.append(f'{t:>4} {name:>5}  {describe_shares(pixels, label_map, self._label_names())}')
+        if self._widespread is not None:
+            name, share = self._widespread
+            lines.append(f'No class is background, and {name!r}, {100 * share:.1f} % of all pixels, is learnt as a '
+                         f'class: set scenario.background={name!r} if it is background.')
         for name, source in (('train', self.train_source), ('test', self.test_source)):
             if source.reduces_zero_label:
                 lines.append(f'{name}_dataloader: reduce_zero_label of {source.raw_labels.dataset} is switched off: 0 '

@@ -3,8 +3,11 @@
 import copy
 import glob
 import os
+import re
+import shutil
 import threading
 
+import numpy as np
 import pytest
 import torch
 from mmcv.transforms import BaseTransform
@@ -14,6 +17,7 @@ from mmengine.registry import HOOKS
 from mmengine.visualization import Visualizer
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, OPTIMIZERS, TRANSFORMS
+from PIL import Image
 
 from mmseg_hrhf.config_check import check_config
 from mmseg_hrhf.run_plan import RunPlan
@@ -109,12 +113,37 @@ MISTAKES = {
         {'model.decode_head.loss_decode.loss_weight': 'much'},
         'model of step 0 cannot be trained on images of train_dataloader',
     ),
+    'preprocessor': (
+        {'model.data_preprocessor.batch_augments': [dict(type='BatchAugment')]},
+        r'model\.data_preprocessor of step 0 cannot take a batch: TypeError',
+    ),
+    'transform before labels': (
+        {'test_dataloader.dataset.pipeline': [LOAD[0], dict(type='GenerateEdge'), LOAD[1], PACK]},
+        r'test_dataloader\.dataset\.pipeline of step 0 cannot make a sample: KeyError: gt_seg_map',
+    ),
     'checkpointing': ({'activation_checkpointing': ['backbone.layer9']}, r"names 'backbone\.layer9', but the network"),
     'values': (
         {'train_dataloader.dataset.pipeline': [*LOAD, dict(type='Normalize', mean=[100] * 3, std=[50] * 3), PACK]},
         'Real images of train_dataloader reach the network with values',
     ),
 }
+
+
+@pytest.mark.parametrize(
+    'transform, message',
+    [
+        (dict(type='Normalize', mean=[100] * 3, std=[50] * 3), 'Real images of train_dataloader reach'),
+        (dict(type='RandomCutOut', prob=1.0, n_holes=9, cutout_shape=(9, 9), seg_fill_in=2), 'depend on'),
+        (dict(type='Resize', scale=(64, 64)), r'one batch: .* real \(64, 64\)'),
+    ],
+    ids=['values', 'labels', 'size'],
+)
+def test_a_mistake_in_the_second_of_joined_datasets_is_named(tiny_config, cache, transform, message):
+    first = tiny_config.train_dataloader.dataset
+    joined = dict(type='ConcatDataset', datasets=[first, dict(first, pipeline=[*LOAD, transform, PACK])])
+    tiny_config.train_dataloader.dataset = joined
+    with pytest.raises(ValueError, match=message):
+        rehearse(tiny_config, cache, {})
 
 
 @pytest.mark.parametrize('mistake', MISTAKES)
@@ -261,3 +290,34 @@ def test_the_plan_says_what_is_background_and_what_is_ignored(tiny_config, cache
     ]
     assert 'green' in text[at + 1] and 'void 255' in text[at + 1] and 'ignored 0.0 %' not in text[at + 2]
     assert 'blue' in text[at + 2].split('ignored')[1]
+
+
+def test_a_class_of_most_pixels_is_background_or_ignored_but_not_silently(tiny_config, cache, tmp_path):
+    # The ground of all images has the last label, and a name that says nothing.
+    root, numbers = tmp_path / 'data', np.array([3, 0, 1, 2] + [255] * 252, dtype=np.uint8)
+    shutil.copytree(tiny_config.train_dataloader.dataset.data_root, root)
+    for path in (root / 'masks').rglob('*.png'):
+        with Image.open(path) as mask:
+            mapped = numbers[np.asarray(mask)]
+        Image.fromarray(mapped).save(path)
+    for loader in (tiny_config.train_dataloader, tiny_config.test_dataloader):
+        loader.dataset.update(data_root=str(root), metainfo=dict(classes=['red', 'green', 'blue', 'ocean']))
+
+    def describe(**scenario):
+        tiny_config.scenario = scenario
+        return RunPlan(tiny_config, tiny_config.work_dir, 0, cache).describe()
+
+    said = r"No class is background, and 'ocean', \d\d\.\d % of all pixels, is learnt as a class"
+    assert re.search(said + r".* scenario\.background='ocean'", describe(task='2-2'))
+    steps = [['red', 'green'], ['blue']]
+    refused = r"no step learns 'ocean', \d\d.*background='ocean'.*ignored_classes=\['ocean'\]"
+    for options in ({}, dict(background=None)):
+        with pytest.raises(ValueError, match=refused):
+            describe(steps=steps, **options)
+    for settled in (
+        dict(task='2-2', background=None),
+        dict(task='2-1', background='ocean'),
+        dict(steps=steps, background='ocean'),
+        dict(steps=steps, ignored_classes=['ocean']),
+    ):
+        assert 'No class is background' not in describe(**settled)

@@ -40,7 +40,7 @@ def _build_dataset(cfg: dict) -> BaseSegDataset:
     options = dict(copy.deepcopy(cfg), pipeline=without_reduce_zero_label(pipeline), lazy_init=True)
     try:
         dataset = DATASETS.build(options)
-    except (TypeError, KeyError, AttributeError, AssertionError) as error:
+    except (TypeError, KeyError, AttributeError, AssertionError, ImportError) as error:
         reason = ' '.join(str(error.args[0] if error.args else error).split())
         raise ValueError(f'The dataset {type_name(cfg)} or its pipeline cannot be built from the config: {reason}.'
                          ) from error
@@ -245,6 +245,11 @@ class IncrementalDataset(Dataset):
 
     def pipeline_of(self, idx: int) -> Compose:
         return self.source.pipeline_of(self._position(idx))
+
+    def by_part(self) -> list[np.ndarray]:
+        """Indices of the images of each dataset that the config joins, where the step has some: one array a dataset."""
+        numbers = self.source.part_numbers(self.positions)
+        return [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
 
     def get_data_info(self, idx: int) -> dict:
         position = self._position(idx)

@@ -16,6 +16,9 @@ from .incremental import IncrementalDataset
 
 # Images on which transforms are tried; together they show as many classes as that number of images can.
 _TRIALS = 6
+# Samples drawn of them in all, since a transform may be applied to few samples only.
+_DRAWS = 12
+_REPEATS = 3
 _REMEDY = ("Labels must be read by mmseg's LoadAnnotations, or by a loader that maps them by results['label_map'] "
            "({raw label: label}), applies no other change and adds 'gt_seg_map' to results['seg_fields'] "
            '(docs/custom_data.md).')
@@ -25,12 +28,17 @@ def check_loaded_labels(dataset: IncrementalDataset, name: str) -> None:
     """Compare the labels that a pipeline loads for one image with the mask file under the step's label map.
 
     Args:
-        dataset: of a step; the image is one in which as many labels as possible change.
+        dataset: of a step; the image is one in which as many labels as possible change. Where the config joins several
+            datasets, each has its own pipeline, and an image of each is tried.
         name: of its loader in the config, for messages.
     Raises:
         ValueError: a loader that does not map labels, or that transforms of geometry would not find.
     """
-    idx = _most_changed(dataset)
+    for idx in _most_changed(dataset):
+        _check_loaded(dataset, idx, name)
+
+
+def _check_loaded(dataset: IncrementalDataset, idx: int, name: str) -> None:
     info = dataset.get_data_info(idx)
     path, results = info['seg_map_path'], dict(info)
     for transform in dataset.pipeline_of(idx).transforms:
@@ -68,9 +76,11 @@ def check_loaded_labels(dataset: IncrementalDataset, name: str) -> None:
                      f'{wanted[row, column]}. {_REMEDY}')
 
 
-def _most_changed(dataset: IncrementalDataset) -> int:
+def _most_changed(dataset: IncrementalDataset) -> list[int]:
+    """The image of each joined dataset in which most labels change."""
     changed = np.array([dataset.label_map.get(label, label) != label for label in range(256)])
-    return int((dataset.presence[dataset.positions] & changed).sum(axis=1).argmax())
+    counts = (dataset.presence[dataset.positions] & changed).sum(axis=1)
+    return [int(indices[counts[indices].argmax()]) for indices in dataset.by_part()]
 
 
 def _backend(dataset: IncrementalDataset, idx: int) -> Any:
@@ -79,7 +89,7 @@ def _backend(dataset: IncrementalDataset, idx: int) -> Any:
 
 
 def check_label_independence(dataset: Any, inner: IncrementalDataset, name: str) -> None:
-    """Check that no transform names a class by its number, since steps number classes anew.
+    """Check that no transform names a class by its number, since steps renumber classes.
 
     A few images go through the pipeline twice, with the same random numbers and with classes numbered differently. What
     comes out must differ by these numbers alone. Background (0) and ignored (255) keep theirs.
@@ -110,35 +120,47 @@ def check_label_independence(dataset: Any, inner: IncrementalDataset, name: str)
         renumber[0] = 0
     before = inner.label_map
     try:
-        for trial, idx in enumerate(_showing(inner, classes)):
+        for trial, (draw, idx) in enumerate(_draws(inner, classes)):
             inner.label_map = own
-            plain = _labels(dataset, idx, name)
-            if trial == 0 and not _equal(plain, _labels(dataset, idx, name)):
-                print_log(f'The pipeline of {name} uses a random generator of its own: a resumed run will '
-                          'not repeat them, and labels could not be checked.', logger='current', level=logging.WARNING)
+            plain = _labels(dataset, idx, name, draw)
+            if trial == 0 and not _repeats(plain, dataset, idx, name, draw):
                 return
             inner.label_map = other
-            renumbered = _labels(dataset, idx, name)
+            renumbered = _labels(dataset, idx, name, draw)
             expected = renumber[plain]
             if not _equal(renumbered, expected):
+                inner.label_map = own
+                # It may draw something by itself for a few samples only.
+                if not all(_repeats(plain, dataset, idx, name, draw) for _ in range(_REPEATS)):
+                    return
                 strange = np.unique(plain[expected != renumbered]) if plain.shape == renumbered.shape else ()
                 which = f' (seen at label {strange[0]})' if len(strange) else ''
                 raise ValueError(f'The labels that the pipeline of {name} gives depend on the numbers of the classes'
-                                 f'{which}: some transform names a class by its number, or the loader does not map '
-                                 'labels by results[\'label_map\']. Every step numbers its classes anew (0 is '
-                                 f'background, {IGNORE} is ignored): take that transform out, or let it use 0 and '
-                                 f'{IGNORE} alone (docs/custom_data.md).')
+                                 f'{which}: some transform names a class by its number or interpolates between labels '
+                                 '(as RandomRotFlip does; RandomRotate does not), or the loader does not map labels by '
+                                 'results[\'label_map\']. Every step renumbers its classes (0 is background, '
+                                 f'{IGNORE} is ignored): take that transform out, or let it use 0 and {IGNORE} alone '
+                                 '(docs/custom_data.md).')
     finally:
         inner.label_map = before
+
+
+def _repeats(labels: np.ndarray, dataset: Any, idx: int, name: str, draw: int) -> bool:
+    """Whether the same draw gives the same labels again; warn if it does not."""
+    if _equal(labels, _labels(dataset, idx, name, draw)):
+        return True
+    print_log(f'The pipeline of {name} uses a random generator of its own: a resumed run will not repeat them, and '
+              'labels could not be checked.', logger='current', level=logging.WARNING)
+    return False
 
 
 def _equal(first: np.ndarray, second: np.ndarray) -> bool:
     return first.shape == second.shape and np.array_equal(first, second)
 
 
-def _labels(dataset: Any, idx: int, name: str) -> np.ndarray:
-    """(H, W) labels of an image after the whole pipeline, its augmentation drawn alike each time."""
-    sample = dataset[SampleIndex(idx, (0, REAL_SAMPLE, idx))]
+def _labels(dataset: Any, idx: int, name: str, draw: int) -> np.ndarray:
+    """(H, W) labels of an image after the whole pipeline; the same ``draw`` augments alike."""
+    sample = dataset[SampleIndex(idx, (draw, REAL_SAMPLE, idx))]
     packed: Any = sample.get('data_samples') if isinstance(sample, Mapping) else None
     if getattr(packed, 'gt_sem_seg', None) is None:
         raise ValueError(f'The pipeline of {name} packs no labels: it must end in PackSegInputs, or in a transform '
@@ -146,9 +168,16 @@ def _labels(dataset: Any, idx: int, name: str) -> np.ndarray:
     return packed.gt_sem_seg.data[0].numpy().astype(np.int64)
 
 
-def _showing(dataset: IncrementalDataset, classes: Sequence[int]) -> list[int]:
-    """Images that show as many of the classes as a few can, by greedy choice."""
-    shown = dataset.presence[dataset.positions][:, list(classes)]
+def _draws(dataset: IncrementalDataset, classes: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs of a draw and an image: some of every joined dataset, which show as many classes as a few can."""
+    images = [idx for indices in dataset.by_part() for idx in _showing(dataset, indices, classes)]
+    draws = 1 if dataset.test_mode else max(_DRAWS // max(len(images), 1), 1)
+    return [(draw, idx) for draw in range(draws) for idx in images]
+
+
+def _showing(dataset: IncrementalDataset, indices: np.ndarray, classes: Sequence[int]) -> list[int]:
+    """Images among ``indices`` that show as many of the classes as a few can, by greedy choice."""
+    shown = dataset.presence[dataset.positions[indices]][:, list(classes)]
     chosen: list[int] = []
     missing = np.ones(len(classes), dtype=bool)
     while len(chosen) < _TRIALS:
@@ -156,6 +185,6 @@ def _showing(dataset: IncrementalDataset, classes: Sequence[int]) -> list[int]:
         best = int(gains.argmax())
         if gains[best] == 0:
             break
-        chosen.append(best)
+        chosen.append(int(indices[best]))
         missing &= ~shown[best]
     return chosen

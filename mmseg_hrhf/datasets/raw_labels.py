@@ -1,6 +1,7 @@
 """What the values in a dataset's masks mean, read from its class and options; no file is touched."""
 from __future__ import annotations
 
+import difflib
 import inspect
 from dataclasses import dataclass
 from typing import Optional, Sequence
@@ -9,8 +10,21 @@ from ..scenario import IGNORE, Scenario
 from .class_names import check_class_names, is_background_name, letters
 
 # They may mean background, pixels without an annotation, or a class: only the user knows.
-_UNCLEAR_NAMES = ('void', 'unlabeled', 'unlabelled', 'unlabel', 'nolabel', 'unknown', 'undefined', 'unannotated',
-                  'unclassified', 'ignore', 'ignored', 'nodata', 'none', 'null', 'empty')
+_UNCLEAR_NAMES = ('void', 'unlabeled', 'unlabelled', 'unlabel', 'nolabel', 'notlabeled', 'notlabelled', 'unknown',
+                  'undefined', 'unannotated', 'unclassified', 'ignore', 'ignored', 'nodata', 'none', 'null', 'empty',
+                  'nothing', 'noclass', 'hintergrund', 'arriereplan', 'arrièreplan', 'fondo', 'fundo', 'sfondo',
+                  'achtergrond', 'фон', '背景', '배경')
+# How alike a name must be to 'background' to be taken for a slip of the pen.
+_ALIKE = 0.88
+
+
+def _is_unclear(name: str) -> bool:
+    """Whether a class of this name may be background: ``'background clutter'``, ``'backgroud'``."""
+    plain = letters(name)
+    if is_background_name(name):
+        return False
+    return (plain in _UNCLEAR_NAMES or 'background' in plain
+            or difflib.SequenceMatcher(None, plain, 'background').ratio() >= _ALIKE)
 
 
 @dataclass(frozen=True)
@@ -127,7 +141,7 @@ class RawLabels:
         for key in ('ignored_classes', 'steps', 'class_order'):
             named += _flat(options.get(key))
         for name in self.chosen:
-            if letters(name) in _UNCLEAR_NAMES and name not in named and self.labels[name] not in named:
+            if _is_unclear(name) and name not in named and self.labels[name] not in named:
                 raise ValueError(f'{self.dataset} has the class {name!r} (raw label {self.labels[name]}), and the '
                                  f'config does not say what it is: set scenario.background={name!r} if it is '
                                  f'background, scenario.ignored_classes=[{name!r}] if its pixels are to be ignored, or '

@@ -135,9 +135,13 @@ class Source:
     def __len__(self) -> int:
         return int(self._starts[-1])
 
+    def part_numbers(self, positions: np.ndarray) -> np.ndarray:
+        """Number of the dataset that holds each of the images ``positions``."""
+        return np.searchsorted(self._starts, positions, side='right') - 1
+
     def locate(self, idx: int) -> tuple[BaseSegDataset, int]:
         """The dataset of image ``idx``, and the image's number in it."""
-        number = int(np.searchsorted(self._starts, idx, side='right')) - 1
+        number = int(self.part_numbers(np.array(idx)))
         return self.parts[number], int(idx - self._starts[number])
 
     def get_data_info(self, idx: int) -> dict:

@@ -1,7 +1,7 @@
 """What the network is fed for a pixel, measured through the pipeline: real and synthetic images must mean the same."""
 from __future__ import annotations
 
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 import numpy as np
 import torch
@@ -15,10 +15,15 @@ from ..randomness import REAL_SAMPLE, SampleIndex, seeded
 
 # RGB colours shown to a pipeline; together they tell scale, offset and order of the channels.
 _COLOURS = ((0, 0, 0), (255, 255, 255), (128, 128, 128), (40, 80, 200), (200, 80, 40), (60, 220, 90))
+_ENDS = ((0, 0, 0), (255, 255, 255))
 _PRIMARY = ((220, 70, 70), (70, 220, 70), (70, 70, 220))
 # Largest deviation from a straight line, and of real images' range from that of 8-bit ones, as shares of the range.
 _CURVATURE, _OVERSHOOT, _LEAST_SPREAD = 0.02, 0.25, 0.03
 _REAL_IMAGES, _DRAWS = 4, 5
+# Least difference of a channel from another, in 8-bit levels, by which one is the brightest: grey images have none.
+_BRIGHTER = 15
+# Largest shift of black or white between training and test, as a share of the range.
+_SHIFT = 0.25
 _REMEDY = ('Let the pipeline keep pixels within 0 to 255 (scale 16-bit or float images while they are loaded) and '
            'normalise by model.data_preprocessor, or train without synthetic images (replay=None).')
 
@@ -39,8 +44,10 @@ def measure_pixel_map(test_pipeline: Compose, loading: Loading, data_preprocesso
     Raises:
         ValueError: the input is not a straight line over each colour channel.
     """
-    inputs = [_feed(test_pipeline, loading, colour, data_preprocessor, size, seed=0) for colour in _COLOURS]
-    fed = torch.stack([value for value in inputs if value is not None])
+    fed = _feed(test_pipeline, loading, _COLOURS, data_preprocessor, size, seed=0)
+    if fed is None:
+        raise ValueError('The test pipeline drops or packs nothing of an image of one colour, so what the network is '
+                         f'fed for a pixel cannot be measured. {_REMEDY}')
     pixels = torch.tensor(_COLOURS, dtype=torch.float64)
     if fed.shape[1] != 3:
         raise ValueError(f'The test pipeline packs images of {fed.shape[1]} channels, but synthetic images are RGB. '
@@ -67,49 +74,85 @@ def measure_pixel_map(test_pipeline: Compose, loading: Loading, data_preprocesso
     return measured
 
 
-def _feed(pipeline: Compose, loading: Loading, colour: tuple, data_preprocessor: nn.Module, size: tuple[int, int],
-          seed: int) -> Optional[Tensor]:
-    """(C,) input of the network, its mean over an image of one RGB colour; None if the pipeline does not pack it."""
-    image = np.empty((*size, 3), dtype=loading.dtype)
-    image[:] = colour[::-1]
-    results: Any = dict(img=image, img_shape=size, ori_shape=size, img_path='', seg_map_path='', label_map=None,
-                   reduce_zero_label=False, seg_fields=['gt_seg_map'], sample_idx=0,
-                   gt_seg_map=np.zeros(size, dtype=np.uint8))
-    with seeded(seed):
-        for i, transform in enumerate(pipeline.transforms):
-            if i > loading.image and i != loading.labels:
-                results = transform(results)
-    if 'inputs' not in results:
-        return None  # what mixes images around the pipeline does
-    height, width = results['inputs'].shape[1:]
-    fed = data_preprocessor(dict(inputs=[results['inputs']], data_samples=[results['data_samples']]))['inputs'][0]
-    return fed[:, :height, :width].flatten(1).mean(1).detach().cpu()
+def _feed(pipeline: Compose, loading: Loading, colours: Sequence[tuple], data_preprocessor: nn.Module,
+          size: tuple[int, int], seed: int) -> Optional[Tensor]:
+    """(N, C) input of the network for images of one RGB colour each, drawn alike; padding and the like left out.
+
+    None if the pipeline does not pack them, or draws them of different sizes.
+
+    Raises:
+        ValueError: a transform that fails for such images; names it.
+    """
+    images = []
+    for colour in colours:
+        image = np.empty((*size, 3), dtype=loading.dtype)
+        image[:] = colour[::-1]
+        results: Any = dict(img=image, img_shape=size, ori_shape=size, img_path='', seg_map_path='', label_map=None,
+                            reduce_zero_label=False, seg_fields=['gt_seg_map'], sample_idx=0,
+                            gt_seg_map=np.zeros(size, dtype=np.uint8))
+        with seeded(seed):
+            for i, transform in enumerate(pipeline.transforms):
+                if i > loading.image and i != loading.labels:
+                    try:
+                        results = transform(results)
+                    except Exception as error:  # whatever a transform raises
+                        reason = f'{type(error).__name__}: {error}'.rstrip(': ')
+                        raise ValueError(f'{type(transform).__name__} fails for an image of one colour ({reason}), so '
+                                         f'what the network is fed for a pixel cannot be measured. {_REMEDY}'
+                                         ) from error
+                    if results is None:
+                        return None
+        if 'inputs' not in results:
+            return None  # what mixes images around the pipeline does
+        height, width = results['inputs'].shape[1:]
+        fed = data_preprocessor(dict(inputs=[results['inputs']], data_samples=[results['data_samples']]))['inputs'][0]
+        images.append(fed[:, :height, :width].detach().cpu())
+    if len({image.shape for image in images}) > 1:
+        return None
+    stacked = torch.stack(images)
+    # What the pipeline pads or cuts out is of the same value in all images.
+    spread = (stacked.amax(0) - stacked.amin(0)).sum(0)
+    return stacked[..., spread >= spread.max() / 2].mean(-1)
 
 
-def check_channel_order(pipeline: Compose, loading: Loading, data_preprocessor: nn.Module, size: tuple[int, int],
-                        pixel_map: PixelMap) -> None:
-    """Check that the training pipeline feeds red, green and blue to the channels to which the test pipeline does.
+def check_training_pixels(pipeline: Compose, loading: Loading, data_preprocessor: nn.Module, size: tuple[int, int],
+                          pixel_map: PixelMap) -> None:
+    """Check that the training pipeline feeds pixels to the network as the test pipeline does, but for augmentation.
 
     Args:
-        pipeline, loading: of training; colours may be drawn at random, so that a mean over a few draws counts.
+        pipeline, loading: of training; colours may be drawn at random, so that a few draws count.
         data_preprocessor, size: see :func:`measure_pixel_map`.
         pixel_map: of the test pipeline.
     Raises:
-        ValueError: they differ.
+        ValueError: red, green and blue go to other channels, or black and white are other values in every draw.
     """
     scale, offset = torch.tensor(pixel_map.scale), torch.tensor(pixel_map.offset)
-    for channel, colour in enumerate(_PRIMARY):
-        draws = [_feed(pipeline, loading, colour, data_preprocessor, size, seed) for seed in range(_DRAWS)]
-        packed = [draw for draw in draws if draw is not None]
-        if not packed:
-            return
-        pixels = (torch.stack(packed).mean(0) - offset) / scale
-        brightest = pixel_map.channels[int(pixels.argmax())]
-        if brightest != channel:
+    draws = []
+    for seed in range(_DRAWS):
+        try:
+            fed = _feed(pipeline, loading, (*_ENDS, *_PRIMARY), data_preprocessor, size, seed)
+        except ValueError:
+            return  # such as a stretch of each image's contrast, which only training applies
+        if fed is not None and fed.shape[1] == len(scale):
+            draws.append((fed - offset) / scale)
+    if not draws:
+        return
+    pixels = torch.stack(draws)  # (D, 5, 3): pixels that the test pipeline would turn into what is fed
+    ends = pixels[:, :len(_ENDS)].mean(-1)  # (D, 2)
+    shift = (ends - torch.tensor([float(end[0]) for end in _ENDS])).abs().amax(1)
+    if (shift > _SHIFT * 255).all():
+        black, white = ends[int(shift.argmin())].tolist()
+        raise ValueError('The training pipeline feeds black (0) and white (255) to the network as the test pipeline '
+                         f'would feed pixels of {black:.0f} and {white:.0f}: normalise alike in both, '
+                         f'or train without synthetic images (replay=None).')
+    for channel, seen in enumerate(pixels.mean(0)[len(_ENDS):]):
+        brightest = int(seen.argmax())
+        expected = pixel_map.channels.index(channel)
+        if seen[brightest] > seen[expected] + _BRIGHTER:
             names = ('red', 'green', 'blue')
             raise ValueError(f'The training pipeline feeds {names[channel]} to the channel of the network to which the '
-                             f'test pipeline feeds {names[brightest]}: give both the same order of channels (to_rgb, '
-                             'bgr_to_rgb, channel_order).')
+                             f'test pipeline feeds {names[pixel_map.channels[brightest]]}: give both the same order of '
+                             'channels (to_rgb, bgr_to_rgb, channel_order).')
 
 
 def _triple(values: Tensor) -> tuple[float, float, float]:
@@ -125,22 +168,33 @@ def _alike(first: PixelMap, second: PixelMap) -> bool:
     return True
 
 
-def check_real_range(dataset: Dataset, data_preprocessor: nn.Module, pixel_map: PixelMap, name: str) -> None:
+def check_real_range(dataset: Dataset, data_preprocessor: nn.Module, pixel_map: PixelMap, name: str,
+                     parts: Optional[Sequence[np.ndarray]] = None, training: bool = False) -> None:
     """Check that the network is fed real images on the scale of synthetic ones.
 
     Args:
-        dataset: whose first images go through its pipeline.
+        dataset: whose images go through its pipeline.
         data_preprocessor: of the segmentor.
         pixel_map: what 8-bit pixels become.
         name: of the loader in the config, for messages.
+        parts: indices of the images of each dataset that is joined to it, of which each has its own pipeline and is
+            checked by its first images; None: it is one dataset.
+        training: whether the preprocessor treats them as in training.
     Raises:
         ValueError: real images lie outside the range of 8-bit ones, or fill next to nothing of it.
     """
     ends = torch.tensor([pixel_map.offset, [255 * a + b for a, b in zip(pixel_map.scale, pixel_map.offset)]])
     low, high = ends.amin(0), ends.amax(0)
-    samples = [dataset[SampleIndex(i, (0, REAL_SAMPLE, i))] for i in range(min(_REAL_IMAGES, len(dataset)))]
-    fed = [data_preprocessor(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]))['inputs'][0]
-           for sample in samples]
+    for part in [np.arange(len(dataset))] if parts is None else parts:
+        _check_range([dataset[SampleIndex(i, (0, REAL_SAMPLE, i))] for i in part[:_REAL_IMAGES].tolist()],
+                     data_preprocessor, low, high, name, training)
+
+
+def _check_range(samples: Sequence[dict], data_preprocessor: nn.Module, low: Tensor, high: Tensor, name: str,
+                 training: bool) -> None:
+    with seeded(0):
+        fed = [data_preprocessor(dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]),
+                                 training)['inputs'][0] for sample in samples]
     darkest = torch.stack([image.flatten(1).amin(1) for image in fed]).amin(0).cpu()
     lightest = torch.stack([image.flatten(1).amax(1) for image in fed]).amax(0).cpu()
     margin = _OVERSHOOT * (high - low)

@@ -159,15 +159,61 @@ def test_what_leaves_labels_to_the_scenario_passes(view, pipeline, step):
             [LOAD, LABELS, dict(type='RandomCutOut', prob=1.0, n_holes=1, cutout_shape=(9, 9), seg_fill_in=2), PACK],
             'depend on the numbers of the classes',
         ),
+        (
+            [LOAD, LABELS, dict(type='RandomCutOut', prob=0.3, n_holes=1, cutout_shape=(9, 9), seg_fill_in=2), PACK],
+            'depend on the numbers of the classes',
+        ),
+        (
+            [LOAD, LABELS, dict(type='RandomRotFlip', rotate_prob=1.0, flip_prob=0.0), PACK],
+            'interpolates between labels \\(as RandomRotFlip does',
+        ),
         ([LOAD, PACK], 'pipeline of train_dataloader loads no labels'),
     ],
-    ids=['map ignored', 'shifted first', 'field forgotten', 'classes merged', 'class painted', 'class cut in', 'none'],
+    ids=[
+        'map ignored',
+        'shifted first',
+        'field forgotten',
+        'classes merged',
+        'class painted',
+        'class cut in',
+        'class cut in seldom',
+        'labels interpolated',
+        'none',
+    ],
 )
 def test_what_changes_labels_is_refused(view, pipeline, message):
     # Step 1 maps labels, step 0 shows more classes.
     with pytest.raises(ValueError, match=message):
         for step in (1, 0):
             check(view(pipeline, step))
+
+
+@pytest.mark.parametrize('loader', [LABELS, dict(type='IgnoresTheMap')], ids=['transform', 'loader'])
+def test_every_joined_dataset_is_checked(tiny_config, loader):
+    good = dict(tiny_config.train_dataloader.dataset, pipeline=[LOAD, LABELS, PACK])
+    more = [dict(type='MergesTwoIntoOne')] if loader is LABELS else []
+    bad = dict(good, pipeline=[LOAD, loader, *more, PACK])
+    join = dict(type='IncrementalDataset', step=0, scenario=dict(tiny_config.scenario))
+    check(DATASETS.build(dict(join, dataset=dict(type='ConcatDataset', datasets=[good, good]))))
+    for datasets in ([good, bad], [bad, good]):
+        with pytest.raises(ValueError, match=r'IgnoresTheMap in the pipeline|depend on the numbers'):
+            check(DATASETS.build(dict(join, dataset=dict(type='ConcatDataset', datasets=datasets))))
+
+
+GENERATOR = np.random.default_rng(1)
+
+
+@transform('DrawsByItselfSeldom')
+def _(results):
+    if GENERATOR.random() < 0.4:
+        results['gt_seg_map'][GENERATOR.integers(9) : 20, 5:] = 0
+    return results
+
+
+def test_a_generator_of_its_own_used_seldom_is_no_fault(view):
+    for _ in range(8):
+        dataset = view([LOAD, LABELS, dict(type='DrawsByItselfSeldom'), PACK])
+        check_label_independence(dataset, dataset, 'train_dataloader')
 
 
 def test_masks_without_background_and_with_it_elsewhere(view, tiny_config):

@@ -57,7 +57,10 @@ def test_void_at_0_moves_every_label_by_one():
     assert scenario.background == 4 and scenario.labels == dict(red=1, green=2, blue=3) and scenario.zero_is_void
 
 
-@pytest.mark.parametrize('name', ['void', 'unlabeled', 'Unlabelled', '_ignore_', 'no data', 'Unknown'])
+UNCLEAR = ['void', 'unlabeled', 'Unlabelled', '_ignore_', 'no data', 'Unknown', 'not labeled']
+
+
+@pytest.mark.parametrize('name', [*UNCLEAR, 'Background clutter', 'backgroud', 'Hintergrund', '背景'])
 @pytest.mark.parametrize('place', [0, 2, 3])
 @pytest.mark.parametrize('options', [dict(task='2-2'), dict(steps=[['red', 'green'], ['blue']])], ids=['task', 'steps'])
 def test_a_name_that_may_mean_anything_is_refused_with_the_options_that_settle_it(name, place, options):
@@ -68,6 +71,11 @@ def test_a_name_that_may_mean_anything_is_refused_with_the_options_that_settle_i
         rf'it is background, scenario\.ignored_classes=\[{name!r}\]',
     ):
         raw.scenario(options)
+
+
+@pytest.mark.parametrize('name', ['ground', 'playground', 'road', 'underground', 'ground-other', 'backpack'])
+def test_names_like_background_are_classes(name):
+    assert labels([name, *COLOURS]).scenario(dict(task='2-2')).steps[0][0] == name
 
 
 def test_what_settles_it():
@@ -92,16 +100,16 @@ def test_steps_that_leave_void_out_beside_a_background_have_said_what_it_is():
 
 
 def test_label_0_that_no_step_learns_is_background_or_ignored_but_not_silently():
-    raw = labels(['nothing', *COLOURS])
+    raw = labels(['ocean', *COLOURS])
     steps = [['red', 'green'], ['blue']]
     with pytest.raises(
         ValueError,
-        match=r"no background, and no step learns 'nothing', its raw label 0.*"
-        r"scenario\.background='nothing'.*ignored_classes=\['nothing'\]",
+        match=r"no background, and no step learns 'ocean', its raw label 0.*"
+        r"scenario\.background='ocean'.*ignored_classes=\['ocean'\]",
     ):
         raw.scenario(dict(steps=steps))
-    assert raw.scenario(dict(steps=steps, background='nothing')).background == 0
-    assert raw.scenario(dict(steps=steps, ignored_classes=['nothing'])).train_label_map(0)[0] == 255
+    assert raw.scenario(dict(steps=steps, background='ocean')).background == 0
+    assert raw.scenario(dict(steps=steps, ignored_classes=['ocean'])).train_label_map(0)[0] == 255
 
 
 @pytest.mark.parametrize(

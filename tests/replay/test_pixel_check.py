@@ -10,7 +10,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
 
 from mmseg_hrhf.datasets.loading import Loading
 from mmseg_hrhf.inversion.pixels import PixelMap, PixelSpace
-from mmseg_hrhf.replay.pixel_check import check_channel_order, check_real_range, measure_pixel_map
+from mmseg_hrhf.replay.pixel_check import check_real_range, check_training_pixels, measure_pixel_map
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]
 LOAD, LABELS, PACK = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')
@@ -137,11 +137,77 @@ def test_real_images_on_another_scale_are_refused(images, code):
         check_real_range(images(OnImage(code)), SegDataPreProcessor(), RAW, 'test_dataloader')
 
 
+def check_training(*middle, preprocessor=None):
+    check_training_pixels(pipeline(*middle), AT, preprocessor or SegDataPreProcessor(), SIZE, RAW)
+
+
 def test_channels_in_another_order_in_training_are_refused():
-    jitter = dict(type='PhotoMetricDistortion')
-    check_channel_order(pipeline(jitter), AT, SegDataPreProcessor(), SIZE, RAW)
+    check_training(dict(type='PhotoMetricDistortion'))
     with pytest.raises(
         ValueError,
         match='training pipeline feeds red to the channel of the network to which the test pipeline feeds blue',
     ):
-        check_channel_order(pipeline(OnImage('x[..., ::-1]')), AT, SegDataPreProcessor(), SIZE, RAW)
+        check_training(OnImage('x[..., ::-1]'))
+
+
+@pytest.mark.parametrize(
+    'middle',
+    [
+        dict(type='RGB2Gray'),
+        dict(type='RandomGrayscale', prob=1.0, keep_channels=True),
+        dict(type='CLAHE'),
+        dict(type='Rerange'),
+        dict(type='AdjustGamma', gamma=1.5),
+        dict(type='RandomCutOut', prob=1.0, n_holes=4, cutout_shape=(12, 12), seg_fill_in=255),
+        dict(type='Pad', size=(96, 96)),
+        dict(type='RandomResize', scale=(96, 96), ratio_range=(0.5, 2.0), keep_ratio=True),
+    ],
+    ids=lambda options: options['type'],
+)
+def test_augmentation_of_training_alone_passes(middle):
+    check_training(middle)
+
+
+@pytest.mark.parametrize('code', ['x * 0.5', 'x / 255', '255 - x', '(x - 120) / 58', 'x * 0.7 + 70'])
+def test_another_normalisation_in_training_alone_is_refused(code):
+    with pytest.raises(ValueError, match=r'training pipeline feeds black \(0\) and white \(255\) .* pixels of'):
+        check_training(OnImage(code))
+
+
+def test_padding_is_no_part_of_the_measured_pixels():
+    assert measured(SegDataPreProcessor(), dict(type='Pad', size=(120, 120))) is None
+    pixel_map = measured(SegDataPreProcessor(), OnImage('x / 255'), dict(type='Pad', size=(120, 120)))
+    torch.testing.assert_close(torch.tensor(pixel_map.scale), torch.full((3, ), 1 / 255))
+
+
+def test_a_transform_that_fails_for_plain_colours_is_named():
+    with pytest.raises(ValueError, match=r'Rerange fails for an image of one colour \(AssertionError\).*replay=None'):
+        measured(SegDataPreProcessor(), dict(type='Rerange'))
+
+
+class ScalesInTraining(SegDataPreProcessor):
+
+    def forward(self, data, training=False):
+        out = super().forward(data, training)
+        return dict(out, inputs=out['inputs'] / 255) if training else out
+
+
+def test_a_preprocessor_that_scales_in_training_alone_is_refused(images):
+    preprocessor = ScalesInTraining(size=(48, 48))
+    check_real_range(images(), preprocessor, RAW, 'test_dataloader')
+    with pytest.raises(ValueError, match='Real images of train_dataloader'):
+        check_real_range(images(), preprocessor, RAW, 'train_dataloader', training=True)
+
+
+def test_every_part_of_the_data_is_on_the_scale(images):
+    dataset = images()
+    check_real_range(dataset, SegDataPreProcessor(), RAW, 'train_dataloader', [np.array([0]), np.array([1, 2])])
+
+    class Joined:
+
+        def __getitem__(self, index):
+            sample = dataset[index]
+            return dict(sample, inputs=sample['inputs'] / 255) if index > 3 else sample
+
+    with pytest.raises(ValueError, match='Real images of train_dataloader'):
+        check_real_range(Joined(), SegDataPreProcessor(), RAW, 'train_dataloader', [np.arange(4), np.array([4, 5])])
