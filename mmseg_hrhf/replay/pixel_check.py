@@ -46,8 +46,8 @@ def measure_pixel_map(test_pipeline: Compose, loading: Loading, data_preprocesso
     """
     fed = _feed(test_pipeline, loading, _COLOURS, data_preprocessor, size, seed=0)
     if fed is None:
-        raise ValueError('The test pipeline drops or packs nothing of an image of one colour, so what the network is '
-                         f'fed for a pixel cannot be measured. {_REMEDY}')
+        raise ValueError('The test pipeline gives no sample for an image of one colour, or samples of different sizes, '
+                         f'so what the network is fed for a pixel cannot be measured. {_REMEDY}')
     pixels = torch.tensor(_COLOURS, dtype=torch.float64)
     if fed.shape[1] != 3:
         raise ValueError(f'The test pipeline packs images of {fed.shape[1]} channels, but synthetic images are RGB. '
@@ -144,7 +144,7 @@ def check_training_pixels(pipeline: Compose, loading: Loading, data_preprocessor
         black, white = ends[int(shift.argmin())].tolist()
         raise ValueError('The training pipeline feeds black (0) and white (255) to the network as the test pipeline '
                          f'would feed pixels of {black:.0f} and {white:.0f}: normalise alike in both, '
-                         f'or train without synthetic images (replay=None).')
+                         'or train without synthetic images (replay=None).')
     for channel, seen in enumerate(pixels.mean(0)[len(_ENDS):]):
         brightest = int(seen.argmax())
         expected = pixel_map.channels.index(channel)
