@@ -109,6 +109,11 @@ def test_label_0_that_no_step_learns_is_background_or_ignored_but_not_silently()
     [
         (['background', 'bg', 'red'], {}, r"2 classes whose names mean background, \['background', 'bg'\]"),
         (['background', 'red', 'green'], dict(background='red'), "has the class 'background', which could not be told"),
+        (
+            ['background', 'bg', 'red'],
+            dict(background='red'),
+            "the class 'background', which .*set scenario.background='background'",
+        ),
         (['background', 'red', 'green'], dict(background=None), "has the class 'background', which could not be told"),
         (
             ['a', 'red', 'green'],
