@@ -106,7 +106,7 @@ def test_ignored_classes_are_divided_among_no_steps_and_trained_nowhere():
 
 
 def test_ignored_class_that_is_unknown_or_in_a_step_is_named():
-    with pytest.raises(ValueError, match="ignored_classes names 'bat', which is no foreground class .* cat, cow, dog"):
+    with pytest.raises(ValueError, match=r"ignored_classes names 'bat', which is no foreground class .* cat, cow, dog"):
         Scenario.build(LABELS, task='2-1', ignored_classes=['cow', 'bat'])
     with pytest.raises(ValueError, match=r"ignored_classes names 'hen', and so does scenario\.steps"):
         scenario(ignored_classes=['hen'])
