@@ -204,6 +204,18 @@ def test_real_images_may_exceed_8_bits_by_a_quarter_and_must_fill_a_part_of_them
             check_real_range(dataset, SegDataPreProcessor(), RAW, 'test_dataloader')
 
 
+def test_the_range_of_real_images_is_that_of_the_map():
+    shifted = PixelMap((2, 1, 0), (1.0, 1.0, 1.0), (-100.0, -100.0, -100.0))
+    check_real_range(Stored([-100, 155]), SegDataPreProcessor(), shifted, 'test_dataloader')
+    with pytest.raises(ValueError, match=r'values of 0 to 255, but 8-bit pixels, .* become -100 to 155'):
+        check_real_range(Stored([0, 255]), SegDataPreProcessor(), shifted, 'test_dataloader')
+
+
+def test_channels_of_different_scale_are_compared_as_pixels():
+    scaled = PixelMap((2, 1, 0), (0.1, 1.0, 1.0), (0.0, 0.0, 0.0))
+    check_channel_order(pipeline(OnImage('x * [0.1, 1, 1]')), AT, SegDataPreProcessor(), SIZE, scaled)
+
+
 def test_an_order_of_channels_that_exchanges_two_is_refused():
     with pytest.raises(ValueError, match=r'feeds green to the channel .* feeds blue: give both the same order'):
         check_channel_order(pipeline(OnImage('x[..., [1, 0, 2]]')), AT, SegDataPreProcessor(), SIZE, RAW)
