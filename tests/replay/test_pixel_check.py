@@ -205,10 +205,11 @@ def test_real_images_may_exceed_8_bits_by_a_quarter_and_must_fill_a_part_of_them
 
 
 def test_the_range_of_real_images_is_that_of_the_map():
-    shifted = PixelMap((2, 1, 0), (1.0, 1.0, 1.0), (-100.0, -100.0, -100.0))
-    check_real_range(Stored([-100, 155]), SegDataPreProcessor(), shifted, 'test_dataloader')
-    with pytest.raises(ValueError, match=r'values of 0 to 255, but 8-bit pixels, .* become -100 to 155'):
-        check_real_range(Stored([0, 255]), SegDataPreProcessor(), shifted, 'test_dataloader')
+    pixel_map = PixelMap((2, 1, 0), (0.5, 0.5, 0.5), (-100.0, -100.0, -100.0))
+    check_real_range(Stored([-100, 27]), SegDataPreProcessor(), pixel_map, 'test_dataloader')
+    for row, span in (([0, 255], '0 to 255'), ([0, 3], '0 to 3')):
+        with pytest.raises(ValueError, match=rf'values of {span}, but 8-bit pixels, .* become -100 to 27\.5 in the'):
+            check_real_range(Stored(row), SegDataPreProcessor(), pixel_map, 'test_dataloader')
 
 
 def test_channels_of_different_scale_are_compared_as_pixels():
