@@ -114,15 +114,16 @@ def test_recorded_statistics_are_compared_with_and_part_of_the_fingerprint(teach
         fill_buffer(given, teacher, INVERSION, seed=0, recorded=recorded)
 
 
-def test_an_inversion_without_any_statistics_says_so(teacher, tmp_path, monkeypatch):
+@pytest.mark.parametrize('feature_weight, is_said', [(5.0, True), (0.5, True), (0.0, False)])
+def test_an_inversion_without_any_statistics_says_so(teacher, tmp_path, monkeypatch, feature_weight, is_said):
     said = []
     monkeypatch.setattr('mmseg_hrhf.replay.seg_inversion_hook.print_log', lambda text, **options: said.append(text))
     for layer in teacher.modules():
         if hasattr(layer, 'track_running_stats'):
             layer.running_mean = layer.running_var = None
     buffer = FakeImageBuffer(tmp_path, 2)
-    fill_buffer(buffer, teacher, INVERSION, seed=0)
-    assert 'with the image prior alone' in said[0]
+    fill_buffer(buffer, teacher, dict(INVERSION, feature_weight=feature_weight), seed=0)
+    assert ('with the image prior alone' in said[0]) is is_said
     assert all('feature' not in record['losses'] for record in buffer.records())
 
 
