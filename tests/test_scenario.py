@@ -98,6 +98,20 @@ def test_wrong_class_order_says_what_is_missing_and_unknown(order, words):
     assert all(word in str(error.value) for word in words)
 
 
+def test_ignored_classes_are_divided_among_no_steps_and_trained_nowhere():
+    built = Scenario.build(LABELS, task='2-1', ignored_classes=['cow'])
+    assert built.steps == (('cat', 'dog'), ('hen', ))
+    assert built.train_label_map(0)[LABELS['cow']] == built.test_label_map(1)[LABELS['cow']] == 255
+    assert scenario(steps=[['cat'], ['dog']], ignored_classes=['cow', 'hen']).steps == (('cat', ), ('dog', ))
+
+
+def test_ignored_class_that_is_unknown_or_in_a_step_is_named():
+    with pytest.raises(ValueError, match=r"ignored_classes names 'bat', which is no foreground class .* cat, cow, dog"):
+        Scenario.build(LABELS, task='2-1', ignored_classes=['cow', 'bat'])
+    with pytest.raises(ValueError, match=r"ignored_classes names 'hen', and so does scenario\.steps"):
+        scenario(ignored_classes=['hen'])
+
+
 def test_class_order_beside_steps_is_refused():
     with pytest.raises(ValueError, match='class_order goes with task'):
         scenario(class_order=list(LABELS))

@@ -11,6 +11,7 @@ import difflib
 import gc
 import importlib.machinery
 import os
+import random
 import resource
 import signal
 import sys
@@ -118,14 +119,25 @@ def tests_of(module: str, table: dict[str, list[str]]) -> list[str]:
     return table[max((path for path in table if module.startswith(path)), key=len)]
 
 
-def run(database: WorkDB, table: dict[str, list[str]], only: str, survivors: bool) -> None:
-    """Test every mutant without a result, or those that survived, in the modules whose path begins with ``only``."""
-    pending: dict[str, list] = {}
-    survived = [item for item, result in database.completed_work_items if result.test_outcome == TestOutcome.SURVIVED]
-    for item in survived if survivors else database.pending_work_items:
+def run(database: WorkDB, table: dict[str, list[str]], only: str, sample: Optional[int], survivors: bool) -> None:
+    """Test every mutant without a result, or those that survived, in the modules whose path begins with ``only``.
+
+    Args:
+        sample: mutants of each module to have results of, drawn at random; None: all.
+    """
+    results = {item.job_id: result for item, result in database.completed_work_items}
+    modules: dict[str, list] = {}
+    for item in database.work_items:
         module = item.mutations[0].module_path.as_posix()
         if module.startswith(only):
-            pending.setdefault(module, []).append(item)
+            modules.setdefault(module, []).append(item)
+    pending = {}
+    for module, items in modules.items():
+        outcomes = (TestOutcome.SURVIVED, ) if survivors else (None, )
+        drawn = [item for item in _shuffled(items) if not _skipped(results.get(item.job_id))][:sample]
+        chosen = [item for item in drawn if getattr(results.get(item.job_id), 'test_outcome', None) in outcomes]
+        if chosen:
+            pending[module] = chosen
     for module, items in sorted(pending.items()):
         tests = tests_of(module, table)
         whole = run_tests(tests, timeout=600)
@@ -135,6 +147,18 @@ def run(database: WorkDB, table: dict[str, list[str]], only: str, survivors: boo
         source = Path(module).read_text(encoding='utf-8')
         for item in items:
             _test(database, item, module, source, tests, timeout=10 + 4 * whole.seconds)
+
+
+def _shuffled(items: list) -> list:
+    """In an order that is the same in every session, so that a part of a module's mutants is a random sample."""
+    ordered = sorted(items, key=lambda item: (item.mutations[0].operator_name, str(item.mutations[0].operator_args),
+                                              item.mutations[0].occurrence))
+    random.Random(0).shuffle(ordered)
+    return ordered
+
+
+def _skipped(result: Optional[WorkResult]) -> bool:
+    return result is not None and result.worker_outcome != WorkerOutcome.NORMAL
 
 
 def _test(database: WorkDB, item, module: str, source: str, tests: list[str], timeout: float) -> None:
@@ -162,6 +186,7 @@ def main() -> None:
     parser.add_argument('session', help='file that `cosmic-ray init` made')
     parser.add_argument('--survivors', action='store_true', help='test again what survived, after tests were added')
     parser.add_argument('--only', default='', metavar='PATH', help='modules whose path begins with this')
+    parser.add_argument('--sample', type=int, metavar='N', help='of each module, N mutants drawn at random')
     args = parser.parse_args()
     os.chdir(REPO)
     # A failing example need not be made small, nor kept for the next mutant.
@@ -173,7 +198,7 @@ def main() -> None:
     gc.freeze()
     table = toml.load(Path(__file__).with_name('cosmic_ray.toml'))['tests']
     with use_db(args.session, WorkDB.Mode.open) as database:
-        run(database, table, args.only, args.survivors)
+        run(database, table, args.only, args.sample, args.survivors)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""Table of a Cosmic Ray session: mutants, killed and survived by module; with --survivors, the changes as well."""
+"""Table of Cosmic Ray sessions: mutants, killed and survived by module; with --survivors, the changes as well."""
 from __future__ import annotations
 
 import argparse
@@ -10,27 +10,51 @@ from cosmic_ray.work_item import TestOutcome, WorkerOutcome
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('session', help='file that `cosmic-ray init` made')
+    parser.add_argument('sessions', nargs='+', metavar='SESSION[=COMMIT]',
+                        help='files that `cosmic-ray init` made, and the commits they were run at; a module that is in '
+                        'several counts in the last of them')
     parser.add_argument('--survivors', action='store_true', help='show the changes that no test noticed')
     args = parser.parse_args()
-    with use_db(args.session, WorkDB.Mode.open) as database:
-        missing = len(database.pending_work_items)
-        # What the filters left out has a result, too: that it was skipped.
-        done = [(item.mutations[0], result) for item, result in database.completed_work_items
-                if result.worker_outcome == WorkerOutcome.NORMAL]
-    counts = Counter((spec.module_path.as_posix(), result.test_outcome) for spec, result in done)
-    modules = sorted({module for module, _ in counts})
-    print('| module | mutants | killed | survived | killed, share |\n|---|---|---|---|---|')
-    for name, chosen in [*((module, [module]) for module in modules), ('all', modules)]:
-        killed, survived = (sum(counts[module, outcome] for module in chosen)
-                            for outcome in (TestOutcome.KILLED, TestOutcome.SURVIVED))
-        print(f'| {name} | {killed + survived} | {killed} | {survived} | {killed / (killed + survived):.1%} |')
-    if missing:
-        print(f'\n{missing} mutants were not run.')
+    modules: dict[str, tuple[str, list]] = {}
+    for argument in args.sessions:
+        path, _, commit = argument.partition('=')
+        modules.update({module: (commit, results) for module, results in _results(path).items()})
+    print('| module | commit | mutants | run | killed | survived | killed, share |\n|---|---|---|---|---|---|---|')
+    total: Counter = Counter()
+    for module, (commit, results) in sorted(modules.items()):
+        counts = Counter(_outcome(result) for result in results)
+        print(_row(module, commit, counts))
+        total += counts
+    print(_row('all', '', total))
     if args.survivors:
-        for _, result in sorted(done, key=lambda item: (item[0].module_path, item[0].start_pos)):
-            if result.test_outcome == TestOutcome.SURVIVED:
-                print(f'\n{result.diff}')
+        for _, results in modules.values():
+            for result in results:
+                if _outcome(result) == TestOutcome.SURVIVED:
+                    print(f'\n{result.diff}')
+
+
+def _results(session: str) -> dict[str, list]:
+    """Results of each module of which a mutant was run, in the order of its lines; None for a mutant not run."""
+    with use_db(session, WorkDB.Mode.open) as database:
+        results = {item.job_id: result for item, result in database.completed_work_items}
+        items = sorted(database.work_items, key=lambda item: item.mutations[0].start_pos)
+    modules: dict[str, list] = {}
+    for item in items:
+        result = results.get(item.job_id)
+        # What the filters left out has a result, too: that it was skipped.
+        if result is None or result.worker_outcome == WorkerOutcome.NORMAL:
+            modules.setdefault(item.mutations[0].module_path.as_posix(), []).append(result)
+    return {module: found for module, found in modules.items() if any(found)}
+
+
+def _outcome(result):
+    return None if result is None else result.test_outcome
+
+
+def _row(module: str, commit: str, counts: Counter) -> str:
+    killed, survived = counts[TestOutcome.KILLED], counts[TestOutcome.SURVIVED]
+    run = killed + survived
+    return f'| {module} | {commit} | {run + counts[None]} | {run} | {killed} | {survived} | {killed / run:.1%} |'
 
 
 if __name__ == '__main__':

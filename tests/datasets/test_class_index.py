@@ -148,7 +148,7 @@ def test_many_masks_keep_their_order_whatever_decodes_them(tmp_path, num_masks):
 @pytest.mark.parametrize('num_masks, num_workers, kind', [
     (64, 2, ThreadPoolExecutor), (65, 2, ProcessPoolExecutor), (65, 1, ThreadPoolExecutor)])
 def test_processes_are_started_for_many_masks_and_several_cores_alone(num_masks, num_workers, kind):
-    with module._workers(num_masks, num_workers) as pool:
+    with module._workers(num_masks, num_workers, reader=None) as pool:
         assert type(pool) is kind and pool._max_workers == num_workers
 
 

@@ -1,5 +1,7 @@
 """Pipelines whose labels are not what the scenario says, found before training."""
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -68,9 +70,39 @@ def _(results):
     return put(results, np.ascontiguousarray(mapped(results, read(results))[:, ::-1]))
 
 
+@transform('FlipsWhileLoading')
+def _(results):
+    results['img'] = np.ascontiguousarray(results['img'][:, ::-1])
+    return put(results, np.ascontiguousarray(mapped(results, read(results))[:, ::-1]))
+
+
+@transform('LoadsBothUnmapped')
+def _(results):
+    results['img'] = cv2.imread(results['img_path'])
+    return put(results, read(results))
+
+
+@transform('FlipsLabelsAlone')
+def _(results):
+    return put(results, np.ascontiguousarray(mapped(results, read(results))[:, ::-1]))
+
+
+@transform('CropsLabelsAlone')
+def _(results):
+    return put(results, mapped(results, read(results))[:40])
+
+
 @transform('MergesTwoIntoOne')
 def _(results):
     results['gt_seg_map'][results['gt_seg_map'] == 2] = 1
+    return results
+
+
+@transform('ErasesTheLast')
+def _(results):
+    labels = results['gt_seg_map']
+    for last in [label for label in np.unique(labels) if label not in (0, 255)][-1:]:
+        labels[labels == last] = 255
     return results
 
 
@@ -127,10 +159,21 @@ def check(dataset):
         [LOAD, LABELS, *GEOMETRY, PACK],
         [LOAD, dict(type='MapsWell'), *GEOMETRY, PACK],
         [dict(type='LoadsBothAndFlips'), *GEOMETRY, PACK],
+        [LOAD, dict(type='FlipsWhileLoading'), *GEOMETRY, PACK],
         [LOAD, dict(type='Resize', scale=(96, 96)), LABELS, dict(type='PackSegInputs')],
         [LOAD, LABELS, dict(type='PaintsBackground'), PACK],
+        [LOAD, LABELS, dict(type='ErasesTheLast'), PACK],
     ],
-    ids=['plain', 'augmented', 'own loader', 'own loader of both', 'labels after resizing', 'background painted'],
+    ids=[
+        'plain',
+        'augmented',
+        'own loader',
+        'own loader of both',
+        'flip while loading',
+        'labels after resizing',
+        'background painted',
+        'labels sorted',
+    ],
 )
 @pytest.mark.parametrize('step', [0, 1])
 def test_what_leaves_labels_to_the_scenario_passes(view, pipeline, step):
@@ -148,12 +191,18 @@ def test_what_leaves_labels_to_the_scenario_passes(view, pipeline, step):
             r'IgnoresTheMap in the pipeline of train_dataloader gives the label 255 for '
             r"the raw label 255 of .*step 1 the scenario makes it 0.*results\['label_map'\]",
         ),
+        ([dict(type='LoadsBothUnmapped'), PACK], 'LoadsBothUnmapped in the pipeline of .* gives the label'),
+        ([LOAD, dict(type='FlipsLabelsAlone'), PACK], 'FlipsLabelsAlone in the pipeline of .* gives the label'),
+        (
+            [LOAD, dict(type='CropsLabelsAlone'), PACK],
+            r'CropsLabelsAlone .* gives labels of shape \(40, 48\) for the mask .* of shape \(48, 48\)',
+        ),
         ([LOAD, dict(type='ShiftsFirst'), PACK], 'ShiftsFirst in the pipeline of train_dataloader gives the label'),
         (
             [LOAD, dict(type='ForgetsTheField'), PACK],
             r"ForgetsTheField .*without adding 'gt_seg_map' to results\['seg_fields'\]",
         ),
-        ([LOAD, LABELS, dict(type='MergesTwoIntoOne'), PACK], r'depend on the numbers of the classes \(seen at label'),
+        ([LOAD, LABELS, dict(type='MergesTwoIntoOne'), PACK], r'numbers of the classes \(seen at label 1\)'),
         ([LOAD, LABELS, dict(type='PaintsThree'), PACK], 'depend on the numbers of the classes'),
         (
             [LOAD, LABELS, dict(type='RandomCutOut', prob=1.0, n_holes=1, cutout_shape=(9, 9), seg_fill_in=2), PACK],
@@ -171,6 +220,9 @@ def test_what_leaves_labels_to_the_scenario_passes(view, pipeline, step):
     ],
     ids=[
         'map ignored',
+        'map ignored for both',
+        'labels flipped',
+        'labels cropped',
         'shifted first',
         'field forgotten',
         'classes merged',
@@ -223,6 +275,17 @@ def test_masks_without_background_and_with_it_elsewhere(view, tiny_config):
         check(view([LOAD, LABELS, *GEOMETRY, PACK], 0, **task))
         with pytest.raises(ValueError, match='depend on the numbers of the classes'):
             check(view([LOAD, LABELS, dict(type='MergesTwoIntoOne'), PACK], 0, **task))
+
+
+def test_few_images_show_as_many_classes_as_they_can():
+    presence = np.zeros((5, 256), dtype=bool)
+    for row, labels in zip(presence, [(1,), (1, 2), (3,), (1, 2, 4), ()]):
+        row[list(labels)] = True
+    dataset = SimpleNamespace(presence=presence, positions=np.array([4, 0, 1, 2, 3]))
+    assert label_check._showing(dataset, np.arange(5), [1, 2, 3, 4]) == [4, 3]
+    assert label_check._showing(dataset, np.array([0, 1, 2]), [1, 2, 3, 4]) == [2]
+    each = SimpleNamespace(presence=np.eye(8, 256, dtype=bool), positions=np.arange(8))
+    assert label_check._showing(each, np.arange(8), range(8)) == list(range(6))
 
 
 def test_a_generator_of_its_own_is_said_and_not_taken_for_a_fault(view, monkeypatch):

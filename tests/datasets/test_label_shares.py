@@ -22,5 +22,15 @@ def test_many_labels_are_counted_and_absent_ones_left_out():
     )
 
 
+def test_as_many_labels_as_are_named_leave_none_over():
+    counts = np.zeros(256, dtype=int)
+    counts[1:7] = 5
+    text = describe_shares(counts, dict.fromkeys(range(1, 7), 0), {})
+    assert text.startswith('background 100.0 % (label 1 16.7 %,') and text.endswith('label 6 16.7 %), ignored 0.0 %')
+    counts[:] = 0
+    counts[2] = 1
+    assert describe_shares(counts, {2: 255}, {2: 'b'}) == 'background 0.0 %, ignored 100.0 % (b 100.0 %)'
+
+
 def test_no_pixels():
     assert describe_shares(np.zeros(256, dtype=int), {0: 0}, {}) == 'background 0.0 %, ignored 0.0 %'

@@ -79,6 +79,7 @@ def test_chosen_classes_keep_their_labels_and_are_those_that_are_learnt():
     (dict(classes=('a', 'b', 'a')), r"Dataset has two classes of one name: \['a', 'b', 'a'\]"),
     (dict(classes=('a', 'b'), chosen=['b', 'b']), r"Dataset has two classes of one name: \['b', 'b'\]"),
     (dict(chosen=['a', 'c']), r"Dataset leaves 'background' out of metainfo\.classes"),
+    (dict(classes=('background', 'bg', 'a'), chosen=['a']), r"Dataset leaves 'background' out of metainfo\.classes"),
 ])
 def test_classes_without_a_clear_meaning_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

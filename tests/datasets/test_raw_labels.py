@@ -117,6 +117,11 @@ def test_label_0_that_no_step_learns_is_background_or_ignored_but_not_silently()
     [
         (['background', 'bg', 'red'], {}, r"2 classes whose names mean background, \['background', 'bg'\]"),
         (['background', 'red', 'green'], dict(background='red'), "has the class 'background', which could not be told"),
+        (
+            ['background', 'bg', 'red'],
+            dict(background='red'),
+            "the class 'background', which .*set scenario.background='background'",
+        ),
         (['background', 'red', 'green'], dict(background=None), "has the class 'background', which could not be told"),
         (
             ['a', 'red', 'green'],
@@ -126,6 +131,8 @@ def test_label_0_that_no_step_learns_is_background_or_ignored_but_not_silently()
         (['a', 'red', 'green'], dict(ignored_classes='a'), r"scenario\.ignored_classes='a' must be a list"),
         (['a', 'red', 'green'], dict(ignored_classes=['x']), "ignored_classes names 'x', which is no foreground class"),
         (['a', 'red', 'green'], dict(ignored_classes=['a'], steps=[['a'], ['red']]), 'and so does scenario.steps'),
+        (['red', 'green'], dict(background=-1), r'=-1 must be a raw label of 0 to 254, the name of a class, or None'),
+        (['red', 'green'], dict(background=255), r'=255 must be a raw label of 0 to 254, the name of a class, or None'),
         (['red', 'green'], dict(background=True), r'scenario\.background=True must be a whole number'),
     ],
 )

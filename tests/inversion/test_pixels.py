@@ -120,3 +120,31 @@ def test_what_a_pipeline_makes_of_pixels_comes_before_the_preprocessor_s_attribu
     torch.testing.assert_close(space.to_network(images), expected)
     assert torch.equal(space.to_pixels(images), stored)
     assert torch.equal(space.clamp_(images.clone()), images)
+
+
+def test_map_of_a_preprocessor():
+    assert PixelMap.of(SegDataPreProcessor()) == PixelMap((2, 1, 0), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    built = PixelMap.of(SegDataPreProcessor(mean=[1, 2, 3], std=[2, 4, 8], bgr_to_rgb=True))
+    assert built == PixelMap((0, 1, 2), (0.5, 0.25, 0.125), (-0.5, -0.5, -0.375))
+    fields = dict(channels=[0, 1, 2], scale=[0.5, 0.25, 0.125], offset=[-0.5, -0.5, -0.375])
+    assert PixelMap.from_plain(fields) == built
+
+
+@pytest.mark.parametrize('std, fed_as_it_is', [
+    ([33, 60, 60], True), ([60, 60, 127.5], True), ([60, 31.5, 60], False), ([60, 128.5, 60], False),
+    ([32, 60, 60], False), ([60, 60, 128], False)])
+def test_images_are_optimised_as_the_network_is_fed_where_that_is_about_unit_scale(std, fed_as_it_is):
+    space = PixelSpace(SegDataPreProcessor(mean=MEAN, std=std), CPU)
+    images = torch.zeros(1, 3, 2, 2)
+    assert (space.to_network(images) is images) is fed_as_it_is
+    assert space.low.shape == space.high.shape == (1, 3, 1, 1)
+    if not fed_as_it_is:
+        torch.testing.assert_close(space.low, -space.high)  # 0 is grey
+
+
+def test_space_of_a_segmentor_follows_its_pixel_map():
+    model = torch.nn.Conv2d(3, 3, 1)
+    model.data_preprocessor = SegDataPreProcessor(mean=MEAN, std=STD)
+    assert PixelSpace.of(model).channels == [2, 1, 0]
+    model.pixel_map = PixelMap((1, 0, 2), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0))
+    assert PixelSpace.of(model).channels == [1, 0, 2]

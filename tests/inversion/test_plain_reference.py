@@ -29,7 +29,10 @@ def segmentor(norm):
         decode_head=dict(type='FCNHead', in_channels=16, in_index=1, channels=8, num_convs=1, num_classes=4,
                          norm_cfg=norm)))
     for name, buffer in model.named_buffers():
-        if name.endswith(('running_mean', 'running_var')):
+        # Around 0: where ReLU lets nothing through, the classification loss has no gradient.
+        if name.endswith('running_mean'):
+            buffer.uniform_(-0.5, 0.5)
+        if name.endswith('running_var'):
             buffer.uniform_(0.2, 1.5)
     return model.eval().requires_grad_(False)
 

@@ -164,10 +164,12 @@ def test_a_term_without_weight_is_not_computed(net):
 
     assert terms(l2_weight=1e-3) == {'classification', 'feature', 'tv', 'l2', 'iterations'}
     assert terms(tv_weight=0, feature_weight=0) == {'classification', 'iterations'}
+    assert terms(tv_weight=1e-3, feature_weight=0) == {'classification', 'tv', 'iterations'}
 
 
 @pytest.mark.parametrize('size, scale, sizes', [
-    ((33, 50), 0.5, [(16, 24), (33, 50)]), (12, 0.25, [(8, 8), (12, 12)]), (64, 0.3, [(16, 16), (64, 64)])])
+    ((33, 50), 0.5, [(16, 24), (33, 50)]), (12, 0.25, [(8, 8), (12, 12)]), (64, 0.3, [(16, 16), (64, 64)]),
+    (128, 0.5, [(64, 64), (128, 128)])])
 def test_stages_are_multiples_of_8_and_the_last_is_the_size_itself(net, size, scale, sizes):
     seen = []
     net.norm.register_forward_pre_hook(lambda module, args: seen.append(tuple(args[0].shape[2:])))
@@ -237,8 +239,10 @@ def test_noise_is_asked_for_one_class_an_image_and_ends_as_announced(net):
     (dict(lr=0), r'inversion\.lr=0 must be positive'),
     (dict(tv_weight=-1), r'inversion\.tv_weight=-1 must not be negative'),
     (dict(classes_per_image=()), r'inversion\.classes_per_image=\(\)'),
+    (dict(classes_per_image=(1, 0)), r'inversion\.classes_per_image=\(1, 0\) must hold numbers of at least 1'),
+    (dict(size=(8, 0)), r'Image size \(8, 0\) must be positive'),
     (dict(amp='fp8'), r"inversion\.amp='fp8' is not one of"),
 ])
 def test_options_are_checked(options, message):
     with pytest.raises(ValueError, match=message):
-        SegInversion(size=32, **options)
+        SegInversion(**{'size': 32, **options})

@@ -55,8 +55,10 @@ def test_blank_mask_is_all_background_in_the_size_of_the_images(tmp_path):
 
 def test_manifest_has_the_record_of_every_image_in_order(tmp_path):
     buffer = filled(tmp_path, num_images=25)
-    lines = [json.loads(line) for line in buffer.manifest.read_text().splitlines()]
+    text = buffer.manifest.read_text().splitlines()
+    lines = [json.loads(line) for line in text]
     assert lines == buffer.records()
+    assert text == [json.dumps(line, sort_keys=True) for line in lines]
     assert [line['image'] for line in lines] == [f'images/{i:06d}.png' for i in range(25)]
     assert [line['classes'] for line in lines] == [record['classes'] for record in records(25)]
     assert all(sha256(tmp_path / line['image']) == line['sha256'] for line in lines)
@@ -242,9 +244,10 @@ def test_stale_buffer_names_what_differs_and_the_remedy(tmp_path, key, value):
 
 def test_long_values_are_shortened_in_the_message(tmp_path):
     filled(tmp_path)
-    there, now = ('"' + letter * 17 + '...' + letter * 17 + '"' for letter in 'ab')
-    with pytest.raises(ValueError, match=f'teacher: {there} there, {now} now'):
-        FakeImageBuffer(tmp_path, 5).open(dict(FINGERPRINT, teacher='b' * 64), SIZE)
+    there, *now = ('"' + letter * 17 + '...' + letter * 17 + '"' for letter in 'abc')
+    for value, shown in (('b' * 64, now[0]), ('c' * 39, now[1]), ('d' * 38, '"' + 'd' * 38 + '"')):
+        with pytest.raises(ValueError, match=f'teacher: {there} there, {shown} now'):
+            FakeImageBuffer(tmp_path, 5).open(dict(FINGERPRINT, teacher=value), SIZE)
 
 
 def test_stale_buffer_names_an_option_that_is_gone(tmp_path):

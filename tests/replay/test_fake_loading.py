@@ -5,6 +5,7 @@ import pytest
 from mmcv.transforms import BaseTransform
 from mmengine.dataset import Compose
 from mmseg.registry import TRANSFORMS
+from PIL import Image
 
 from mmseg_hrhf.datasets.loading import Loading, find_loading
 from mmseg_hrhf.replay.buffer import FakeImageBuffer
@@ -38,6 +39,12 @@ class Nothing(BaseTransform):
         return results
 
 
+@TRANSFORMS.register_module()
+class DropsTheSample(BaseTransform):
+    def transform(self, results):
+        return None
+
+
 @pytest.fixture
 def buffer(tmp_path):
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
@@ -68,7 +75,29 @@ def test_loading_transforms_are_found_by_class_or_by_what_they_set(pipeline, loa
 
 
 @pytest.mark.parametrize(
-    'pipeline, missing', [([dict(type='Nothing')], 'img'), ([dict(type='FromStore')], 'gt_seg_map')]
+    'pipeline, dtype',
+    [
+        ([dict(LOAD, color_type='unchanged'), LABELS], np.uint16),
+        ([dict(LOAD, color_type='color'), LABELS], np.uint8),
+        ([LOAD, dict(type='LabelsFromStore')], np.uint8),
+        ([dict(type='FromStore'), LABELS], np.uint16),
+    ],
+)
+def test_type_of_images_is_that_which_is_loaded(tmp_path, pipeline, dtype):
+    Image.fromarray(np.full((4, 6), 1000, np.uint16)).save(tmp_path / 'image.png')
+    Image.fromarray(np.ones((4, 6), np.uint8)).save(tmp_path / 'mask.png')
+    path = 'store://1' if pipeline[0]['type'] == 'FromStore' else str(tmp_path / 'image.png')
+    files = dict(info(), img_path=path, seg_map_path=str(tmp_path / 'mask.png'))
+    assert find_loading(Compose(pipeline).transforms, files) == Loading(0, 1, np.dtype(dtype))
+
+
+@pytest.mark.parametrize(
+    'pipeline, missing',
+    [
+        ([dict(type='Nothing')], 'img'),
+        ([dict(type='FromStore')], 'gt_seg_map'),
+        ([dict(type='FromStore'), dict(type='DropsTheSample'), dict(type='LabelsFromStore')], 'gt_seg_map'),
+    ],
 )
 def test_a_pipeline_without_loader_is_refused(pipeline, missing):
     with pytest.raises(ValueError, match=f'No transform of the training pipeline sets {missing} .*store://1'):

@@ -1,3 +1,4 @@
+import logging
 import re
 from itertools import count
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from torch import nn
 
 from mmseg_hrhf.files import sha256
 from mmseg_hrhf.inversion import SegInversion
+from mmseg_hrhf.inversion.pixels import PixelMap
 from mmseg_hrhf.replay import FakeImageBuffer
 from mmseg_hrhf.replay import seg_inversion_hook as module
 from mmseg_hrhf.replay.seg_inversion_hook import SegInversionHook, fill_buffer
@@ -112,15 +114,16 @@ def test_recorded_statistics_are_compared_with_and_part_of_the_fingerprint(teach
         fill_buffer(given, teacher, INVERSION, seed=0, recorded=recorded)
 
 
-def test_an_inversion_without_any_statistics_says_so(teacher, tmp_path, monkeypatch):
+@pytest.mark.parametrize('feature_weight, is_said', [(5.0, True), (0.5, True), (0.0, False)])
+def test_an_inversion_without_any_statistics_says_so(teacher, tmp_path, monkeypatch, feature_weight, is_said):
     said = []
     monkeypatch.setattr('mmseg_hrhf.replay.seg_inversion_hook.print_log', lambda text, **options: said.append(text))
     for layer in teacher.modules():
         if hasattr(layer, 'track_running_stats'):
             layer.running_mean = layer.running_var = None
     buffer = FakeImageBuffer(tmp_path, 2)
-    fill_buffer(buffer, teacher, INVERSION, seed=0)
-    assert 'with the image prior alone' in said[0]
+    fill_buffer(buffer, teacher, dict(INVERSION, feature_weight=feature_weight), seed=0)
+    assert ('with the image prior alone' in said[0]) is is_said
     assert all('feature' not in record['losses'] for record in buffer.records())
 
 
@@ -201,6 +204,39 @@ def test_classes_that_the_teacher_finds_are_counted(teacher, tmp_path, progress,
     # Six images of three classes; every class twice.
     assert sorted(found) == [[0.], [0.], [.12346], [.12346], [.25], [.25]]
     assert sum(int(re.search(r'finds (\d) of 2', text)[1]) for text in texts[1:]) == 4
+
+
+def record(*shares, **losses):
+    return dict(teacher_share=list(shares), losses=losses or dict(classification=1.0))
+
+
+@pytest.mark.parametrize('records, counts', [
+    ([record(0.2)], None),
+    ([record(0.001), *[record(0.0)] * 9], None),
+    ([record(0.001), *[record(0.0)] * 10], '1 of 11'),
+    ([record(0.0009), *[record(0.0, 0.0)] * 2], '0 of 5'),
+    ([record(0.0, tv=1.0)] * 20, None),  # noise: nothing was to be found
+    ([], None)])
+def test_images_that_hardly_show_what_was_asked_for_are_warned_of(monkeypatch, records, counts):
+    said = []
+    monkeypatch.setattr(module, 'print_log', lambda text, **options: said.append((text, options['level'])))
+    module._warn_of_strangers(records)
+    assert [text[:text.index(' cases.')] for text, _ in said] == (
+        [] if counts is None else [f'SegInversion: the teacher finds the requested class in {counts}'])
+    assert all(level == logging.WARNING for _, level in said)
+
+
+def test_a_pixel_map_is_the_teacher_s_and_part_of_the_fingerprint(teacher, tmp_path):
+    pixel_map = PixelMap((2, 1, 0), (1 / 64, ) * 3, (-2.0, ) * 3)
+    buffer = FakeImageBuffer(tmp_path, 2)
+    fill_buffer(buffer, teacher, INVERSION, seed=0, pixel_map=pixel_map)
+    assert teacher.pixel_map == buffer.pixel_map == pixel_map
+    with pytest.raises(ValueError, match=r'stale.*pixel_map: .* there, null now'):
+        fill_buffer(buffer, teacher, INVERSION, seed=0)
+    assert teacher.pixel_map is None
+    fields = dict(channels=[2, 1, 0], scale=[1 / 64] * 3, offset=[-2.0] * 3)
+    assert SegInversionHook(tmp_path, 2, INVERSION, seed=0, pixel_map=fields).pixel_map == pixel_map
+    assert SegInversionHook(tmp_path, 2, INVERSION, seed=0).pixel_map is None
 
 
 class Training(nn.Module):

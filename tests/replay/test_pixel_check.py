@@ -7,6 +7,7 @@ from mmcv.transforms import BaseTransform
 from mmengine.dataset import Compose
 from mmseg.models import SegDataPreProcessor
 from mmseg.registry import DATASETS, TRANSFORMS
+from mmseg.structures import SegDataSample
 
 from mmseg_hrhf.datasets.loading import Loading
 from mmseg_hrhf.inversion.pixels import PixelMap, PixelSpace
@@ -109,6 +110,36 @@ def test_what_is_no_line_over_a_channel_is_refused(code):
         measured(SegDataPreProcessor(), OnImage(code))
 
 
+def test_refusals_show_what_colours_become():
+    with pytest.raises(
+        ValueError,
+        match=r'\(0, 0, 0\) becomes \[0\.0, 0\.0, 0\.0\]; \(255, 255, 255\) becomes \[255\.0, .*'
+        r'\(128, 128, 128\) becomes \[64\.251, 64\.251, 64\.251\]\. Let the pipeline',
+    ):
+        measured(SegDataPreProcessor(), OnImage('x ** 2 / 255'))
+    with pytest.raises(ValueError, match='The test pipeline packs images of 1 channels, but synthetic images are RGB'):
+        measured(SegDataPreProcessor(), OnImage('x[..., :1]'))
+
+
+@pytest.mark.parametrize(
+    'middle, is_linear',
+    [
+        (['x + 0.01 * x[..., ::-1]'], True),
+        (['x + 0.03 * x[..., ::-1]'], False),
+        (['x + 8 * (x == 128)'], False),
+        (['x + 3 * (x == 128)'], True),
+        (['x * 1e-9'], False),
+    ],
+)
+def test_a_map_may_deviate_from_a_line_by_little(middle, is_linear):
+    transforms = [OnImage(code) for code in middle]
+    if is_linear:
+        assert measured(SegDataPreProcessor(), *transforms).channels == (2, 1, 0)
+    else:
+        with pytest.raises(ValueError, match='fixed multiple of the pixels'):
+            measured(SegDataPreProcessor(), *transforms)
+
+
 @pytest.fixture
 def images(tiny_config):
 
@@ -135,6 +166,61 @@ def test_real_images_on_another_scale_are_refused(images, code):
         ValueError, match=r'Real images of test_dataloader reach the network with values of .* on one scale'
     ):
         check_real_range(images(OnImage(code)), SegDataPreProcessor(), RAW, 'test_dataloader')
+
+
+class Stored:
+    """Samples of given values: a row of pixels for each image, the same in all channels or by channel."""
+
+    def __init__(self, *rows):
+        self.images = [torch.tensor(row, dtype=torch.float32).expand(3, -1)[:, None] for row in rows]
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return dict(inputs=self.images[index], data_samples=SegDataSample())
+
+
+@pytest.mark.parametrize(
+    'dataset, span',
+    [
+        (Stored([0, 318], [-63, 255]), None),
+        (Stored([0, 319]), '0 to 319'),
+        (Stored([100, 200], [-64, 255]), '-64 to 255'),
+        (Stored([[0, 319], [0, 1], [0, 1]]), '0 to 319'),
+        (Stored([100, 107]), '100 to 107'),
+        (Stored([100, 108]), None),
+        (Stored([100, 100], [100, 108]), None),
+        (Stored([[5, 5], [5, 5], [5, 99]]), None),
+        (Stored(*[[0, 255]] * 3, [0, 999]), '0 to 999'),
+        (Stored(*[[0, 255]] * 4, [0, 999]), None),
+    ],
+)
+def test_real_images_may_exceed_8_bits_by_a_quarter_and_must_fill_a_part_of_them(dataset, span):
+    if span is None:
+        check_real_range(dataset, SegDataPreProcessor(), RAW, 'test_dataloader')
+    else:
+        with pytest.raises(ValueError, match=f'values of {span}, but 8-bit pixels, .* become 0 to 255 in the test'):
+            check_real_range(dataset, SegDataPreProcessor(), RAW, 'test_dataloader')
+
+
+def test_the_range_of_real_images_is_that_of_the_map():
+    pixel_map = PixelMap((2, 1, 0), (0.5, 0.5, 0.5), (-100.0, -100.0, -100.0))
+    check_real_range(Stored([-100, 27]), SegDataPreProcessor(), pixel_map, 'test_dataloader')
+    for row, span in (([0, 255], '0 to 255'), ([0, 3], '0 to 3')):
+        with pytest.raises(ValueError, match=rf'values of {span}, but 8-bit pixels, .* become -100 to 27\.5 in the'):
+            check_real_range(Stored(row), SegDataPreProcessor(), pixel_map, 'test_dataloader')
+
+
+def test_channels_of_different_scale_are_compared_as_pixels():
+    scaled = PixelMap((2, 1, 0), (0.1, 1.0, 1.0), (0.0, 0.0, 0.0))
+    check_training_pixels(pipeline(OnImage('x * [0.1, 1, 1]')), AT, SegDataPreProcessor(), SIZE, scaled)
+
+
+def test_an_order_of_channels_that_exchanges_two_is_refused():
+    with pytest.raises(ValueError, match=r'feeds green to the channel .* feeds blue: give both the same order'):
+        check_training_pixels(pipeline(OnImage('x[..., [1, 0, 2]]')), AT, SegDataPreProcessor(), SIZE, RAW)
+    check_training_pixels(Compose([LOAD, LABELS]), AT, SegDataPreProcessor(), SIZE, RAW)  # packed elsewhere
 
 
 def check_training(*middle, preprocessor=None):
