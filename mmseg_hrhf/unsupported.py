@@ -36,7 +36,7 @@ def refuse_unsupported(cfg: Config, uses_fake_images: bool) -> None:
     _check_train_data(cfg.train_dataloader)
     for name in ('val', 'test'):
         if cfg.get(f'{name}_dataloader'):
-            _check_evaluation(name, cfg[f'{name}_dataloader'], as_list(cfg.get(f'{name}_evaluator')))
+            _check_metrics(name, cfg[f'{name}_dataloader'], as_list(cfg.get(f'{name}_evaluator')))
     if uses_fake_images:
         _check_channels(cfg)
 
@@ -69,7 +69,7 @@ def _check_train_data(loader: dict) -> None:
                          f'which mixes real and fake images and can be resumed: name one of {list(_SAMPLERS)}.')
 
 
-def _check_evaluation(name: str, loader: dict, evaluators: Iterable[dict]) -> None:
+def _check_metrics(name: str, loader: dict, evaluators: Iterable[dict]) -> None:
     if type_name(loader['dataset']) in ('ConcatDataset', 'RepeatDataset', 'MultiImageMixDataset'):
         raise ValueError(f'{name}_dataloader.dataset is a {type_name(loader["dataset"])}: a step is evaluated on one '
                          'dataset without wrapper, so that mmseg alone can repeat it. Name one.')
