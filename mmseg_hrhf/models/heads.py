@@ -111,7 +111,7 @@ def _no_adapter(head: nn.Module, what: str) -> UserError:
     name = type(head).__name__
     return UserError(
         f'{name} hands {what} to loss_by_feat, and no adapter says where its per-pixel logits are. Register one:\n'
-        '    from mmseg_hrhf.methods.logits import register_logits_adapter\n'
+        '    from mmseg_hrhf.models.heads import register_logits_adapter\n'
         f"    register_logits_adapter('{name}', lambda output, *_: output[0])")
 
 
