@@ -10,7 +10,7 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import MODELS
 from torch.utils.flop_counter import FlopCounterMode
 
-from mmseg_hrhf.methods.logits import predicted_logits
+from mmseg_hrhf.models.heads import predicted_logits
 
 REPO = Path(__file__).parents[1]
 # Real images of each step (overlapped rule; MiB's partition), epochs, validation images, steps.
@@ -54,7 +54,7 @@ def parts(run, each, iterations):
 
     Args:
         run: of ``RUNS``.
-        each: see :func:`operations`.
+        each: see ``operations``.
         iterations: of an image's inversion, at full size.
     """
     first, *later = run['real']
@@ -85,7 +85,7 @@ def extrapolation():
 
 
 def table(figures):
-    """Markdown of what :func:`extrapolation` returns."""
+    """Markdown of what ``extrapolation`` returns."""
     names = list(next(iter(figures['runs'].values())))
     lines = ['| run, synthesis | ' + ' | '.join(f'{name} (10^15)' for name in names) + ' | all | '
              + ' | '.join(f'{goal}: share of {kind} peak' for goal in GOALS for kind in PEAK) + ' |']

@@ -13,10 +13,10 @@ from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 from torch.utils.data import Dataset
 
-from mmseg_hrhf.checkpoint import save_checkpoint
+from mmseg_hrhf.config.classes import set_classes
+from mmseg_hrhf.config.step import step_config
 from mmseg_hrhf.datasets.raw_labels import RawLabels
-from mmseg_hrhf.head_classes import set_classes
-from mmseg_hrhf.step_config import step_config
+from mmseg_hrhf.work_dir.checkpoint import save_checkpoint
 
 REPO = Path(__file__).parents[1]
 # Name: model config, side of the crops, batch.

@@ -22,15 +22,15 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS, MODELS, TASK_UTILS
 from PIL import Image
 
-from mmseg_hrhf.checkpoint import load_checkpoint
-from mmseg_hrhf.config_file import load_config
-from mmseg_hrhf.inversion.feature_statistics import FeatureStatistics, feature_targets
-from mmseg_hrhf.inversion.objective import total_variation
-from mmseg_hrhf.inversion.pixels import PixelSpace
-from mmseg_hrhf.inversion.request import FakeRequest, plan_requests
-from mmseg_hrhf.methods.logits import predicted_logits
-from mmseg_hrhf.replay.seg_inversion_hook import recognised
-from mmseg_hrhf.step_config import replay_options
+from mmseg_hrhf.config.load import load_config
+from mmseg_hrhf.config.run import replay_options
+from mmseg_hrhf.models.heads import predicted_logits
+from mmseg_hrhf.replay.inspection import recognised
+from mmseg_hrhf.replay.inversion.base import FakeRequest, plan_requests
+from mmseg_hrhf.replay.inversion.feature_statistics import FeatureStatistics, feature_targets
+from mmseg_hrhf.replay.inversion.objective import total_variation
+from mmseg_hrhf.replay.inversion.pixels import PixelSpace
+from mmseg_hrhf.work_dir.checkpoint import load_checkpoint
 
 R_VALUES = (0.5, 1, 5, 10, 20)
 

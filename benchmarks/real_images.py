@@ -14,7 +14,8 @@ import torch
 from mmseg.registry import TASK_UTILS
 from PIL import Image
 
-from mmseg_hrhf.inversion.seg_inversion import FakeBatch, image_size
+from mmseg_hrhf.replay.inversion.pixels import image_size
+from mmseg_hrhf.replay.inversion.seg_inversion import FakeBatch
 
 # Share of an image that a class must cover to stand for it.
 _SHARE = 0.02

@@ -16,8 +16,8 @@ from mmseg.registry import MODELS, TASK_UTILS
 from plain_inversion import plain_synthesis
 from timing import interleaved, row
 
-from mmseg_hrhf.inversion.request import FakeRequest
-from mmseg_hrhf.methods.logits import predicted_logits
+from mmseg_hrhf.models.heads import predicted_logits
+from mmseg_hrhf.replay.inversion.base import FakeRequest
 
 REPO = Path(__file__).parents[1]
 CONFIGS = REPO / 'configs/_base_/models'

@@ -20,14 +20,14 @@ from peak_memory import peak_bytes
 from speed_inversion import network
 from timing import Rounds, interleaved, row
 
-from mmseg_hrhf.inversion.aggregation import scale_aware_aggregation
-from mmseg_hrhf.inversion.request import FakeRequest
-from mmseg_hrhf.inversion.seg_inversion import SegInversion
-from mmseg_hrhf.losses.fused import fused_losses
-from mmseg_hrhf.losses.label_merge import merge_labels
-from mmseg_hrhf.methods.logits import predicted_logits
-from mmseg_hrhf.replay import FakeImageBuffer
-from mmseg_hrhf.replay.seg_inversion_hook import fill_buffer
+from mmseg_hrhf.engine.hooks.seg_inversion import fill_buffer
+from mmseg_hrhf.models.heads import predicted_logits
+from mmseg_hrhf.models.losses.fused import fused_losses
+from mmseg_hrhf.models.losses.label_merge import merge_labels
+from mmseg_hrhf.replay.buffer import FakeImageBuffer
+from mmseg_hrhf.replay.inversion.aggregation import scale_aware_aggregation
+from mmseg_hrhf.replay.inversion.base import FakeRequest
+from mmseg_hrhf.replay.inversion.seg_inversion import SegInversion
 
 SIDE = 64
 INVERSION = dict(type='SegInversion', size=SIDE, batch_size=16, stages=[(1.0, 4)])

@@ -65,7 +65,7 @@ def run(command, environment):
 
 def prepare(out, environment):
     """The two configs, step 0 and the buffer of fake images. Returns the two commands."""
-    from mmseg_hrhf.datasets import ShapesDataset
+    from mmseg_hrhf.datasets.shapes import ShapesDataset
     meta = ShapesDataset.METAINFO
     (out / 'start_up').mkdir(parents=True, exist_ok=True)
     texts = dict(

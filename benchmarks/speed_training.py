@@ -23,8 +23,8 @@ from mmseg.registry import MODELS
 from peak_memory import peak_bytes
 from timing import Rounds, row
 
-from mmseg_hrhf.config_file import enable_amp
-from mmseg_hrhf.methods.logits import predicted_logits
+from mmseg_hrhf.config.load import enable_amp
+from mmseg_hrhf.models.heads import predicted_logits
 
 BARS = dict(HRHF=1.03, MiB=1.05, PLOP=1.10)
 WARMUP, ROUNDS = 2, dict(mobilenet=31, small=41, resnet101=41, r101=25)

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmseg_hrhf.figures.finished_step import FinishedStep
-from mmseg_hrhf.inversion.pixels import PixelSpace
-from mmseg_hrhf.methods.logits import predicted_logits
+from mmseg_hrhf.analysis.finished_step import FinishedStep
+from mmseg_hrhf.models.heads import predicted_logits
+from mmseg_hrhf.replay.inversion.pixels import PixelSpace
 
 
 @torch.no_grad()

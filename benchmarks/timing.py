@@ -4,11 +4,11 @@
     rounds.ratio('ours', 'floor')                              # Ratio(value=1.02, low=1.01, high=1.04, rounds=15)
     return dict(rows=[row('iteration, HRHF', rounds.ratio('ours', 'floor'), at_most=1.03)], **anything_for_the_curve)
 
-Where the work cannot be called, as within a training loop, :class:`Rounds` is filled by hand:
+Where the work cannot be called, as within a training loop, ``Rounds`` is filled by hand:
 ``with rounds.time('ours'): ...``.
 
 A part of ``benchmarks/speed.py`` is a module ``speed_NAME.py`` with ``measure(device, out) -> dict`` of JSON data,
-whose ``rows`` come from :func:`row`; where there is a curve, also ``draw(figures, path)``, which writes a PNG to
+whose ``rows`` come from ``row``; where there is a curve, also ``draw(figures, path)``, which writes a PNG to
 ``path`` from what ``measure`` returned (``figures`` read back from JSON: keys are strings).
 """
 from __future__ import annotations
@@ -81,7 +81,7 @@ def interleaved(variants: Mapping[Hashable, Callable[[], object]], rounds: int =
         rounds: to be timed.
         calls: of a variant in a round; seconds are of one call.
         warmup: rounds before the first that is timed.
-        device, own_time: see :class:`Rounds`.
+        device, own_time: see ``Rounds``.
     """
     timed, names = Rounds(device, own_time), list(variants)
     for number in range(-warmup, rounds):

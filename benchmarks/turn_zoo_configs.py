@@ -19,10 +19,11 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
+from mmseg_hrhf.config.check import refuse_unsupported
+from mmseg_hrhf.config.run import plain_config, replay_options
+from mmseg_hrhf.config.step import step_config
 from mmseg_hrhf.datasets.raw_labels import RawLabels
 from mmseg_hrhf.datasets.source import split_mix, unwrap
-from mmseg_hrhf.step_config import plain_config, replay_options, step_config
-from mmseg_hrhf.unsupported import refuse_unsupported
 
 ZOO = Path(mmseg.__file__).parent / '.mim' / 'configs'
 METHOD = Path(__file__).parents[1] / 'configs/_base_/methods/hrhf.py'

@@ -12,9 +12,9 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from mmseg_hrhf.losses import merge_labels
-from mmseg_hrhf.methods.hrhf import HRHF
-from mmseg_hrhf.methods.relabelling import stacked_labels, with_labels
+from mmseg_hrhf.models.losses.label_merge import merge_labels
+from mmseg_hrhf.models.segmentors.hrhf import HRHF
+from mmseg_hrhf.models.student_pass import stacked_labels, with_labels
 
 
 @MODELS.register_module()

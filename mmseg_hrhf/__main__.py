@@ -4,7 +4,7 @@ from __future__ import annotations
 import runpy
 import sys
 
-from .installed_files import installed_folder
+from .utils.environment import installed_folder
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
 """What each learning step is: its classes, the images it may see, the labels it is given.
 
-A :class:`Scenario` is plain data: no torch, no files. Labels come in two numberings. *Raw* labels are the values in
+A ``Scenario`` is plain data: no torch, no files. Labels come in two numberings. *Raw* labels are the values in
 the dataset's mask files; *class indices* are channels of the network: 0 is background, and classes follow in the order
 in which they are learnt.
 """
@@ -13,7 +13,7 @@ from typing import Mapping, Optional, Sequence, Union
 
 import numpy as np
 
-from .options import check_choice, check_names, check_types
+from .utils.options import check_choice, check_names, check_types
 
 SETTINGS = ('overlapped', 'disjoint', 'sequential')
 LABEL_PROTOCOLS = ('mib', 'plop')
@@ -127,7 +127,7 @@ class Scenario:
             ignored_classes: classes that ``task`` does not divide; their pixels are ignored.
             image_lists: path per step (``.npy`` positions or names, ``.txt`` names), as a list or ``{step: path}``.
             classes: the part of ``labels`` that ``task`` divides; all by default.
-            **kwargs: further fields of :class:`Scenario`.
+            **kwargs: further fields of ``Scenario``.
         """
         check_names('scenario', kwargs, {'task', 'setting', 'label_protocol', *_OPTION_TYPES})
         check_types('scenario', dict(kwargs, steps=steps, class_order=class_order, ignored_classes=ignored_classes,

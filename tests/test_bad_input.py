@@ -23,10 +23,10 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, MODELS, RUNNERS
 from PIL import Image
 
-from mmseg_hrhf.checkpoint import load_checkpoint, save_checkpoint
-from mmseg_hrhf.config_file import load_config
-from mmseg_hrhf.testing import run_test
-from mmseg_hrhf.user_error import explain
+from mmseg_hrhf.config.load import load_config
+from mmseg_hrhf.engine.testing import run_test
+from mmseg_hrhf.utils.errors import explain
+from mmseg_hrhf.work_dir.checkpoint import load_checkpoint, save_checkpoint
 
 SEEN = []
 
@@ -546,7 +546,7 @@ def test_work_dir_of_another_run(tiny_config, work, options, key, request):
 
 def test_teacher_of_another_step_with_a_result_to_match(tiny_config, work):
     """A checkpoint and its result copied over together are whole, yet not those of the step."""
-    from mmseg_hrhf.files import sha256
+    from mmseg_hrhf.utils.io import sha256
     as_unfinished(work, 1)
     state = load_checkpoint(work / 'step_0/checkpoint.pth')
     state['meta']['step'] = 4
@@ -558,7 +558,7 @@ def test_teacher_of_another_step_with_a_result_to_match(tiny_config, work):
 
 
 def test_teacher_with_code(tiny_config, work, tmp_path):
-    from mmseg_hrhf.files import sha256
+    from mmseg_hrhf.utils.io import sha256
     as_unfinished(work, 1)
     save_code(work / 'step_0/checkpoint.pth', tmp_path / 'ran')
     edit(work / 'step_0/result.json', checkpoint_sha256=sha256(work / 'step_0/checkpoint.pth'))

@@ -5,9 +5,10 @@ import pytest
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from mmseg_hrhf.config_check import check_config
+from mmseg_hrhf.config.check import check_config
+from mmseg_hrhf.config.run import method_class, num_fake_images
+from mmseg_hrhf.config.step import step_config
 from mmseg_hrhf.scenario import Scenario
-from mmseg_hrhf.step_config import method_class, num_fake_images, step_config
 
 CONFIGS = sorted((Path(__file__).parents[1] / 'configs' / 'baselines').glob('*.py'))
 

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS, RUNNERS
 from PIL import Image
 
-from mmseg_hrhf.checkpoint import load_checkpoint
+from mmseg_hrhf.work_dir.checkpoint import load_checkpoint
 
 MEAN, STD = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
 SHORT, CROP = 32, 24

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from mmseg.registry import RUNNERS
 
-from mmseg_hrhf.checkpoint import load_checkpoint
-from mmseg_hrhf.user_error import explain
+from mmseg_hrhf.utils.errors import explain
+from mmseg_hrhf.work_dir.checkpoint import load_checkpoint
 
 
 @pytest.fixture

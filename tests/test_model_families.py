@@ -9,11 +9,10 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS, TASK_UTILS
 from mmseg.structures import SegDataSample
 
-from mmseg_hrhf.checkpoint import save_checkpoint, weights_fingerprint
-from mmseg_hrhf.head_classes import set_classes
-from mmseg_hrhf.inversion.request import FakeRequest
-from mmseg_hrhf.methods.head_losses import check_losses, class_heads
-from mmseg_hrhf.methods.logits import predicted_logits
+from mmseg_hrhf.config.classes import set_classes
+from mmseg_hrhf.models.heads import check_losses, class_heads, predicted_logits
+from mmseg_hrhf.replay.inversion.base import FakeRequest
+from mmseg_hrhf.work_dir.checkpoint import save_checkpoint, weights_fingerprint
 
 SIDE, OLD, NEW = 64, 3, 4
 NAMES = ['background', 'red', 'green', 'blue']

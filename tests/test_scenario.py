@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmseg_hrhf.image_list import load_image_list
+from mmseg_hrhf.datasets.source import load_image_list
 from mmseg_hrhf.scenario import Scenario, class_counts
 
 # Raw labels with a gap, so that a raw label cannot be mistaken for a class index.

@@ -11,7 +11,7 @@ from mmseg.apis import MMSegInferencer, inference_model, init_model
 from mmseg.registry import RUNNERS
 from PIL import Image
 
-from mmseg_hrhf.plain_step import write_masks
+from mmseg_hrhf.config.standalone import write_masks
 
 
 @pytest.fixture

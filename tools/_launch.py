@@ -3,7 +3,7 @@
     python tools/_launch.py torchrun [torchrun's options] SCRIPT [options]     (tools/dist_train.sh, tools/dist_test.sh)
     python tools/_launch.py srun [srun's options] -- python -u SCRIPT [options]     (tools/slurm_train.sh)
 
-A failed process hands its error over (mmseg_hrhf/rank_failure.py) instead of printing it. Of all errors, exit codes and
+A failed process hands its error over (mmseg_hrhf/utils/errors.py) instead of printing it. Of all errors, exit codes and
 signals the cause is reported: first its traceback, if it is a fault, last its line.
 """
 import contextlib

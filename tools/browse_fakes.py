@@ -18,7 +18,8 @@ def parse_args():
 def main():
     args = parse_args()
     # Imported only now: --help must not wait for the toolbox.
-    from mmseg_hrhf.report import read_run, write_fake_browser
+    from mmseg_hrhf.analysis.fake_browser import write_fake_browser
+    from mmseg_hrhf.analysis.results import read_run
     print(write_fake_browser(read_run(args.work_dir), args.out or osp.join(args.work_dir, 'fakes'), args.images))
 
 
@@ -26,5 +27,5 @@ if __name__ == '__main__':
     try:
         main()
     except Exception as error:
-        from mmseg_hrhf.user_error import report_and_exit
+        from mmseg_hrhf.utils.errors import report_and_exit
         report_and_exit(error)

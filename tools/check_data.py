@@ -17,7 +17,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from mmseg_hrhf.preparation import check_ade, check_voc
+    from mmseg_hrhf.datasets.preparation.check import check_ade, check_voc
     check = dict(voc=check_voc, ade=check_ade)[args.dataset]
     print(check(args.root or ROOTS[args.dataset]))
 
@@ -26,5 +26,5 @@ if __name__ == '__main__':
     try:
         main()
     except Exception as error:
-        from mmseg_hrhf.user_error import report_and_exit
+        from mmseg_hrhf.utils.errors import report_and_exit
         report_and_exit(error)

@@ -47,11 +47,11 @@ def main():
     # Imported only now: --help must not wait for the toolbox.
     import torch
 
-    from mmseg_hrhf.comparison.cell import load_base, parse_setting
-    from mmseg_hrhf.comparison.comparison import describe, plan_cells, plan_runs, write_tables
-    from mmseg_hrhf.comparison.runs import Scheduler
-    from mmseg_hrhf.comparison.systems import choose_systems
-    from mmseg_hrhf.config_file import enable_amp
+    from mmseg_hrhf.analysis.comparison.cell import load_base, parse_setting
+    from mmseg_hrhf.analysis.comparison.comparison import describe, plan_cells, plan_runs, write_tables
+    from mmseg_hrhf.analysis.comparison.methods import choose_systems
+    from mmseg_hrhf.analysis.comparison.runs import Scheduler
+    from mmseg_hrhf.config.load import enable_amp
     base = load_base(args.config, args.cfg_options)
     if args.amp:
         enable_amp(base)
@@ -87,7 +87,7 @@ if __name__ == '__main__':
     try:
         main()
     except Exception as error:
-        from mmseg_hrhf.user_error import report_and_exit
+        from mmseg_hrhf.utils.errors import report_and_exit
         report_and_exit(error)
     except KeyboardInterrupt:
         sys.exit('Interrupted: run the same command again to continue.')

@@ -27,9 +27,9 @@ def main():
     from PIL import Image
     from tqdm import tqdm
 
-    from mmseg_hrhf.config_file import load_config
-    from mmseg_hrhf.datasets.colour_masks import colour_code, labels_of_colours
-    from mmseg_hrhf.files import atomic_write
+    from mmseg_hrhf.config.load import load_config
+    from mmseg_hrhf.datasets.preparation.colour_masks import colour_code, labels_of_colours
+    from mmseg_hrhf.utils.io import atomic_write
     cfg = load_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     code = colour_code(cfg)

@@ -17,8 +17,8 @@ def main():
     parser.add_argument('--eps', type=float, default=1e-5, help='of the in-place ABN layers (their default: 1e-5)')
     args = parser.parse_args()
     # Imported only now: --help must not wait for the toolbox.
-    from mmseg_hrhf.backbones.iabn_checkpoint import convert_iabn, load_iabn
-    from mmseg_hrhf.checkpoint import save_checkpoint
+    from mmseg_hrhf.models.leaky_resnet import convert_iabn, load_iabn
+    from mmseg_hrhf.work_dir.checkpoint import save_checkpoint
     try:
         converted = convert_iabn(load_iabn(args.src), args.eps)
     except ValueError as error:

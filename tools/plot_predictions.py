@@ -18,7 +18,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from mmseg_hrhf.figures.predictions import choose_images, draw_predictions, named_images, open_runs
+    from mmseg_hrhf.analysis.figures import choose_images, draw_predictions, named_images, open_runs
     systems, new_classes = open_runs(args.runs, args.step, args.device)
     first = next(iter(systems.values()))
     indices = named_images(first, args.images) if args.images else choose_images(first, args.number, new_classes)
@@ -30,5 +30,5 @@ if __name__ == '__main__':
     try:
         main()
     except Exception as error:
-        from mmseg_hrhf.user_error import report_and_exit
+        from mmseg_hrhf.utils.errors import report_and_exit
         report_and_exit(error)

@@ -22,10 +22,10 @@ def main():
     args = parse_args()
     import torch
 
-    from mmseg_hrhf.config_file import load_config
-    from mmseg_hrhf.figures.finished_step import FinishedStep
-    from mmseg_hrhf.figures.scales import draw_scales, inversion_options, invert_scales
-    from mmseg_hrhf.replay.recognition import recognised
+    from mmseg_hrhf.analysis.figures import draw_scales, inversion_options, invert_scales
+    from mmseg_hrhf.analysis.finished_step import FinishedStep
+    from mmseg_hrhf.config.load import load_config
+    from mmseg_hrhf.replay.inspection import recognised
     inversion = inversion_options(load_config(args.config, args.cfg_options))
     step = FinishedStep(args.step, args.device)
     names = [text.split('+') for text in args.classes]
@@ -44,5 +44,5 @@ if __name__ == '__main__':
     try:
         main()
     except Exception as error:
-        from mmseg_hrhf.user_error import report_and_exit
+        from mmseg_hrhf.utils.errors import report_and_exit
         report_and_exit(error)

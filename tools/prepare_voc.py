@@ -17,7 +17,7 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from mmseg_hrhf.preparation import prepare_voc
+    from mmseg_hrhf.datasets.preparation.voc import prepare_voc
     print(prepare_voc(args.voc, args.sbd, args.target))
 
 
@@ -25,5 +25,5 @@ if __name__ == '__main__':
     try:
         main()
     except Exception as error:
-        from mmseg_hrhf.user_error import report_and_exit
+        from mmseg_hrhf.utils.errors import report_and_exit
         report_and_exit(error)

@@ -20,7 +20,8 @@ def parse_args():
 def main():
     args = parse_args()
     # Imported only now: --help must not wait for the toolbox.
-    from mmseg_hrhf.report import find_runs, write_report
+    from mmseg_hrhf.analysis.report import write_report
+    from mmseg_hrhf.analysis.results import find_runs
     runs = find_runs(args.work_dir)
     out = args.out or osp.join(args.work_dir[0].split('=')[-1], 'report.html')
     write_report(out, runs, args.images)
@@ -31,5 +32,5 @@ if __name__ == '__main__':
     try:
         main()
     except Exception as error:
-        from mmseg_hrhf.user_error import report_and_exit
+        from mmseg_hrhf.utils.errors import report_and_exit
         report_and_exit(error)

@@ -27,9 +27,9 @@ def main():
     if os.environ.get('HRHF_LAUNCHER'):
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the launcher says it was interrupted, once for all processes
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    from mmseg_hrhf.config_file import load_config
-    from mmseg_hrhf.distributed import end_distributed
-    from mmseg_hrhf.testing import run_test
+    from mmseg_hrhf.config.load import load_config
+    from mmseg_hrhf.engine.distributed import end_distributed
+    from mmseg_hrhf.engine.testing import run_test
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or osp.join(
@@ -45,5 +45,5 @@ if __name__ == '__main__':
         print('error: stopped by SIGINT (signal 2). Run the same command again.', file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        from mmseg_hrhf.user_error import report_and_exit
+        from mmseg_hrhf.utils.errors import report_and_exit
         report_and_exit(error)

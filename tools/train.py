@@ -36,7 +36,7 @@ def main():
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the launcher says it was interrupted, once for all processes
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     # Imported only now: --help must not wait for the toolbox.
-    from mmseg_hrhf.config_file import enable_amp, load_config
+    from mmseg_hrhf.config.load import enable_amp, load_config
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     if args.work_dir is not None:
@@ -51,9 +51,9 @@ def main():
         enable_amp(cfg)
     from mmengine.dist import is_main_process
 
-    from mmseg_hrhf.distributed import end_distributed
+    from mmseg_hrhf.engine.distributed import end_distributed
     if args.dry_run:
-        from mmseg_hrhf.dry_run import dry_run
+        from mmseg_hrhf.engine.dry_run import dry_run
         text = dry_run(cfg)
         if is_main_process():
             print(text)
@@ -70,5 +70,5 @@ if __name__ == '__main__':
         print('error: stopped by SIGINT (signal 2). Run the same command again to continue.', file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        from mmseg_hrhf.user_error import report_and_exit
+        from mmseg_hrhf.utils.errors import report_and_exit
         report_and_exit(error)

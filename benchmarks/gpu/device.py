@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from timing import interleaved
 
-from mmseg_hrhf.environment import environment
+from mmseg_hrhf.utils.environment import environment
 
 from .place import PRECISIONS, Place
 

@@ -6,9 +6,9 @@ from mmseg.registry import TASK_UTILS
 from speed_inversion import classes_and_r, floor, network
 from timing import interleaved, row
 
-from mmseg_hrhf.inversion.feature_statistics import FeatureStatistics, feature_targets
-from mmseg_hrhf.inversion.pixels import PixelSpace
-from mmseg_hrhf.methods.logits import predicted_logits
+from mmseg_hrhf.models.heads import predicted_logits
+from mmseg_hrhf.replay.inversion.feature_statistics import FeatureStatistics, feature_targets
+from mmseg_hrhf.replay.inversion.pixels import PixelSpace
 
 from .errors import distance
 from .inversion import amp_of, size

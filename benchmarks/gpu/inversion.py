@@ -6,7 +6,7 @@ from peak_memory import peak_bytes
 from speed_inversion import PUBLISHED, PUBLISHED_BATCH, configured, floor, network, ours, plainly
 from timing import Rounds, interleaved, row
 
-from mmseg_hrhf.methods.logits import predicted_logits
+from mmseg_hrhf.models.heads import predicted_logits
 
 from .place import HALF, PRECISIONS, Place
 

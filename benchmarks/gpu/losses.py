@@ -6,8 +6,10 @@ import torch.nn.functional as F
 from timing import interleaved, row
 from torch import Tensor
 
-from mmseg_hrhf.losses import distillation_loss, merge_labels, merge_old_classes, merge_old_labels, upsampling
-from mmseg_hrhf.losses.fused import fused_losses
+from mmseg_hrhf.models.losses import upsampling
+from mmseg_hrhf.models.losses.distillation import distillation_loss
+from mmseg_hrhf.models.losses.fused import fused_losses
+from mmseg_hrhf.models.losses.label_merge import merge_labels, merge_old_classes, merge_old_labels
 
 from .errors import SCALE, against_readable, distance
 from .place import Place

@@ -10,9 +10,9 @@ from in_memory import MemoryDataset, in_memory_config
 from mmseg.registry import MODELS
 from torch import nn
 
-from mmseg_hrhf.methods import IncrementalSegmentor
-from mmseg_hrhf.methods.mib import UnbiasedLoss
-from mmseg_hrhf.methods.plop import ImageWeightedLoss
+from mmseg_hrhf.models.segmentors.base import IncrementalSegmentor
+from mmseg_hrhf.models.segmentors.mib import UnbiasedLoss
+from mmseg_hrhf.models.segmentors.plop import ImageWeightedLoss
 
 from .errors import SCALE, against_readable, distance
 from .parts import check

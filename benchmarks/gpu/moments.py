@@ -6,8 +6,8 @@ import math
 import torch
 from torch import Tensor
 
-from mmseg_hrhf.inversion.aggregation import scale_aware_aggregation
-from mmseg_hrhf.inversion.channel_moments import watched
+from mmseg_hrhf.replay.inversion.aggregation import scale_aware_aggregation
+from mmseg_hrhf.replay.inversion.feature_statistics import watched
 
 from .errors import SCALE, distance
 from .parts import check

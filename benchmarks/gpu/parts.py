@@ -19,8 +19,8 @@ class Part:
 
     Args:
         name: in the file of results.
-        work: ``module:function``, which takes a :class:`~gpu.place.Place` and ``options`` and returns JSON data:
-            ``checks`` (:func:`check`), ``rows`` (``timing.row``), or ``unavailable``: why there is nothing to do.
+        work: ``module:function``, which takes a ``Place`` and ``options`` and returns JSON data:
+            ``checks`` (``check``), ``rows`` (``timing.row``), or ``unavailable``: why there is nothing to do.
         seconds: the most that it may take; it is ended then.
         options: of the function.
         always: run it each time, however late: it takes no time and looks at what the others found.
@@ -88,8 +88,8 @@ def run_parts(parts: Sequence[Part], path: Path, held: dict, call: Callable[[Par
     Args:
         parts: all there are.
         path: file of results, written after each part.
-        held: what :func:`open_results` gave.
-        call: runs a part, for at most so many seconds, and gives what it returns; raises :class:`Overtime`.
+        held: what ``open_results`` gave.
+        call: runs a part, for at most so many seconds, and gives what it returns; raises ``Overtime``.
         minutes: in all. What is not begun or not ended by then is recorded as not reached.
         clock: in seconds.
         say: told of each part.

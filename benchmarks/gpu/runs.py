@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmseg_hrhf.checkpoint import load_checkpoint
 from mmseg_hrhf.datasets.shapes import draw
+from mmseg_hrhf.work_dir.checkpoint import load_checkpoint
 
 from .parts import check
 from .place import Place

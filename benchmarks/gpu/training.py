@@ -13,7 +13,7 @@ from mmengine.hooks import Hook
 from peak_memory import peak_bytes
 from timing import row
 
-from mmseg_hrhf.methods.logits import predicted_logits
+from mmseg_hrhf.models.heads import predicted_logits
 
 from .methods import path
 from .parts import check

@@ -19,7 +19,7 @@ from mmengine.fileio import get as read_bytes
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
-from ..files import atomic_write
+from ..utils.io import atomic_write
 from .image_check import ImageReader, check_image
 
 # Modes in which a pixel is one 8-bit label: grey, palette, and black and white.
@@ -99,7 +99,7 @@ def scan(paths: Sequence[str],
     """Pixels of each label in all masks, decoded in parallel worker processes, with a progress bar.
 
     Args:
-        paths, known_labels, backend_args, images, reader: see :func:`class_index`.
+        paths, known_labels, backend_args, images, reader: see ``class_index``.
         num_workers: processes; one per core that this job may use if None.
     Returns:
         (N, 256) uint32 pixel counts.

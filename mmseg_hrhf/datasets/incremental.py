@@ -12,13 +12,12 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
-from ..image_list import load_image_list
-from ..randomness import sample_randomness
 from ..scenario import IGNORE, Scenario
+from ..utils.randomness import sample_randomness
 from .class_index import class_index
 from .image_check import ImageReader
 from .raw_labels import RawLabels
-from .source import Source, split_mix, type_name, unwrap, without_reduce_zero_label
+from .source import Source, load_image_list, split_mix, type_name, unwrap, without_reduce_zero_label
 
 
 def build_source(cfg: dict, **overrides) -> Source:
@@ -102,7 +101,7 @@ def _reduces(pipeline: Any) -> bool:
 
 
 def scenario_of(source: Source, options: dict) -> Scenario:
-    """The scenario over a source's classes: see :meth:`RawLabels.scenario`."""
+    """The scenario over a source's classes: see ``RawLabels.scenario``."""
     return source.raw_labels.scenario(options)
 
 
@@ -202,8 +201,8 @@ class IncrementalDataset(Dataset):
 
     Args:
         dataset: config of a ``BaseSegDataset``, which ``ConcatDataset`` and ``RepeatDataset`` may wrap; or what
-            :func:`build_source` has built from it.
-        scenario: options of :meth:`Scenario.build`.
+            ``build_source`` has built from it.
+        scenario: options of ``Scenario.build``.
         step: learning step.
         test_mode: evaluation rules (images and labels) instead of training rules.
         cache_dir: folder for the class index.

@@ -10,8 +10,8 @@ from mmengine.fileio import get as read_bytes
 from mmengine.logging import print_log
 from PIL import Image
 
-from ..randomness import REAL_SAMPLE, SampleIndex
 from ..scenario import IGNORE
+from ..utils.randomness import REAL_SAMPLE, SampleIndex
 from .incremental import IncrementalDataset
 
 # Images on which transforms are tried; together they show as many classes as that number of images can.
@@ -188,3 +188,34 @@ def _showing(dataset: IncrementalDataset, indices: np.ndarray, classes: Sequence
         chosen.append(int(indices[best]))
         missing &= ~shown[best]
     return chosen
+
+
+_MOST_NAMED = 6
+
+
+def describe_shares(counts: np.ndarray, label_map: Mapping[int, int], names: Mapping[int, str]) -> str:
+    """Share of the pixels that count as background and that are ignored, and by which raw labels.
+
+    Args:
+        counts: (256,) pixels of each raw label.
+        label_map: class index (0: background) or 255 of each raw label.
+        names: of the raw labels.
+    Returns:
+        Such as ``'background 71.2 % (background 60.1 %, blue 11.1 %), ignored 3.0 % (void 3.0 %)'``.
+    """
+    pixels = [int(count) for count in counts]
+    total = max(sum(pixels), 1)
+    parts = []
+    for what, index in (('background', 0), ('ignored', IGNORE)):
+        raws = [raw for raw in label_map if label_map[raw] == index and pixels[raw]]
+        raws.sort(key=lambda raw: -pixels[raw])
+        share = sum(pixels[raw] for raw in raws)
+        shown = [f'{names.get(raw, f"label {raw}")} {_percent(pixels[raw], total)}' for raw in raws[:_MOST_NAMED]]
+        if len(raws) > _MOST_NAMED:
+            shown.append(f'{len(raws) - _MOST_NAMED} more labels')
+        parts.append(f'{what} {_percent(share, total)}' + (f' ({", ".join(shown)})' if shown else ''))
+    return ', '.join(parts)
+
+
+def _percent(part: int, total: int) -> str:
+    return f'{100 * part / total:.1f} %'

@@ -106,7 +106,7 @@ class RawLabels:
         """The scenario over these classes.
 
         Args:
-            options: of :meth:`Scenario.build`. ``background`` and ``zero_is_void`` are found from the classes unless
+            options: of ``Scenario.build``. ``background`` and ``zero_is_void`` are found from the classes unless
                 given; ``background`` may be the name or the raw label of a class.
         Raises:
             ValueError: a class that may or may not be background, or an option that does not fit the classes; names

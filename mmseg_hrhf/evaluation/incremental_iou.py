@@ -12,7 +12,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 from torch import Tensor
 
-from ..options import check_names
+from ..utils.options import check_names
 
 
 def confusion_counts(prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
@@ -57,8 +57,8 @@ class IncrementalIoUMetric(IoUMetric):
     """mmseg's ``IoUMetric`` plus the groups of a learning step. All values are percentages.
 
     IoUs come from one confusion count over the whole set. Besides what ``IoUMetric`` reports (its ``mIoU`` has
-    background in, like ``mIoU_all_with_background``) there are :func:`group_means` and ``IoU/<class>`` for every class.
-    After an evaluation, ``confusion`` holds the (C, C) pixel counts (see :func:`confusion_counts`).
+    background in, like ``mIoU_all_with_background``) there are ``group_means`` and ``IoU/<class>`` for every class.
+    After an evaluation, ``confusion`` holds the (C, C) pixel counts (see ``confusion_counts``).
 
     Args:
         groups: class indices of ``old``, ``new`` and ``all``, without background.

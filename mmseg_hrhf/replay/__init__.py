@@ -1,6 +1,6 @@
 from .buffer import FakeImageBuffer
-from .fake_dataset import FakeImageDataset, RealFakeDataset
+from .dataset import FakeImageDataset, RealFakeDataset
+from .inversion import SegInversion
 from .sampler import RealFakeSampler
-from .seg_inversion_hook import SegInversionHook
 
-__all__ = ['FakeImageBuffer', 'FakeImageDataset', 'RealFakeDataset', 'RealFakeSampler', 'SegInversionHook']
+__all__ = ['FakeImageBuffer', 'FakeImageDataset', 'RealFakeDataset', 'RealFakeSampler', 'SegInversion']

@@ -9,9 +9,9 @@ from mmengine.dataset import Compose
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from ..datasets.loading import Loading
-from ..inversion.pixels import PixelMap
-from ..randomness import REAL_SAMPLE, SampleIndex, seeded
+from ..datasets.transforms import Loading
+from ..utils.randomness import REAL_SAMPLE, SampleIndex, seeded
+from .inversion.pixels import PixelMap
 
 # RGB colours shown to a pipeline; together they tell scale, offset and order of the channels.
 _COLOURS = ((0, 0, 0), (255, 255, 255), (128, 128, 128), (40, 80, 200), (200, 80, 40), (60, 220, 90))
@@ -121,7 +121,7 @@ def check_training_pixels(pipeline: Compose, loading: Loading, data_preprocessor
 
     Args:
         pipeline, loading: of training; colours may be drawn at random, so that a few draws count.
-        data_preprocessor, size: see :func:`measure_pixel_map`.
+        data_preprocessor, size: see ``measure_pixel_map``.
         pixel_map: of the test pipeline.
     Raises:
         ValueError: red, green and blue go to other channels, or black and white are other values in every draw.

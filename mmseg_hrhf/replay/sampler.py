@@ -9,7 +9,7 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
-from ..randomness import FAKE_ORDER, FAKE_SAMPLE, REAL_ORDER, REAL_SAMPLE, SampleIndex
+from ..utils.randomness import FAKE_ORDER, FAKE_SAMPLE, REAL_ORDER, REAL_SAMPLE, SampleIndex
 
 
 def split_batch(batch_size: int, ratio: str) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 from PIL import Image
 
-from mmseg_hrhf.inversion.request import FakeRequest
+from mmseg_hrhf.replay.inversion.base import FakeRequest
 
 COLOURS = {8: (200, 0, 0), 10: (0, 0, 200)}
 

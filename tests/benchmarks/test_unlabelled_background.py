@@ -7,10 +7,10 @@ import torch
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 
-from mmseg_hrhf.methods.hrhf import HRHF
-from mmseg_hrhf.methods.relabelling import stacked_labels
-from mmseg_hrhf.replay import FakeImageBuffer
-from mmseg_hrhf.step_files import StepFiles
+from mmseg_hrhf.models.segmentors.hrhf import HRHF
+from mmseg_hrhf.models.student_pass import stacked_labels
+from mmseg_hrhf.replay.buffer import FakeImageBuffer
+from mmseg_hrhf.work_dir.layout import StepFiles
 
 
 def test_fakes_have_the_labels_of_old_classes_alone(repo, tmp_path, monkeypatch):

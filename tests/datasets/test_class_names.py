@@ -3,10 +3,10 @@ from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
-from mmseg_hrhf.config_check import check_names_of_classes
+from mmseg_hrhf.config.check import check_names_of_classes
 from mmseg_hrhf.datasets.class_names import check_class_names, check_dataset_names, is_background_name
 from mmseg_hrhf.datasets.raw_labels import RawLabels
-from mmseg_hrhf.user_error import explain
+from mmseg_hrhf.utils.errors import explain
 
 
 @DATASETS.register_module()

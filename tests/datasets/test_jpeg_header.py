@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_hrhf.datasets.jpeg_header import jpeg_size
+from mmseg_hrhf.datasets.image_check import jpeg_size
 
 
 def jpeg(size=(37, 21), mode='RGB', **options):

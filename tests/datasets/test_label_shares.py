@@ -1,6 +1,6 @@
 import numpy as np
 
-from mmseg_hrhf.datasets.label_shares import describe_shares
+from mmseg_hrhf.datasets.label_check import describe_shares
 
 
 def test_shares_of_what_is_background_and_what_is_ignored():

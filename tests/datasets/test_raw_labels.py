@@ -4,7 +4,8 @@ import pytest
 from mmseg.datasets import BaseSegDataset, CityscapesDataset, MapillaryDataset_v1, PascalVOCDataset
 from mmseg.registry import DATASETS
 
-from mmseg_hrhf.datasets.raw_labels import RawLabels, is_background_name
+from mmseg_hrhf.datasets.class_names import is_background_name
+from mmseg_hrhf.datasets.raw_labels import RawLabels
 
 COLOURS = ['red', 'green', 'blue']
 

@@ -1,7 +1,7 @@
 import torch
 from mmseg.registry import DATASETS
 
-from mmseg_hrhf.randomness import SampleIndex
+from mmseg_hrhf.utils.randomness import SampleIndex
 
 
 def test_the_mixed_image_is_that_of_its_place(tiny_config):

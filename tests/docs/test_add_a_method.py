@@ -3,7 +3,7 @@ import re
 import torch
 from mmseg.registry import MODELS
 
-from mmseg_hrhf.incremental_runner import IncrementalRunner
+from mmseg_hrhf.engine.runner import IncrementalRunner
 
 
 def test_the_worked_example_trains(repo, tiny_config, tmp_path, monkeypatch):

@@ -3,8 +3,8 @@ import inspect
 
 import pytest
 
-from mmseg_hrhf.inversion.seg_inversion import SegInversion
-from mmseg_hrhf.methods.hrhf import HRHF
+from mmseg_hrhf.models.segmentors.hrhf import HRHF
+from mmseg_hrhf.replay.inversion.seg_inversion import SegInversion
 from mmseg_hrhf.scenario import Scenario
 
 FIELDS = {field.name for field in dataclasses.fields(Scenario)} - {'labels'}

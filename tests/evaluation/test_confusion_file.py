@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmseg_hrhf.evaluation.confusion_file import read_confusion, write_confusion
+from mmseg_hrhf.evaluation.summary import read_confusion, write_confusion
 
 
 def test_a_table_comes_back_as_it_was_written(tmp_path):

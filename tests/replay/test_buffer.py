@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_hrhf.files import sha256
 from mmseg_hrhf.replay.buffer import FakeImageBuffer
+from mmseg_hrhf.utils.io import sha256
 
 FINGERPRINT = dict(teacher='a' * 64, options=dict(lr=0.25, stages=[[1.0, 10]]), seed=3)
 SIZE = (6, 5)

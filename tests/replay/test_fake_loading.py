@@ -7,9 +7,9 @@ from mmengine.dataset import Compose
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
-from mmseg_hrhf.datasets.loading import Loading, find_loading
+from mmseg_hrhf.datasets.transforms import Loading, find_loading
 from mmseg_hrhf.replay.buffer import FakeImageBuffer
-from mmseg_hrhf.replay.fake_dataset import FakeImageDataset, fake_pipeline
+from mmseg_hrhf.replay.dataset import FakeImageDataset, fake_pipeline
 
 LOAD, LABELS, PACK = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')
 

@@ -8,12 +8,12 @@ import torch
 from mmseg.registry import MODELS, TASK_UTILS
 from torch import nn
 
-from mmseg_hrhf.files import sha256
-from mmseg_hrhf.inversion import SegInversion
-from mmseg_hrhf.inversion.pixels import PixelMap
-from mmseg_hrhf.replay import FakeImageBuffer
-from mmseg_hrhf.replay import seg_inversion_hook as module
-from mmseg_hrhf.replay.seg_inversion_hook import SegInversionHook, fill_buffer
+from mmseg_hrhf.engine.hooks import seg_inversion as module
+from mmseg_hrhf.engine.hooks.seg_inversion import SegInversionHook, fill_buffer
+from mmseg_hrhf.replay.buffer import FakeImageBuffer
+from mmseg_hrhf.replay.inversion.pixels import PixelMap
+from mmseg_hrhf.replay.inversion.seg_inversion import SegInversion
+from mmseg_hrhf.utils.io import sha256
 
 INVERSION = dict(type='SegInversion', size=16, stages=[(1.0, 3)], batch_size=2)
 
@@ -68,7 +68,7 @@ def test_two_ranks_share_the_work_and_make_what_one_makes(teacher, tmp_path, mon
     # The ranks run after each other here: rank 1 must find rank 0's buffer, and rank 0 closes in the end.
     monkeypatch.setattr(FakeImageBuffer, 'close', lambda self: [])
     for rank in (0, 1):
-        monkeypatch.setattr('mmseg_hrhf.replay.seg_inversion_hook.get_dist_info', lambda rank=rank: (rank, 2))
+        monkeypatch.setattr('mmseg_hrhf.engine.hooks.seg_inversion.get_dist_info', lambda rank=rank: (rank, 2))
         monkeypatch.setattr(FakeImageBuffer, 'has_batch', lambda self, start: False)
         fill_buffer(shared_by_two, teacher, INVERSION, seed=0)
     assert hashes(shared_by_two) == hashes(alone)
@@ -117,7 +117,7 @@ def test_recorded_statistics_are_compared_with_and_part_of_the_fingerprint(teach
 @pytest.mark.parametrize('feature_weight, is_said', [(5.0, True), (0.5, True), (0.0, False)])
 def test_an_inversion_without_any_statistics_says_so(teacher, tmp_path, monkeypatch, feature_weight, is_said):
     said = []
-    monkeypatch.setattr('mmseg_hrhf.replay.seg_inversion_hook.print_log', lambda text, **options: said.append(text))
+    monkeypatch.setattr('mmseg_hrhf.engine.hooks.seg_inversion.print_log', lambda text, **options: said.append(text))
     for layer in teacher.modules():
         if hasattr(layer, 'track_running_stats'):
             layer.running_mean = layer.running_var = None

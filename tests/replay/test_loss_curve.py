@@ -1,6 +1,6 @@
 import pytest
 
-from mmseg_hrhf.replay.loss_curve import mean_curve, thin_curve
+from mmseg_hrhf.replay.inspection import mean_curve, thin_curve
 
 
 def test_a_long_curve_keeps_its_ends_and_few_points():

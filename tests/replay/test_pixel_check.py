@@ -9,8 +9,8 @@ from mmseg.models import SegDataPreProcessor
 from mmseg.registry import DATASETS, TRANSFORMS
 from mmseg.structures import SegDataSample
 
-from mmseg_hrhf.datasets.loading import Loading
-from mmseg_hrhf.inversion.pixels import PixelMap, PixelSpace
+from mmseg_hrhf.datasets.transforms import Loading
+from mmseg_hrhf.replay.inversion.pixels import PixelMap, PixelSpace
 from mmseg_hrhf.replay.pixel_check import check_real_range, check_training_pixels, measure_pixel_map
 
 MEAN, STD = [123.675, 116.28, 103.53], [58.395, 57.12, 57.375]

@@ -5,9 +5,9 @@ import torch
 from mmcv.transforms import LoadImageFromFile
 from mmseg.registry import DATASETS
 
-from mmseg_hrhf.randomness import SampleIndex, seed_process
-from mmseg_hrhf.replay import FakeImageBuffer
-from mmseg_hrhf.replay.fake_dataset import LoadFakeImage
+from mmseg_hrhf.replay.buffer import FakeImageBuffer
+from mmseg_hrhf.replay.dataset import LoadFakeImage
+from mmseg_hrhf.utils.randomness import SampleIndex, seed_process
 
 SIDE, CROP, NUM_REAL, NUM_FAKE = 48, 24, 8, 3
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations')]

@@ -4,7 +4,7 @@ import torch
 from mmseg.models import SegDataPreProcessor
 from torch import nn
 
-from mmseg_hrhf.replay.recognition import label_images, recognised
+from mmseg_hrhf.replay.inspection import label_images, recognised
 
 
 class Threshold(nn.Module):

@@ -5,8 +5,8 @@ import torch
 from mmseg.models import SegDataPreProcessor
 from torch import nn
 
-from mmseg_hrhf.replay import FakeImageBuffer
-from mmseg_hrhf.replay.show_buffer import show_buffer
+from mmseg_hrhf.replay.buffer import FakeImageBuffer
+from mmseg_hrhf.replay.inspection import show_buffer
 
 PALETTE = [[0, 0, 0], [0, 200, 0]]
 

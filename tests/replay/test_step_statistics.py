@@ -8,7 +8,7 @@ from mmseg.models.data_preprocessor import SegDataPreProcessor
 from mmseg.structures import SegDataSample
 from torch import nn
 
-from mmseg_hrhf.replay.step_statistics import statistics_options, step_statistics, training_mixture
+from mmseg_hrhf.replay.recording import statistics_options, step_statistics, training_mixture
 
 
 def test_mixture_has_the_training_ratio_and_no_image_twice_while_there_are_others():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_hrhf.replay.stored_png import stored_png
+from mmseg_hrhf.replay.buffer import stored_png
 
 
 @pytest.mark.parametrize('height, width', [(1, 1), (7, 5), (512, 300)])  # the last is longer than a deflate block

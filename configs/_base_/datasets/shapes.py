@@ -1,4 +1,4 @@
-# Generated on first use by mmseg_hrhf.datasets.ShapesDataset.
+# Generated on first use by mmseg_hrhf.datasets.shapes.ShapesDataset.
 data_root = 'data/shapes'
 train_pipeline = [
     dict(type='LoadImageFromFile'),

@@ -1,0 +1,197 @@
+"""The charts of the pages."""
+from __future__ import annotations
+
+import io
+import re
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Iterator, Sequence
+
+import matplotlib
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+
+from ..utils.io import PathLike, atomic_write
+from .comparison.cell import Cell
+from .comparison.table import mean_and_deviation
+
+
+def step_curves(systems: dict[str, list[Sequence[dict]]], num_steps: int, name: str) -> Markup:
+    """mIoU of ``all`` and of ``old`` classes (without background) after each step, a line per system.
+
+    Args:
+        systems: for each system the results of each of its seeds; one that is trained once for all (Joint) is a level.
+        num_steps: of the scenario.
+        name: see ``themed_svg``.
+    """
+    with chart_style():
+        figure = Figure(figsize=(9.2, 3.1))
+        axes = figure.subplots(1, 2, sharey=True)
+        for axis, group, title in zip(axes, ('all', 'old'), ('all classes so far', 'classes of step 0')):
+            for i, runs in enumerate(systems.values()):
+                colour = SERIES[i % len(SERIES)]
+                means, spreads = mean_and_deviation([[r['metrics'][f'mIoU_{group}'] for r in run] for run in runs])
+                steps = [result['step'] for result in runs[0]]
+                if len(steps) == 1 and num_steps > 1:
+                    axis.axhline(means[0], color=colour, linestyle='--')
+                    continue
+                # Beyond eight systems colours come again, with another stroke.
+                axis.plot(steps, means, color=colour, marker='o', markersize=4,
+                          linestyle='-' if i < len(SERIES) else ':')
+                if any(spreads):
+                    low, high = ([m + sign * s for m, s in zip(means, spreads)] for sign in (-1, 1))
+                    axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+            axis.set_title(f'mIoU, {title}')
+            axis.set_xlabel('step')
+            axis.set_xlim(-0.15, num_steps - 0.85)
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes[0].set_ylim(bottom=0)
+        axes[0].set_ylabel('%')
+        figure.tight_layout(w_pad=2.5)
+        return themed_svg(figure, name)
+
+
+_TERMS = dict(
+    classification='classification loss', feature='feature statistics', tv='total variation', l2='squared norm')
+
+
+def inversion_curves(curves: Sequence[dict], name: str) -> Markup:
+    """Losses over the iterations of an inversion: a thin line per batch, in one small chart per term.
+
+    Args:
+        curves: of the batches, see ``thin_curve``.
+        name: see ``themed_svg``.
+    """
+    terms = list(dict.fromkeys(term for curve in curves for term in curve if term != 'iteration'))
+    with chart_style():
+        figure = Figure(figsize=(3.05 * max(2, len(terms)), 2.3))
+        for i, (axis, term) in enumerate(zip(figure.subplots(1, len(terms), squeeze=False)[0], terms)):
+            for curve in curves:
+                axis.plot(curve['iteration'], curve[term], color=SERIES[i % len(SERIES)], linewidth=1.1,
+                          alpha=max(0.25, 1 / len(curves)**0.5))
+            axis.set_title(_TERMS.get(term, term))
+            axis.set_yscale('log')
+            values = [value for curve in curves for value in curve[term] if value > 0]
+            wide = bool(values) and max(values) > 30 * min(values)
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, ) if wide else (1, 2, 5)))
+            axis.yaxis.set_major_formatter(lambda value, _: f'{value:g}')
+            axis.yaxis.set_minor_locator(NullLocator())
+            axis.tick_params(labelsize=8)
+            axis.set_xlabel('iteration', color=SOFT)
+        figure.tight_layout(w_pad=1.5)
+        return themed_svg(figure, name)
+
+
+def plot_curves(cells: Sequence[Cell], path: PathLike) -> None:
+    """Draw ``all`` and ``old`` (without background) after each step; the band is the deviation over seeds.
+
+    Args:
+        cells: whose finished runs are drawn; a system with the last step alone (Joint) is a dashed level.
+        path: of the picture; its suffix names the format (``.png``, ``.svg``).
+    """
+    import matplotlib
+    matplotlib.use('Agg')
+    import matplotlib.pyplot as plt
+    done = [(cell, results) for cell in cells for results in [cell.results()] if results is not None]
+    columns = list(dict.fromkeys(cell.column for cell, _ in done))
+    systems = list(dict.fromkeys(cell.system for cell, _ in done))
+    colours = {system: plt.get_cmap('tab20')(i % 20) for i, system in enumerate(systems)}
+    colours['HRHF'] = (0., 0., 0., 1.)  # the method that the others are compared with
+    figure, axes = plt.subplots(2, max(1, len(columns)), figsize=(4.2 * max(1, len(columns)) + 2, 7), squeeze=False,
+                                sharex='col', sharey='row')
+    for j, column in enumerate(columns):
+        axes[0][j].set_title(column)
+        axes[1][j].set_xlabel('step')
+        for i, group in enumerate(('all', 'old')):
+            axis = axes[i][j]
+            axis.grid(alpha=0.3)
+            axis.set_ylabel(f'mIoU of {group} classes, %' if j == 0 else '')
+            for system in systems:
+                runs = [results for cell, results in done if (cell.system, cell.column) == (system, column)]
+                if runs:
+                    _draw(axis, system, runs, f'mIoU_{group}', colours[system])
+    if systems:
+        handles, labels = {}, []
+        for axis in axes.flat:
+            handles.update(dict(zip(axis.get_legend_handles_labels()[1], axis.get_legend_handles_labels()[0])))
+        labels = [system for system in systems if system in handles]
+        figure.legend([handles[label] for label in labels], labels, loc='center left', bbox_to_anchor=(1.0, 0.5),
+                      frameon=False)
+    figure.tight_layout()
+    with atomic_write(path) as file:
+        figure.savefig(file, format=Path(path).suffix.lstrip('.'), dpi=110, bbox_inches='tight')
+    plt.close(figure)
+
+
+def _draw(axis, system: str, runs: Sequence[dict], key: str, colour) -> None:
+    steps = [result['step'] for result in runs[0]['results']]
+    # A gap in the line where no test image shows a class of the group.
+    means, spread = mean_and_deviation([[result['metrics'][key] for result in run['results']] for run in runs])
+    if len(steps) == 1 and runs[0]['num_steps'] > 1:
+        axis.axhline(means[0], color=colour, linestyle='--', label=system)
+        return
+    axis.plot(steps, means, color=colour, marker='o', markersize=3, label=system,
+              linewidth=2.5 if system == 'HRHF' else 1.5)
+    axis.set_xticks(steps)
+    if len(runs) > 1:
+        axis.fill_between(steps, [m - s for m, s in zip(means, spread)], [m + s for m, s in zip(means, spread)],
+                          color=colour, alpha=0.15, linewidth=0)
+
+
+# Placeholders that matplotlib draws with; the SVG has the page's CSS variables in their place.
+INK, SOFT, LINE, CLEAR = '#010101', '#010102', '#010103', '#010104'
+SERIES = tuple(f'#0102{i:02x}' for i in range(1, 9))
+_VARIABLES = {INK: '--ink', SOFT: '--soft', LINE: '--line', CLEAR: '--surface'}
+_VARIABLES.update({colour: f'--s{i}' for i, colour in enumerate(SERIES, start=1)})
+
+_STYLE = {
+    'svg.fonttype': 'none',
+    'svg.hashsalt': 'mmseg_hrhf',
+    'font.family': 'sans-serif',
+    'font.size': 9,
+    'text.color': INK,
+    'axes.labelcolor': SOFT,
+    'axes.edgecolor': LINE,
+    'axes.titlecolor': INK,
+    'axes.titlesize': 10,
+    'axes.titlelocation': 'left',
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'axes.grid': True,
+    'axes.axisbelow': True,
+    'grid.color': LINE,
+    'grid.linewidth': 0.7,
+    'xtick.color': LINE,
+    'ytick.color': LINE,
+    'xtick.labelcolor': SOFT,
+    'ytick.labelcolor': SOFT,
+    'lines.linewidth': 1.8,
+    'figure.facecolor': 'none',
+    'axes.facecolor': 'none',
+}
+
+
+@contextmanager
+def chart_style() -> Iterator[None]:
+    """Draw figures for ``themed_svg`` within this context."""
+    with matplotlib.rc_context(_STYLE):
+        yield
+
+
+def themed_svg(figure: Figure, name: str) -> Markup:
+    """The figure as an ``<svg>`` element.
+
+    Args:
+        figure: drawn within ``chart_style``, with this module's colours.
+        name: unique in the page; the SVG's ids begin with it.
+    """
+    stream = io.StringIO()
+    figure.savefig(stream, format='svg', bbox_inches='tight', metadata=dict(Date=None, Creator=None))
+    text = stream.getvalue()
+    text = text[text.index('<svg'):]
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, f'var({variable})')
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'(href="#|url\(#)', rf'\g<1>{name}-', text)
+    return Markup(text)

@@ -1,0 +1,208 @@
+"""The page about a run, or about several side by side."""
+from __future__ import annotations
+
+import json
+import logging
+import pprint
+from typing import Optional, Sequence
+
+import numpy as np
+from mmengine.logging import print_log
+from PIL import Image
+
+from ..evaluation.summary import read_confusion, summarise
+from ..utils.io import PathLike
+from ..utils.pictures import fit
+from .charts import step_curves
+from .comparison.table import BACKGROUND, group_names, mean_and_deviation, statistics_of
+from .page import Panel, largest_confusions, make_panels, mask_uri, photo_uri, row_shares, write_page
+from .results import RunRecord
+
+_PICTURE = (240, 320)
+# Above this many classes, the confusion matrix is left to confusion.csv.
+_MATRIX_CLASSES = 30
+
+
+def write_report(path: PathLike, runs: Sequence[RunRecord], num_images: int = 8) -> None:
+    """Write the page.
+
+    Args:
+        path: of the HTML file.
+        runs: of one system or several, on one task and setting or several, from one seed or several.
+        num_images: test images to show; 0: none, no checkpoint is run.
+    """
+    columns = [_column([run for run in runs if run.column == name], f'c{i}', num_images)
+               for i, name in enumerate(dict.fromkeys(run.column for run in runs))]
+    systems = list(dict.fromkeys(run.system for run in runs))
+    names = ', '.join(systems) if len(systems) < 4 else f'{len(systems)} systems'
+    write_page(
+        path,
+        'report.html',
+        title=f'{names}: {columns[0]["name"]}' if len(columns) == 1 else names,
+        seeds=sorted({run.seed for run in runs}),
+        tiles=_tiles(runs[0]) if len(runs) == 1 else [],
+        tables={background: paper_table(runs, background) for background in BACKGROUND},
+        columns=columns,
+        runs=[_run(run) for run in runs],
+        mixed_environments=any(run.last.get('environment') != runs[0].last.get('environment') for run in runs),
+        differing=differing_options(runs))
+
+
+def paper_table(runs: Sequence[RunRecord], background: str) -> dict:
+    """The paper's layout: systems by rows, columns (task and setting) and their groups; best means marked.
+
+    Returns:
+        ``heads``: ``[(column, [group, ...])]``; ``rows``: ``[(system, [cell, ...])]`` with cells None or
+        ``dict(mean, std, seeds, best)``.
+    """
+    records = [run.table_record() for run in runs]
+    cells = {(row['system'], row['column'], row['group']): row for row in statistics_of(records)
+             if row['background'] == background}
+    heads = [(column, group_names(records, column, background)) for column in dict.fromkeys(r.column for r in runs)]
+    systems = list(dict.fromkeys(run.system for run in runs))
+    # A group none of whose classes is in the test images has no cell.
+    best = {(column, group): max((cells[s, column, group]['mean'] for s in systems if (s, column, group) in cells),
+                                 default=None)
+            for column, groups in heads for group in groups}
+    rows = []
+    for system in systems:
+        row: list[Optional[dict]] = []
+        for column, groups in heads:
+            for group in groups:
+                cell = cells.get((system, column, group))
+                is_best = cell is not None and len(systems) > 1 and cell['mean'] == best[column, group]
+                row.append(cell and dict(cell, best=is_best))
+        rows.append((system, row))
+    return dict(heads=heads, rows=rows)
+
+
+def class_table(runs: Sequence[RunRecord]) -> dict:
+    """IoU of each class after each step, and its forgetting: means over the seeds of one system.
+
+    Returns:
+        ``steps``: numbers of the steps; ``rows``: ``dict(name, colour, ious, forgetting, first)`` by class index, where
+        ``first`` marks the first class that a step learns.
+    """
+    first = runs[0]
+    series: dict[str, list] = {name: [] for name in first.classes}
+    lost: dict[str, list] = {name: [] for name in first.classes}
+    for run in runs:
+        forgetting = summarise(run.results)['forgetting']
+        for name in first.classes:
+            series[name].append([result['metrics'].get(f'IoU/{name}') for result in run.results])
+            lost[name].append([forgetting.get(name)])
+    starts = {result['new_classes'][0] for result in first.results}
+    rows = []
+    for name, colour in zip(first.classes, first.palette()):
+        means = [None if value != value else value for value in mean_and_deviation(series[name])[0]]
+        loss = mean_and_deviation(lost[name])[0][0]
+        rows.append(dict(name=name, colour=_css(colour), ious=means, forgetting=None if loss != loss else loss,
+                         first=name in starts))
+    return dict(steps=[result['step'] for result in first.results], rows=rows)
+
+
+def confusion_table(runs: Sequence[RunRecord]) -> Optional[dict]:
+    """Shares of each class's pixels by predicted class at the last step, pixels of all seeds together.
+
+    Returns:
+        None unless every run recorded its confusion; else ``classes``, ``largest`` (see
+        ``largest_confusions``) and ``shares``, (C, C) or None where that is too much to look at.
+    """
+    tables = [read_confusion(run.files(run.last['step']).confusion) for run in runs]
+    recorded = [table for table in tables if table is not None]
+    if len(recorded) < len(tables):
+        return None
+    classes = recorded[0][0]
+    counts = np.sum([counts for _, counts in recorded], axis=0)
+    return dict(
+        classes=classes,
+        largest=largest_confusions(classes, counts, 12),
+        shares=row_shares(counts).tolist() if len(classes) <= _MATRIX_CLASSES else None)
+
+
+def differing_options(runs: Sequence[RunRecord]) -> dict:
+    """Options in which systems or columns differ, by the first run of each.
+
+    Returns:
+        ``heads``: ``[(system, column)]``; ``rows``: ``[(dotted name, [value, ...])]``.
+    """
+    first: dict[tuple[str, str], RunRecord] = {}
+    for run in runs:
+        first.setdefault((run.system, run.column), run)
+    flat = [dict(_flatten(run.identity)) for run in first.values()]
+    names = sorted({name for options in flat for name in options})
+    values = [(name, [options.get(name, '-') for options in flat]) for name in names]
+    return dict(heads=list(first), rows=[(name, held) for name, held in values if len(set(held)) > 1])
+
+
+def _flatten(value, name: str = ''):
+    if isinstance(value, dict) and value:
+        for key, item in value.items():
+            yield from _flatten(item, f'{name}.{key}'.lstrip('.'))
+    else:
+        yield name, json.dumps(value)
+
+
+def _column(runs: list[RunRecord], key: str, num_images: int) -> dict:
+    systems: dict[str, list[RunRecord]] = {}
+    for run in runs:
+        systems.setdefault(run.system, []).append(run)
+    return dict(
+        name=runs[0].column,
+        num_steps=runs[0].num_steps,
+        curves=step_curves({name: [run.results for run in held] for name, held in systems.items()},
+                           runs[0].num_steps, key),
+        classes={name: class_table(held) for name, held in systems.items()},
+        confusions={name: confusion_table(held) for name, held in systems.items()},
+        **_pictures([held[0] for held in systems.values()], num_images))
+
+
+def _pictures(runs: list[RunRecord], num_images: int) -> dict:
+    """Panels of one run over its steps, or of several runs' last steps; or why there are none."""
+    if num_images == 0:
+        return dict(titles=[], panels=[], legend=[], no_panels='left out (--images 0)')
+    if len(runs) == 1:
+        checkpoints = [(f'after step {result["step"]}', runs[0], result['step']) for result in runs[0].results]
+    else:
+        checkpoints = [(run.system, run, run.last['step']) for run in runs]
+    try:
+        panels = make_panels(checkpoints, num_images)
+    except ValueError as error:
+        print_log(f'No pictures: {error}', logger='current', level=logging.WARNING)
+        return dict(titles=[], panels=[], legend=[], no_panels=str(error))
+    palette = runs[0].palette()
+    seen = {int(c) for panel in panels for mask in (panel.truth, *panel.predictions.values()) for c in np.unique(mask)}
+    legend = [(name, _css(palette[c])) for c, name in enumerate(runs[0].classes) if c in seen]
+    return dict(titles=[title for title, _, _ in checkpoints], panels=[_panel(panel, palette) for panel in panels],
+                legend=legend, no_panels=None)
+
+
+def _panel(panel: Panel, palette: list) -> dict:
+    small = fit(panel.image, _PICTURE)
+    size = small.shape[1], small.shape[0]
+
+    def uri(mask: np.ndarray) -> str:
+        return mask_uri(np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)), palette)
+
+    return dict(name=panel.name, photo=photo_uri(small), truth=uri(panel.truth),
+                masks=[uri(mask) for mask in panel.predictions.values()])
+
+
+def _tiles(run: RunRecord) -> list[tuple[str, Optional[float]]]:
+    metrics, summary = run.last['metrics'], summarise(run.results)
+    return [('all classes, mIoU', metrics['mIoU_all']), ('classes of step 0', metrics['mIoU_old']),
+            ('classes added since', metrics['mIoU_new']),
+            ('mean of mIoU over steps', summary['average_incremental_mIoU']),
+            ('mean forgetting, points', summary['average_forgetting'])]
+
+
+def _run(run: RunRecord) -> dict:
+    return dict(
+        system=run.system, column=run.column, seed=run.seed, work_dir=run.work_dir, results=run.results,
+        environment=run.last.get('environment') or {},
+        seconds=sum(sum(result['seconds'].values()) for result in run.results),
+        config=pprint.pformat(run.identity, width=110, compact=True, sort_dicts=True))
+
+
+def _css(colour: Sequence[int]) -> str:
+    return 'rgb({} {} {})'.format(*colour)

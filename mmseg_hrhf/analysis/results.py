@@ -1,0 +1,150 @@
+"""A finished run as its work dir tells it."""
+from __future__ import annotations
+
+import os.path as osp
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Optional, Sequence
+
+from mmengine.config import Config
+
+from ..utils.io import PathLike, read_json
+from ..work_dir.layout import StepFiles
+from .comparison.table import group_scores
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run of one system from one seed.
+
+    Args:
+        work_dir: its folder.
+        system: what it is called in tables.
+        results: of its finished steps, in order (``step_<t>/result.json``).
+        identity: its options (``run.json``).
+        num_steps: of its scenario.
+        num_base: foreground classes of step 0.
+    """
+    work_dir: str
+    system: str
+    results: tuple[dict, ...]
+    identity: dict
+    num_steps: int
+    num_base: int
+
+    @property
+    def seed(self) -> int:
+        return int(self.last['seed'])
+
+    @property
+    def last(self) -> dict:
+        return self.results[-1]
+
+    @property
+    def column(self) -> str:
+        """Task and setting, such as ``'15-1 overlapped'``; explicit steps by their numbers of classes."""
+        scenario = self.identity['scenario']
+        counts = '-'.join(str(len(names)) for names in scenario.get('steps') or ())
+        return f'{scenario.get("task") or counts} {scenario.get("setting", "overlapped")}'
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names by class index at the last step, background first."""
+        return ('background', *self.last['classes'])
+
+    @property
+    def is_complete(self) -> bool:
+        return self.last['step'] == self.num_steps - 1
+
+    def files(self, step: int) -> StepFiles:
+        return StepFiles(self.work_dir, step)
+
+    def plain_config(self, step: int) -> Config:
+        """The plain config of a step (see ``plain_step.py``)."""
+        return Config.fromfile(self.files(step).config)
+
+    def palette(self) -> list[list[int]]:
+        """RGB colour of each class index at the last step."""
+        return self.plain_config(self.last['step']).test_dataloader.dataset.metainfo.palette
+
+    def scores(self) -> dict:
+        """Groups' mIoU at the last step, see ``group_scores``."""
+        return group_scores(self.last, [self.num_base, len(self.last['classes']) - self.num_base])
+
+    def table_record(self) -> dict:
+        """What ``statistics_of`` makes the paper's table from."""
+        return dict(system=self.system, column=self.column, seed=self.seed, scores=self.scores())
+
+
+def read_run(work_dir: PathLike, system: Optional[str] = None) -> RunRecord:
+    """Read the work dir of a run.
+
+    Raises:
+        ValueError: it is none, or no step of it is finished.
+    """
+    folder = osp.abspath(work_dir)
+    summary, identity = osp.join(folder, 'results.json'), osp.join(folder, 'run.json')
+    if not osp.exists(summary) or not osp.exists(identity):
+        raise ValueError(f'{work_dir} holds no finished step of a run (no run.json and results.json): give a work dir '
+                         'of tools/train.py or tools/compare.py.')
+    held, options = read_json(summary), read_json(identity)
+    results = tuple(held['results'])
+    # Runs of version 0.1.0's first days wrote neither number.
+    num_steps = held.get('num_steps') or len((options['scenario'] or {}).get('steps') or ()) or len(results)
+    num_base = held.get('num_base_classes') or len(results[0]['classes'])
+    return RunRecord(folder, system or system_name(options), results, options, num_steps, num_base)
+
+
+def system_name(identity: dict) -> str:
+    """A system's name from its options: the method's, and what it replays where that is not its usual."""
+    method, replay = identity['method'], identity.get('replay')
+    name = {'FineTuning': 'FT', 'LwFMC': 'LwF-MC'}.get(method['type'], method['type'])
+    if name != 'HRHF':
+        return name
+    if replay is None:
+        return 'HRHF without fakes'
+    if (replay.get('inversion') or {}).get('type') == 'GaussianNoise':
+        return 'HRHF with noise'
+    return name
+
+
+def find_runs(paths: Sequence[str]) -> list[RunRecord]:
+    """Runs that the paths hold: work dirs, ``NAME=WORK_DIR``, or folders with complete runs anywhere below.
+
+    Two runs of one name, column and seed are told apart by the names of their folders.
+
+    Raises:
+        ValueError: a path without a run; a run given twice.
+    """
+    runs: list[RunRecord] = []
+    for path in paths:
+        name, separator, folder = path.partition('=')
+        if not separator or osp.isdir(path):
+            name, folder = '', path
+        if osp.exists(osp.join(folder, 'run.json')):
+            runs.append(read_run(folder, name or None))
+            continue
+        below = sorted(file.parent for file in Path(folder).glob('**/results.json'))
+        # Folders that begin with _ are what runs of a comparison share.
+        found = [read_run(each, name or None) for each in below
+                 if not each.name.startswith('_') and osp.exists(osp.join(each, 'run.json'))]
+        found = [run for run in found if run.is_complete]
+        if not found:
+            raise ValueError(f'{folder} holds no finished run, nor do the folders below it.')
+        runs += found
+    repeated = [run.work_dir for run in runs if sum(other.work_dir == run.work_dir for other in runs) > 1]
+    if repeated:
+        raise ValueError(f'{repeated[0]} is given more than once.')
+    return _told_apart(runs)
+
+
+def _told_apart(runs: list[RunRecord]) -> list[RunRecord]:
+    def place(run: RunRecord) -> tuple:
+        return run.system, run.column, run.seed
+
+    places = [place(run) for run in runs]
+    clashing = {place[0] for place in places if places.count(place) > 1}
+    return [
+        replace(run, system=f'{run.system} ({osp.basename(run.work_dir)})') if run.system in clashing else run
+        for run in runs
+    ]

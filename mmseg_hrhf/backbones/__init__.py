@@ -1,3 +1,0 @@
-from .leaky_resnet import LeakyResNet
-
-__all__ = ['LeakyResNet']

@@ -1,0 +1,139 @@
+"""Reading a user's config file and command-line overrides."""
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os.path as osp
+from typing import Any, Optional, Sequence
+
+import torch
+from mmengine.config import Config, DictAction
+from mmengine.config import utils as config_utils
+from mmengine.registry import Registry, root
+from mmseg import registry
+
+from ..utils.environment import config_path
+
+
+def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
+    """Read a config and merge ``KEY=VALUE`` overrides, as mmseg's tools do.
+
+    ``_base_ = 'mmseg::...'`` works on both toolbox lines: the maintained one installs mmseg under a package name that
+    its mmengine does not know.
+
+    Raises:
+        ValueError: a missing or broken file, a missing package that it needs, or an option that is no ``KEY=VALUE``.
+    """
+    path = config_path(path)
+    if not osp.isfile(path):
+        raise ValueError(f'Config file {path!r} does not exist.')
+    _register_package_names()
+    try:
+        cfg = Config.fromfile(path)
+    except (SyntaxError, FileNotFoundError, KeyError) as error:
+        raise ValueError(f'Config {path!r} cannot be read: {error}') from error
+    except ImportError as error:  # mmengine's message lists sys.path; its first line names what was to be imported
+        raise ValueError(f'Config {path!r} needs a package that cannot be imported: {str(error).splitlines()[0]} '
+                         f'Cause: {error.__cause__ or error.__context__ or error}.') from error
+    _drop_own_scope(cfg._cfg_dict)
+    if options:
+        bad = [option for option in options if '=' not in option]
+        if bad:
+            raise ValueError(f'--cfg-options {bad[0]!r} is not of the form KEY=VALUE.')
+        parser = argparse.ArgumentParser()
+        parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+        cfg.merge_from_dict(parser.parse_args(['--cfg-options', *options]).cfg_options)
+    return cfg
+
+
+def _drop_own_scope(value: Any) -> None:
+    """mmengine marks what comes from ``_base_ = 'mmseg_hrhf::...'``; our modules are registered in mmseg's scope."""
+    if isinstance(value, dict):
+        if value.get('_scope_') == 'mmseg_hrhf':
+            del value['_scope_']
+        for item in value.values():
+            _drop_own_scope(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            _drop_own_scope(item)
+
+
+def _register_package_names() -> None:
+    names = config_utils.MODULE2PACKAGE
+    names['mmseg_hrhf'] = 'mmseg_hrhf'
+    for module, package in (('mmseg', 'onedl-mmsegmentation'), ('mmdet', 'onedl-mmdetection'),
+                            ('mmpretrain', 'onedl-mmpretrain')):
+        try:
+            importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        names[module] = package
+
+
+def enable_amp(cfg: Config) -> None:
+    """Switch the optimizer wrapper, and with it the teacher, to automatic mixed precision.
+
+    In bfloat16 where the accelerator computes it (float16 else), unless ``optim_wrapper.dtype`` says otherwise.
+
+    Raises:
+        ValueError: no accelerator, or another wrapper than the plain one.
+    """
+    if not torch.cuda.is_available():
+        raise ValueError('--amp needs an accelerator; mmengine offers none of it on CPUs. Leave it out (SegInversion '
+                         "alone can use bfloat16 on a CPU: replay.inversion.amp='bf16').")
+    kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
+        raise ValueError(f'--amp replaces OptimWrapper, but the config uses {kind}: set its precision in the config.')
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if torch.cuda.get_device_capability()[0] >= 8:  # torch.cuda.is_bf16_supported() counts emulation, too
+        cfg.optim_wrapper.setdefault('dtype', 'bfloat16')
+
+
+# Content and text of the config that was laid out last.
+_last: tuple[str, str] = ('', '')
+
+
+class TextOnceConfig(Config):
+    """A config that remembers its text until its content changes.
+
+    As a training starts, mmengine asks for the text four times (log, file, visualizer, records), and lays it out anew
+    each time, which takes as long as several iterations.
+    """
+
+    @property
+    def pretty_text(self) -> str:
+        global _last
+        content = repr(self._cfg_dict)
+        if _last[0] != content:
+            _last = content, super().pretty_text
+        return _last[1]
+
+
+def named_types(value: Any) -> Any:
+    """A copy of a config's values in which classes and functions, as pure-Python configs hold them, are strings.
+
+    A class that a registry knows by its own name gets that name, any other its full path, by which mmengine finds it.
+    """
+    if isinstance(value, dict):
+        return {key: named_types(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(named_types, value))
+    if isinstance(value, type) or callable(value):
+        return _name_of(value)
+    return value
+
+
+def _name_of(value: Any) -> str:
+    name = getattr(value, '__name__', None)
+    module = getattr(value, '__module__', None)
+    if name is None or module is None or '<' in getattr(value, '__qualname__', name):
+        raise ValueError(f'{value!r} in the config has no name by which a file could refer to it: register it, and '
+                         'name it by its type.')
+    known = any(held.get(name) is value for held in _registries())
+    return name if known else f'{module}.{name}'
+
+
+def _registries() -> list[Registry]:
+    found = [held for held in vars(registry).values() if isinstance(held, Registry)]
+    return found + [held for held in vars(root).values() if isinstance(held, Registry)]

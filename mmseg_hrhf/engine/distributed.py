@@ -1,0 +1,69 @@
+"""Start of several processes, with or without GPUs."""
+from __future__ import annotations
+
+import datetime
+import os
+from typing import Optional
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import init_dist, is_distributed
+from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
+from mmengine.registry import MODEL_WRAPPERS
+from mmengine.utils.dl_utils import set_multi_processing
+from torch import nn
+
+# Seconds. Ranks wait for each other's fake images, and for rank 0's scan of the masks, far longer than for a gradient.
+_TIMEOUT = 6 * 3600
+
+
+def start_distributed(cfg: Config) -> None:
+    """Join the process group that ``cfg.launcher`` names, before anything is built; gloo where there is no GPU.
+
+    mmengine itself calls ``torch.cuda.set_device`` for every launcher.
+    """
+    launcher = cfg.get('launcher', 'none')
+    if launcher == 'none' or is_distributed():
+        return
+    env_cfg = cfg.get('env_cfg', {})
+    for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
+        os.environ.setdefault(name, '1')  # as mmengine does, with a warning from every process
+    set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
+    if launcher == 'mpi' and 'OMPI_COMM_WORLD_LOCAL_RANK' in os.environ:
+        # mmengine's Runner looks here for its GPU, which Open MPI names otherwise.
+        os.environ['LOCAL_RANK'] = os.environ['OMPI_COMM_WORLD_LOCAL_RANK']
+    if torch.cuda.is_available():
+        local_rank, num_gpus = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
+        if launcher == 'pytorch' and local_rank >= num_gpus:
+            raise ValueError(f'Process {local_rank + 1} of this node has no GPU, of which there are {num_gpus}: give '
+                             f'tools/dist_train.sh GPUS={num_gpus}, or make more visible (CUDA_VISIBLE_DEVICES).')
+        dist_cfg = dict(env_cfg.get('dist_cfg') or dict(backend='nccl'))
+        dist_cfg.setdefault('timeout', _TIMEOUT)
+        init_dist(launcher, **dist_cfg)
+    elif launcher == 'pytorch':
+        torch.distributed.init_process_group('gloo', timeout=datetime.timedelta(seconds=_TIMEOUT))
+    else:
+        raise ValueError(f'--launcher {launcher} needs GPUs; on CPU-only machines use --launcher pytorch '
+                         '(tools/dist_train.sh).')
+
+
+def end_distributed() -> None:
+    """Leave the process group, if there is one: all ranks call it, once their work is done."""
+    if is_distributed():
+        torch.distributed.destroy_process_group()
+
+
+def wrap_for_cpu(cfg: Config) -> None:
+    """Choose the DDP wrapper that works without a GPU, unless the config names one."""
+    if is_distributed() and not torch.cuda.is_available() and cfg.get('model_wrapper_cfg') is None:
+        cfg.model_wrapper_cfg = dict(
+            type='IncrementalDataParallel', find_unused_parameters=cfg.get('find_unused_parameters', False))
+
+
+@MODEL_WRAPPERS.register_module()
+class IncrementalDataParallel(MMDistributedDataParallel):
+    """DDP over gloo: no device ids, and batch norm per process, since SyncBN exists on accelerators only."""
+
+    def __init__(self, module: nn.Module, device_ids: Optional[list] = None, **kwargs) -> None:
+        del device_ids  # mmengine passes the local rank, which DDP refuses for modules on the CPU
+        super().__init__(revert_sync_batchnorm(module), device_ids=None, **kwargs)

@@ -1,0 +1,85 @@
+"""Lets a method that gathers importance see the gradients that the optimizer steps by."""
+from __future__ import annotations
+
+import torch
+from mmengine.dist import all_reduce, get_dist_info
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+from mmengine.model import BaseModel, is_model_wrapper
+from mmengine.registry import HOOKS
+from torch.utils.data import DataLoader
+
+from ...models.losses.label_merge import NUM_BINS
+from ...utils.randomness import PSEUDO_LABEL, SampleIndex
+
+
+@HOOKS.register_module()
+class ImportanceHook(Hook):
+    """Calls ``before_optimizer_step`` of the model.
+
+    mmengine's ``OptimWrapper.update_params`` runs backward, step and zero_grad in one call: only the optimizer itself
+    sees the gradient that it steps by. A step that a loss scaler skips is not seen, nor are its gradients.
+    """
+
+    def before_train(self, runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        optimizer = runner.optim_wrapper.optimizer
+        if optimizer.defaults.get('fused') and hasattr(runner.optim_wrapper, 'loss_scaler'):
+            raise ValueError(f'{type(model).__name__} needs gradients without a loss scale, which a fused optimizer '
+                             'divides out inside its step: set optim_wrapper.optimizer.fused=False.')
+        self._handle = optimizer.register_step_pre_hook(
+            lambda optimizer, args, kwargs: model.before_optimizer_step(optimizer))
+
+    def after_train(self, runner) -> None:
+        self._handle.remove()
+
+
+@HOOKS.register_module()
+class PseudoLabelHook(Hook):
+    """One pass of the teacher over the step's images, shared by all processes; a resumed step keeps what it found."""
+
+    def before_train(self, runner) -> None:
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        known = model.thresholds
+        if model.first_step or known is not None:
+            return
+        rank, world_size = get_dist_info()
+        train = runner.train_dataloader
+        loader = DataLoader(
+            train.dataset,
+            batch_size=train.batch_size,
+            sampler=[
+                SampleIndex(i, (train.sampler.seed, PSEUDO_LABEL, i))
+                for i in range(rank, len(train.dataset), world_size)
+            ],
+            num_workers=train.num_workers,
+            collate_fn=train.collate_fn,
+            worker_init_fn=train.worker_init_fn)
+        device = next(model.parameters()).device
+        histogram = torch.zeros(model.teacher.num_classes, NUM_BINS, dtype=torch.long, device=device)
+        for data in loader:
+            histogram += model.entropy_histogram(**model.data_preprocessor(data, True))
+        all_reduce(histogram)
+        model.set_thresholds(histogram)
+        found = ', '.join(f'{value:.3f}' for value in model.thresholds.tolist())
+        print_log(f'Median entropies of the teacher, background first: {found}', logger='current')
+
+
+@HOOKS.register_module()
+class TrainingStateHook(Hook):
+    """Carries the model's ``training_state`` in training checkpoints."""
+
+    def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
+        checkpoint['method_training_state'] = _model(runner).training_state()
+
+    def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
+        if not runner._resume:
+            return  # weights to start from (load_from)
+        if 'method_training_state' not in checkpoint:
+            raise ValueError(f'The training checkpoint holds no state of {type(_model(runner)).__name__}: another '
+                             "method wrote it. Delete this step's train folder to train it from its start.")
+        _model(runner).load_training_state(checkpoint['method_training_state'])
+
+
+def _model(runner) -> BaseModel:
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model

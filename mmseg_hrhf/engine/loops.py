@@ -1,0 +1,94 @@
+"""mmengine's two training loops, entered at any iteration.
+
+mmengine resumes an epoch-based loop at an epoch's start only, and an iteration-based one by loading whatever it has
+already trained on. The sampler of these loops (``RealFakeSampler``) starts at any position instead.
+"""
+from __future__ import annotations
+
+from typing import Any
+
+from mmengine.registry import LOOPS
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+
+@LOOPS.register_module()
+class ResumableEpochLoop(EpochBasedTrainLoop):
+    """Epochs, the first of which may begin in its middle."""
+
+    def run_epoch(self) -> None:
+        self.runner.call_hook('before_train_epoch')
+        self.runner.model.train()
+        done = self._iter - self._epoch * len(self.dataloader)
+        _skip_batches(self.dataloader, done)
+        for idx, data_batch in enumerate(self.dataloader, start=done):
+            self.run_iter(idx, data_batch)
+        self.runner.call_hook('after_train_epoch')
+        self._epoch += 1
+
+
+@LOOPS.register_module()
+class ResumableIterLoop(IterBasedTrainLoop):
+    """Iterations over an endless sampler, the first of which may be any."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        # Made anew by `run`: mmengine 0.10 starts its data workers here, before any hook has prepared the data.
+        self.dataloader_iterator: Any = None
+
+    def run(self) -> nn.Module:
+        self.runner.call_hook('before_train')
+        self.runner.call_hook('before_train_epoch')
+        _skip_batches(self.dataloader, self._iter)
+        self.dataloader_iterator = iter(self.dataloader)
+        while self._iter < self._max_iters and not self.stop_training:
+            self.runner.model.train()
+            self.run_iter(next(self.dataloader_iterator))
+            self._decide_current_val_interval()
+            if (self.runner.val_loop is not None and self._iter >= self.val_begin
+                    and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)):
+                self.runner.val_loop.run()
+        self.dataloader_iterator = None  # its workers would go on preparing batches that nobody takes
+        self.runner.call_hook('after_train_epoch')
+        self.runner.call_hook('after_train')
+        return self.runner.model
+
+
+def _skip_batches(dataloader: DataLoader, number: int) -> None:
+    dataloader.sampler.skip(number * dataloader.batch_size)
+
+
+def release(runner: Runner) -> None:
+    """End the data workers of a Runner, close its log file, and let its logger, message hub and visualizer go.
+
+    mmengine holds the last three by name, one set per Runner. Over many learning steps they would add up: open files,
+    the history of every logged value, pictures.
+    """
+    end_data_workers(runner)
+    # The last of them are missing where the Runner could not be built.
+    logger, message_hub, visualizer = (getattr(runner, name, None) for name in ('logger', 'message_hub', 'visualizer'))
+    if visualizer is not None:
+        visualizer.close()  # of a Runner that did not come to its end: TensorBoard's thread and file
+    if logger is not None:
+        for handler in list(logger.handlers):
+            logger.removeHandler(handler)
+            handler.close()
+    for thing in filter(None, (logger, message_hub, visualizer)):
+        for kind in type(thing).__mro__:  # a visualizer is held by its base class, too
+            vars(kind).get('_instance_dict', {}).pop(thing.instance_name, None)
+
+
+def end_data_workers(runner: Runner) -> None:
+    """Let go of the loops' iterators, which ends their workers at once.
+
+    Runner and loops refer to each other. Left to the garbage collector, the queues of an iterator may be closed before
+    it has told its workers to end, and torch then waits 5 s for each of them.
+    """
+    for name in ('_train_loop', '_val_loop', '_test_loop'):
+        loop = getattr(runner, name, None)
+        if not isinstance(loop, BaseLoop):  # the config of a loop that was never built
+            continue
+        if getattr(loop, 'dataloader_iterator', None) is not None:  # of an iteration-based loop
+            loop.dataloader_iterator = None
+        loop.dataloader._iterator = None  # of persistent workers

@@ -1,0 +1,293 @@
+"""What a run is going to do: found, and refused where it cannot be done, before anything is trained."""
+from __future__ import annotations
+
+import os.path as osp
+import tempfile
+from dataclasses import asdict
+from typing import Optional
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.dist import get_world_size
+from mmseg.registry import DATASETS, MODELS
+from torch import nn
+
+from ..config.classes import training_size
+from ..config.identity import data_identity, test_identity, training_identity
+from ..config.run import method_class, num_fake_images, replay_options, training_scenario
+from ..config.step import is_epoch_based, step_config
+from ..datasets.incremental import IncrementalDataset, build_source, count_labels, scenario_of, select_images
+from ..datasets.label_check import check_loaded_labels, describe_shares
+from ..datasets.source import Source, split_mix
+from ..models.growth import check_growth, load_first_step
+from ..models.heads import check_head, main_head
+from ..replay.inversion.pixels import PixelMap, fastest_memory_format, image_size
+from ..replay.recording import layers_to_record, statistics_options
+from ..replay.sampler import split_batch
+from ..scenario import IGNORE
+from ..utils.errors import explain
+from .rehearsal import StepRehearsal
+
+# (height, width) of images to try a network on where the config does not say what it trains on.
+_TRIAL_SIZE = (64, 64)
+# Share of all pixels from which a class is likely to be background.
+_WIDESPREAD = 0.5
+# Channels of a block of oneDNN with AVX-512; 8 with AVX2, but a run may go on on another CPU.
+_ONEDNN_BLOCK = 16
+
+
+def iterations(cfg: Config, num_real: int) -> int:
+    """Iterations that a step's config trains for.
+
+    Args:
+        cfg: of the step, from ``step_config``.
+        num_real: its training images, as often as the data go through them.
+    """
+    if not is_epoch_based(cfg):
+        return int(cfg.train_cfg.max_iters)
+    loader, ranks = cfg.train_dataloader, get_world_size()
+    sampler = loader.get('sampler') or {}
+    if sampler.get('type') == 'RealFakeSampler':
+        ratio = sampler.get('ratio')
+        real = loader.batch_size if ratio is None else split_batch(loader.batch_size, ratio)[0]
+        per_epoch = -(-num_real // (real * ranks))
+    else:
+        on_rank = -(-num_real // ranks)
+        per_epoch = on_rank // loader.batch_size if loader.get('drop_last') else -(-on_rank // loader.batch_size)
+    return int(cfg.train_cfg.max_epochs) * per_epoch
+
+
+class RunPlan:
+    """Scenario, data and config of every step of a run.
+
+    Args:
+        cfg: of the run, see ``IncrementalRunner``.
+        work_dir: absolute path; nothing is written into it but the class index.
+        seed: of the run.
+        cache_dir: folder of the class index; None: the masks are read and nothing is written.
+    Raises:
+        ValueError: what is wrong with config or data.
+    """
+
+    def __init__(self, cfg: Config, work_dir: str, seed: int, cache_dir: Optional[str]) -> None:
+        self.cfg = cfg
+        self.work_dir = work_dir
+        self.seed = seed
+        self.cache_dir = cache_dir
+        self.train_source = build_source(split_mix(cfg.train_dataloader.dataset)[0])
+        test_loader = cfg.get('test_dataloader') or cfg.val_dataloader
+        self.test_source = build_source(test_loader.dataset, test_mode=True)
+        self.scenario = scenario_of(self.train_source, cfg.scenario)
+        if scenario_of(self.test_source, cfg.scenario) != self.scenario:
+            raise ValueError('train_dataloader and test_dataloader have datasets of different classes or '
+                             f'reduce_zero_label: {self.train_source.raw_labels.dataset} and '
+                             f'{self.test_source.raw_labels.dataset} would not mean the same by a label.')
+        self.method = method_class(cfg)
+        last = self.scenario.num_steps - 1
+        self.steps = [last] if self.method.joint else list(range(last + 1))
+        counts = count_labels(self.train_source, self.scenario, cache_dir)
+        self._presence = dict(train=counts > 0)
+        # Most of the pixels of all training images, as a class that may be background: its name and share.
+        self._widespread = self._find_widespread(counts)
+        self.train_positions = {t: self._training_images(t, counts > 0) for t in self.steps}
+        self.num_real = {t: len(positions) for t, positions in self.train_positions.items()}
+        # (256,) training and test pixels of each raw label.
+        self.train_pixels = {t: counts[positions].sum(axis=0) for t, positions in self.train_positions.items()}
+        counts = count_labels(self.test_source, self.scenario, cache_dir)
+        self._presence['test'] = counts > 0
+        self.test_positions = {
+            t: select_images(self.test_source, self.scenario, counts > 0, t, True) for t in self.steps
+        }
+        self.test_pixels = {t: counts[positions].sum(axis=0) for t, positions in self.test_positions.items()}
+        # Every step's config is built now: what cannot be configured must not come to light hours later.
+        self.configs = {t: self._step_config(t) for t in self.steps}
+
+    def _find_widespread(self, counts: np.ndarray) -> Optional[tuple[str, float]]:
+        """A class that holds most pixels of data of which nothing says what their background is: name and share.
+
+        Raises:
+            ValueError: no step learns it, and the config does not say that it is to be ignored.
+        """
+        options, scenario = self.cfg.scenario, self.scenario
+        if scenario.background is not None:
+            return None
+        pixels = counts.sum(axis=0, dtype=np.int64)
+        name = max(scenario.labels, key=lambda name: pixels[scenario.labels[name]])
+        share = float(pixels[scenario.labels[name]] / max(pixels.sum(), 1))
+        chosen = name in self.train_source.raw_labels.chosen and name not in (options.get('ignored_classes') or ())
+        if share < _WIDESPREAD or not chosen:
+            return None
+        if name not in scenario.seen_classes(scenario.num_steps - 1):
+            raise ValueError(f'{self.train_source.raw_labels.dataset} has no background, and no step learns {name!r}, '
+                             f'{100 * share:.1f} % of all pixels, which would be ignored: set scenario.background='
+                             f'{name!r} if it is background, or scenario.ignored_classes=[{name!r}] if they are to be '
+                             'ignored.')
+        return None if 'background' in options else (name, share)
+
+    def _step_config(self, step: int, pixel_map: Optional[PixelMap] = None) -> Config:
+        plain = None if pixel_map is None else {name: list(values) for name, values in asdict(pixel_map).items()}
+        return step_config(self.cfg, self.scenario, step, self.work_dir, self.num_real[step], self.seed, plain)
+
+    def identities(self) -> dict[int, dict]:
+        """What the weights and the figures of each step depend on, see ``check_steps``."""
+        found = {}
+        for t in self.steps:
+            classes, test_map = self.scenario.class_names(t), self.scenario.test_label_map(t)
+            found[t] = dict(
+                training=training_identity(self.cfg, t, self.seed),
+                training_data=data_identity(classes, self._train_label_map(t),
+                                            self._names(self.train_source, self.train_positions[t])),
+                test=test_identity(self.cfg, t),
+                test_data=data_identity(classes, test_map, self._names(self.test_source, self.test_positions[t])))
+        return found
+
+    @staticmethod
+    def _names(source: Source, positions: np.ndarray) -> list[str]:
+        return [osp.basename(source.get_data_info(int(i))['img_path']) for i in positions]
+
+    def _train_label_map(self, step: int) -> dict[int, int]:
+        options, learnt = training_scenario(self.cfg, self.scenario, step)
+        return scenario_of(self.train_source, options).train_label_map(learnt)
+
+    def learns(self, step: int) -> tuple[str, ...]:
+        """Names of the classes whose labels the step trains on."""
+        return self.scenario.seen_classes(step) if self.method.joint else self.scenario.steps[step]
+
+    def _training_images(self, step: int, presence: np.ndarray) -> np.ndarray:
+        options, learnt = training_scenario(self.cfg, self.scenario, step)
+        scenario = scenario_of(self.train_source, options)
+        return select_images(self.train_source, scenario, presence, learnt, False)
+
+    def rehearse(self) -> None:
+        """Build all that the first two steps need, and try it on a few images: see ``StepRehearsal``.
+
+        What only shows when something is built or used must come to light now. Where the pipelines change pixels, the
+        steps' configs are told what the network is fed.
+        """
+        first = _build(self.configs[self.steps[0]].model)
+        if self.cfg.get('first_step_from') is not None:
+            load_first_step(first.student, self.cfg.first_step_from, self.scenario,
+                            self.train_source.raw_labels.names)
+        if self.cfg.get('channels_last'):
+            _check_channels_last(first.student, training_size(self.cfg))
+        models = {self.steps[0]: first}
+        if len(self.steps) > 1:
+            models[1] = self._second_model(first.student)
+        replay = replay_options(self.cfg)
+        size = None if replay is None or len(self.steps) == 1 else image_size(replay['inversion']['size'])
+        pixel_map = None
+        with tempfile.TemporaryDirectory(prefix='mmseg_hrhf_') as folder:
+            for step, model in models.items():
+                overrides = self.cfg.get('incremental_overrides')
+                rehearsal = StepRehearsal(self.configs[step], step, model, folder, self._share, overrides)
+                try:
+                    rehearsal.check_labels()
+                    rehearsal.check_batch(None if step == 0 else size)
+                    if size is not None:
+                        pixel_map = rehearsal.check_pixels(size)
+                    rehearsal.check_test()
+                finally:
+                    rehearsal.close()
+        for step in self.steps[2:]:
+            self._check_labels_of(step)
+        if pixel_map is not None:
+            self.configs = {t: self._step_config(t, pixel_map) for t in self.steps}
+
+    def _second_model(self, first: nn.Module) -> nn.Module:
+        """The network of step 1 without its teacher, which is not trained yet."""
+        options = {key: value for key, value in self.configs[1].model.items() if not key.startswith('teacher')}
+        model = _build(options)
+        check_growth(first, model.student)
+        if self.method.needs_teacher:
+            check_head(main_head(model.student))
+        recorded = statistics_options(replay_options(self.cfg))
+        if recorded is not None:
+            layers_to_record(first, recorded.get('layers'))
+        self.method.check_segmentor(_build(self.configs[1].model.student), training_size(self.cfg) or _TRIAL_SIZE)
+        return model
+
+    def _check_labels_of(self, step: int) -> None:
+        for name in ('train', 'test'):
+            check_loaded_labels(self.view(step, name), f'{name}_dataloader')
+
+    def view(self, step: int, name: str) -> IncrementalDataset:
+        """Real images that a step is trained (``'train'``) or tested (``'test'``) on; a rank may ask for them alone."""
+        options = self.configs[step][f'{name}_dataloader'].dataset
+        while options['type'] != 'IncrementalDataset':
+            options = options.get('real') or options['dataset']
+        options = dict(options, cache_dir=None)  # without it, no rank waits for another
+        self._share(options)
+        return DATASETS.build(options)
+
+    def _share(self, options: dict) -> None:
+        """Let the config of an ``IncrementalDataset`` use the plan's images and labels, if they are those it names."""
+        test_loader = self.cfg.get('test_dataloader') or self.cfg.val_dataloader
+        name = 'test' if options.get('test_mode') else 'train'
+        wanted = test_loader.dataset if name == 'test' else split_mix(self.cfg.train_dataloader.dataset)[0]
+        if options['dataset'] == wanted:
+            source = self.test_source if name == 'test' else self.train_source
+            options.update(dataset=source, presence=self._presence[name])
+
+    def describe(self) -> str:
+        """One table of the plan."""
+        lines = [
+            f'{self.cfg.method["type"]}, {self.scenario.setting}, {self.scenario.label_protocol} labels, work dir '
+            f'{self.work_dir}',
+            f'{"step":>4} {"classes":>7} {"images":>7} {"fakes":>6} {"iterations":>10} {"test":>6}  learns',
+        ]
+        for t in self.steps:
+            learns = ', '.join(self.learns(t))
+            fakes = num_fake_images(self.cfg, t, self.num_real[t])
+            drawn = len(self.train_source.repeated(self.train_positions[t]))
+            lines.append(f'{t:>4} {self.scenario.num_classes(t):>7} {self.num_real[t]:>7} {fakes:>6} '
+                         f'{iterations(self.configs[t], drawn):>10} {len(self.test_positions[t]):>6}  '
+                         f'{learns if len(learns) < 70 else learns[:66] + " ..."}')
+        lines.append('Pixels, by what becomes of them:')
+        for t in self.steps:
+            for name, pixels, label_map in (('train', self.train_pixels[t], self._train_label_map(t)),
+                                            ('test', self.test_pixels[t], self.scenario.test_label_map(t))):
+                lines.append(f'{t:>4} {name:>5}  {describe_shares(pixels, label_map, self._label_names())}')
+        if self._widespread is not None:
+            name, share = self._widespread
+            lines.append(f'No class is background, and {name!r}, {100 * share:.1f} % of all pixels, is learnt as a '
+                         f'class: set scenario.background={name!r} if it is background.')
+        for name, source in (('train', self.train_source), ('test', self.test_source)):
+            if source.reduces_zero_label:
+                lines.append(f'{name}_dataloader: reduce_zero_label of {source.raw_labels.dataset} is switched off: 0 '
+                             'stays 0, the channel of background in training and void in evaluation.')
+        return '\n'.join(lines)
+
+    def _label_names(self) -> dict[int, str]:
+        names = {label: name for name, label in self.train_source.raw_labels.labels.items()}
+        return {**{0: 'label 0'}, **names, IGNORE: f'void {IGNORE}'}
+
+
+def _check_channels_last(model: nn.Module, size: Optional[tuple[int, int]]) -> None:
+    images = torch.zeros(2, 3, *(size or _TRIAL_SIZE))
+    if fastest_memory_format(model.eval(), images) is not torch.channels_last:
+        raise ValueError(f'channels_last=True: {type(model).__name__} with {type(main_head(model)).__name__} computes '
+                         'in the usual order of memory only: leave channels_last out.')
+    if get_device() == 'cpu':
+        for name, layer in model.named_modules():
+            if _overruns(layer):
+                raise ValueError(f'channels_last=True: {name}, a 1x1 convolution of {layer.in_channels} channels with '
+                                 f'stride {layer.stride}, makes oneDNN write beyond its memory on a CPU: it needs '
+                                 f'{_ONEDNN_BLOCK} channels and more: leave channels_last out.')
+
+
+def _overruns(layer: nn.Module) -> bool:
+    """Whether oneDNN's gradient of the weights is wrong or crashes in channels last (its issue 6035)."""
+    return (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and max(layer.stride) > 1
+            and layer.in_channels // layer.groups < _ONEDNN_BLOCK and layer.weight.requires_grad)
+
+
+def _build(model: dict) -> nn.Module:
+    try:
+        return MODELS.build(model)
+    except Exception as error:  # mmseg raises almost anything, RuntimeError for an operator that mmcv lacks
+        if explain(error) is not None:
+            raise
+        reason = error.args[0] if error.args else type(error).__name__
+        raise ValueError(f'The model cannot be built from the config: {reason}') from error

@@ -1,0 +1,320 @@
+"""What a step's Runner will build, built before anything is trained, so that no mistake shows hours later."""
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import os.path as osp
+import warnings
+from operator import attrgetter
+from typing import Any, Callable, Iterator, Optional
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.device import get_device
+from mmengine.hooks import EMAHook
+from mmengine.model import revert_sync_batchnorm
+from mmengine.registry import OPTIMIZERS
+from mmengine.runner import Runner
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ..config.classes import as_list
+from ..datasets.incremental import IncrementalDataset
+from ..datasets.label_check import check_label_independence, check_loaded_labels
+from ..datasets.transforms import find_loading
+from ..replay.buffer import FakeImageBuffer
+from ..replay.inversion.pixels import PixelMap
+from ..replay.pixel_check import check_real_range, check_training_pixels, measure_pixel_map
+from ..utils.errors import explain
+from ..utils.randomness import REAL_SAMPLE, SampleIndex
+from .loops import release
+
+# What a Runner is made of, besides its network and its loaders.
+_RUNNER_OPTIONS = ('work_dir', 'train_cfg', 'val_cfg', 'test_cfg', 'auto_scale_lr', 'optim_wrapper', 'param_scheduler',
+                   'val_evaluator', 'test_evaluator', 'default_hooks', 'custom_hooks', 'launcher', 'env_cfg',
+                   'log_processor', 'log_level', 'visualizer', 'default_scope', 'randomness', 'experiment_name')
+# Real images that are put into a batch with a fake one.
+_REAL = 2
+
+
+class _RehearsalRunner(Runner):
+    """A Runner that builds everything and leaves no trace: no log of the environment, no config file, no DDP."""
+
+    def __init__(self, **options: Any) -> None:
+        try:
+            super().__init__(**options)
+        except BaseException:
+            release(self)
+            raise
+
+    def wrap_model(self, model_wrapper_cfg: Optional[dict], model: nn.Module) -> nn.Module:
+        return model
+
+    def dump_config(self) -> None:
+        pass
+
+    def _log_env(self, env_cfg: dict) -> None:
+        pass
+
+
+class StepRehearsal:
+    """Builds loaders, loops, optimizer, schedulers, hooks, visualizer and evaluators of a step in a temporary folder.
+
+    Args:
+        cfg: of the step, see ``step_config``.
+        step: learning step.
+        model: ``IncrementalSegmentor`` with the step's student and without teacher.
+        folder: temporary work dir.
+        share: lets the config of an ``IncrementalDataset`` use images and labels that are known already.
+        overrides: ``incremental_overrides`` of the run, for messages.
+    Raises:
+        ValueError: something that cannot be built; names its key in the config, the step and the reason.
+    """
+
+    def __init__(self, cfg: Config, step: int, model: nn.Module, folder: str, share: Callable[[dict], None],
+                 overrides: Optional[dict] = None) -> None:
+        self.step, self.model, self.folder, self._share = step, model, folder, share
+        self.overrides = overrides or {} if step > 0 else {}
+        self.cfg = self._quiet_copy(cfg)
+        loaders = {f'{name}_dataloader': self._build_loader(name) for name in ('train', 'val', 'test')
+                   if self.cfg.get(f'{name}_dataloader') is not None}
+        self.datasets = {key.split('_')[0]: loader.dataset for key, loader in loaders.items()}
+        options = {key: self.cfg.get(key) for key in _RUNNER_OPTIONS if self.cfg.get(key) is not None}
+        with self._building('default_hooks, custom_hooks, visualizer, log_processor, randomness or env_cfg'):
+            self.runner = _RehearsalRunner(model=model, **options, **loaders)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')  # the run itself will show them
+                self._build_training()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of what mmengine keeps of a Runner, and of the accelerator's memory."""
+        release(self.runner)
+        self.model.cpu()
+
+    def _quiet_copy(self, cfg: Config) -> Config:
+        out = Config({key: copy.deepcopy(value) for key, value in cfg._cfg_dict.items() if key != 'model'})
+        out.work_dir, out.log_level, out.launcher = osp.join(self.folder, f'step_{self.step}'), 'CRITICAL', 'none'
+        out.load_from, out.resume = None, False
+        for name in ('train', 'val', 'test'):
+            loader = out.get(f'{name}_dataloader')
+            if loader is not None:
+                self._redirect(loader.dataset)
+            for evaluator in as_list(out.get(f'{name}_evaluator')):
+                if evaluator.get('output_dir'):
+                    evaluator['output_dir'] = osp.join(self.folder, 'output')
+        if out.get('visualizer'):
+            out.visualizer.pop('save_dir', None)
+            # Only what mmengine keeps locally can be tried without side effects.
+            kept = [backend for backend in as_list(out.visualizer.get('vis_backends'))
+                    if str(backend.get('type')).endswith('LocalVisBackend')]
+            out.visualizer['vis_backends'] = kept
+        return out
+
+    def _redirect(self, dataset: dict) -> None:
+        """Let a dataset's config find its fakes, and its class index, in the temporary folder."""
+        if dataset.get('type') == 'IncrementalDataset':
+            dataset['cache_dir'] = osp.join(self.folder, 'class_index')
+            self._share(dataset)
+            return  # what it wraps is the user's
+        if dataset.get('type') == 'RealFakeDataset':
+            dataset.update(fake_folder=str(self._fakes.folder), num_fake=1)
+        for key in ('real', 'dataset'):
+            if isinstance(dataset.get(key), dict):
+                self._redirect(dataset[key])
+
+    @property
+    def _fakes(self) -> FakeImageBuffer:
+        return FakeImageBuffer(osp.join(self.folder, 'fakes'), 1)
+
+    def _build_loader(self, name: str) -> DataLoader:
+        with self._building(f'{name}_dataloader'):
+            loader = Runner.build_dataloader(self.cfg[f'{name}_dataloader'], seed=0)
+        # Without workers: mmengine's loop by iterations starts those of its loader at once.
+        return DataLoader(loader.dataset, batch_size=loader.batch_size, sampler=loader.sampler,
+                          collate_fn=loader.collate_fn, drop_last=loader.drop_last)
+
+    def _build_training(self) -> None:
+        runner = self.runner
+        with self._building('train_cfg'):
+            loop = runner.train_loop
+        self._check_optimizers(self.cfg.optim_wrapper)
+        with self._building('optim_wrapper'):
+            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+            runner.scale_lr(runner.optim_wrapper, runner.auto_scale_lr)
+            runner.optim_wrapper.initialize_count_status(runner.model, 0, loop.max_iters)
+        if runner.param_schedulers is not None:
+            with self._building('param_scheduler'):
+                runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
+            self._check_schedulers()
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook):  # builds and checks only as training begins
+                with self._building('custom_hooks or default_hooks (EMAHook)'):
+                    hook.before_run(runner)
+                    hook.before_train(runner)
+        for name in ('val', 'test'):
+            if self.cfg.get(f'{name}_dataloader') is not None:
+                with self._building(f'{name}_cfg or {name}_evaluator'):
+                    getattr(runner, f'{name}_loop')
+        for key in ('activation_checkpointing', 'efficient_conv_bn_eval'):
+            for name in as_list(self.cfg.get(key)):
+                try:
+                    attrgetter(name)(self.model)  # as mmengine finds it
+                except AttributeError as error:
+                    raise ValueError(f'{key} names {name!r}, but the network has no such module.') from error
+
+    def _check_optimizers(self, options: dict) -> None:
+        """mmengine says of an unknown optimizer that None is not callable."""
+        for key, value in options.items():
+            if key == 'optimizer' and isinstance(value, dict) and isinstance(value.get('type'), str):
+                with OPTIMIZERS.switch_scope_and_registry(None) as registry:  # mmseg's own knows more
+                    known = registry.get(value['type']) is not None
+                if not known:
+                    raise ValueError(f'optim_wrapper.optimizer.type={value["type"]!r} of step {self.step} is not a '
+                                     f'registered optimizer: check its spelling.{self._overridden("optim_wrapper")}')
+            elif isinstance(value, dict):
+                self._check_optimizers(value)
+
+    def _check_schedulers(self) -> None:
+        if self.cfg.train_cfg.type != 'ResumableIterLoop':
+            return
+        held = self.runner.param_schedulers
+        schedulers = [item for items in held.values() for item in items] if isinstance(held, dict) else held
+        for scheduler in schedulers:
+            # Those that wait for a metric step after each validation, if they count epochs.
+            if scheduler.by_epoch and not getattr(scheduler, 'need_val_args', False):
+                raise ValueError(f'param_scheduler {type(scheduler).__name__} of step {self.step} counts epochs '
+                                 '(by_epoch=True, the default), but train_cfg counts iterations: it would never change '
+                                 f'anything. Set by_epoch=False.{self._overridden("param_scheduler train_cfg")}')
+
+    # -- samples -----------------------------------------------------------------------------------------------------
+
+    def check_labels(self) -> None:
+        """Compare labels that pipelines give with the scenario's, for one image, and look for named classes."""
+        for name, dataset in self.datasets.items():
+            view = step_view(dataset)
+            where = f'{name}_dataloader'
+            with self._building(f'{where}.dataset.pipeline', 'cannot make a sample'):
+                check_loaded_labels(view, where)
+                if name != 'val':
+                    check_label_independence(getattr(dataset, 'real', dataset), view, where)
+
+    def check_pixels(self, size: tuple[int, int]) -> Optional[PixelMap]:
+        """What the network is fed for a pixel, which real images of training and test must agree on.
+
+        Args:
+            size: (height, width) of fake images.
+        Returns:
+            None where pipelines leave pixels as they are.
+        """
+        preprocessor = copy.deepcopy(self.model.data_preprocessor).cpu()
+        train, test = step_view(self.datasets['train']), step_view(self.datasets['test'])
+        pipeline = test.pipeline_of(0)
+        loading = find_loading(pipeline.transforms, test.get_data_info(0))
+        found = measure_pixel_map(pipeline, loading, preprocessor, size)
+        pixel_map = PixelMap.of(preprocessor) if found is None else found
+        check_real_range(self.datasets['test'], preprocessor, pixel_map, 'test_dataloader')
+        real, parts = getattr(self.datasets['train'], 'real', self.datasets['train']), train.by_part()
+        check_real_range(real, preprocessor, pixel_map, 'train_dataloader', parts, training=True)
+        for first in (int(part[0]) for part in parts):
+            pipeline = train.pipeline_of(first)
+            loading = find_loading(pipeline.transforms, train.get_data_info(first))
+            check_training_pixels(pipeline, loading, preprocessor, size, pixel_map)
+        return found
+
+    def check_batch(self, size: Optional[tuple[int, int]]) -> None:
+        """Bring real images, and a fake one where the step has fakes, into a batch, and real ones to the loss.
+
+        Args:
+            size: (height, width) of fake images; None: the step has none.
+        """
+        dataset = self.datasets['train']
+        num_real = getattr(dataset, 'num_real', len(dataset))
+        first, *others = step_view(dataset).by_part()
+        # Batch norm needs more than one.
+        chosen = [*np.resize(first, _REAL).tolist(), *(int(part[0]) for part in others)]
+        if size is not None:
+            # Not of one colour, which some transforms (Rerange) refuse.
+            ramp = np.resize(np.arange(256, dtype=np.uint8), (1, *size, 3))
+            self._fakes.add_batch(0, ramp, [{}])
+            chosen.append(num_real)
+        with self._building('train_dataloader.dataset.pipeline', 'cannot make a sample'):
+            samples = [dataset[SampleIndex(i, (0, REAL_SAMPLE, i))] for i in chosen]
+        sizes = ', '.join(f'{"fake" if i == num_real else "real"} {tuple(sample["inputs"].shape[-2:])}'
+                          for i, sample in zip(chosen, samples))
+        with self._building('model.data_preprocessor', 'cannot take a batch'):
+            self._collate(samples, sizes)
+
+    def _collate(self, samples: list, sizes: str) -> None:
+        try:
+            self.model.data_preprocessor(pseudo_collate(samples), True)
+        except (RuntimeError, AssertionError, ValueError) as error:
+            raise ValueError(f'Images of step {self.step} cannot be put into one batch: the pipeline gives {sizes} '
+                             f'(height, width), and data_preprocessor.size={self._declared_size()} does not make '
+                             f'them equal ({error}). Crop or resize all images to one size in the pipeline, or set '
+                             'data_preprocessor.size at least as large, and replay.inversion.size to the size on which '
+                             'the network trains.') from error
+        self._check_loss(samples[:_REAL])
+
+    @torch.no_grad()
+    def _check_loss(self, samples: list) -> None:
+        # Training may wait hours for step 1. Batch statistics are those of this process: no rank waits for another.
+        student = revert_sync_batchnorm(self.model.student).to(get_device()).train()
+        with self._building('model', 'cannot be trained on images of train_dataloader'), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            student(**student.data_preprocessor(pseudo_collate(samples), True), mode='loss')
+
+    def _declared_size(self) -> Any:
+        return getattr(self.model.data_preprocessor, 'size', None)
+
+    def check_test(self) -> None:
+        """Bring a test image through the network and every metric."""
+        for name in ('test', 'val'):
+            if name in self.datasets:
+                self._check_evaluation(name)
+
+    @torch.no_grad()
+    def _check_evaluation(self, name: str) -> None:
+        dataset, loop = self.datasets[name], getattr(self.runner, f'{name}_loop')
+        with self._building(f'{name}_dataloader.dataset.pipeline', 'cannot make a sample'):
+            batch = pseudo_collate([dataset[0]])
+        model = self.model.to(get_device()).eval()
+        with self._building('model (with test_cfg)', f'cannot predict an image of {name}_dataloader'):
+            outputs = model.test_step(batch)
+        with self._building(f'{name}_evaluator', 'cannot evaluate'), warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # means over the classes of one image
+            loop.evaluator.process(data_samples=outputs, data_batch=batch)
+            for metric in loop.evaluator.metrics:
+                metric.compute_metrics(metric.results)
+                metric.results.clear()
+
+    @contextlib.contextmanager
+    def _building(self, what: str, verb: str = 'cannot be built') -> Iterator[None]:
+        try:
+            yield
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:
+            logging.getLogger('mmseg_hrhf').debug('rehearsal', exc_info=error)
+            if explain(error) is not None:
+                raise
+            reason = ' '.join(str(error.args[0] if error.args else error).split()) or 'no reason is given'
+            raise ValueError(f'{what} of step {self.step} {verb}: {type(error).__name__}: {reason}.'
+                             f'{self._overridden(what)}') from error
+
+    def _overridden(self, what: str) -> str:
+        touched = [key for key in self.overrides if key in what]
+        return f' incremental_overrides sets {", ".join(touched)} from step 1 on.' if touched else ''
+
+
+def step_view(dataset: Any) -> IncrementalDataset:
+    """The view of a step within what mixes its images or joins fakes to them."""
+    while not isinstance(dataset, IncrementalDataset):
+        dataset = dataset.real if hasattr(dataset, 'real') else dataset.dataset
+    return dataset

@@ -1,0 +1,328 @@
+"""All learning steps of a scenario, one mmengine Runner each, in order."""
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import os.path as osp
+import time
+from typing import Optional
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dist import barrier, broadcast, broadcast_object_list, is_main_process
+from mmengine.logging import MMLogger, print_log
+from mmengine.model import is_model_wrapper
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner
+from mmseg.registry import RUNNERS
+
+from ..config.check import check_config, check_weight_files
+from ..config.identity import run_seed
+from ..config.run import num_fake_images, replay_options
+from ..config.standalone import is_whole_plain_config, write_plain_config
+from ..config.step import step_test_config
+from ..datasets.incremental import palette_of
+from ..evaluation.incremental_iou import IncrementalIoUMetric
+from ..evaluation.summary import number, summarise, summary_markdown, write_confusion
+from ..models.growth import load_first_step
+from ..replay.recording import statistics_options, step_statistics
+from ..utils.environment import environment
+from ..utils.io import read_json, sha256, write_json, write_text
+from ..version import __version__
+from ..work_dir.checkpoint import held_classes, load_checkpoint, only_data, save_checkpoint
+from ..work_dir.layout import StepFiles, read_result, resume_point
+from ..work_dir.lock import lock_work_dir
+from ..work_dir.record import check_steps, claim_work_dir
+from .distributed import start_distributed, wrap_for_cpu
+from .loops import release
+from .plan import RunPlan
+
+
+@RUNNERS.register_module()
+class IncrementalRunner:
+    """Trains, evaluates and records every learning step of a config.
+
+    mmseg's own ``tools/train.py`` builds it where a config says ``runner_type='IncrementalRunner'``. The same command
+    run again goes on where it stopped: finished steps are skipped, the running one is resumed from its last checkpoint.
+
+    Args:
+        cfg: plain mmseg config plus ``scenario``, ``method`` and, optionally, ``replay``, ``incremental_overrides``
+            (merged from step 1 on) and ``only_step``. Its ``work_dir`` receives one folder per step (see
+            ``StepFiles``), ``results.json`` and ``results.md``.
+    Raises:
+        ValueError: whatever is wrong with config or data is found here, before any training.
+    """
+
+    def __init__(self, cfg: Config) -> None:
+        self.cfg = cfg
+        self.work_dir = osp.abspath(cfg.work_dir)
+        init_default_scope(cfg.get('default_scope', 'mmseg'))
+        check_config(cfg)
+        check_weight_files(cfg)
+        start_distributed(cfg)
+        self.seed = run_seed(cfg)
+        self._lock = lock_work_dir(self.work_dir)
+        self._runner: Optional[Runner] = None  # of the step that is running
+        self.logger = MMLogger.get_instance(
+            f'{self.work_dir} {time.time_ns()}',
+            logger_name='mmseg_hrhf',
+            log_file=osp.join(self.work_dir, 'run.log'),
+            file_mode='a',
+            log_level=cfg.get('log_level', 'INFO'))
+        self.plan = RunPlan(cfg, self.work_dir, self.seed, osp.join(self.work_dir, 'class_index'))
+        self.scenario = self.plan.scenario
+        self._identities = self.plan.identities()
+        self._tested_otherwise = self._check_steps()
+        self._check_only_step()
+        if self._tested_otherwise or self._result(self.plan.steps[-1]) is None:
+            self.plan.rehearse()
+        claim_work_dir(self.work_dir, cfg, self.seed)
+        print_log(self.plan.describe(), logger=self.logger)
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> IncrementalRunner:
+        return cls(cfg)
+
+    def train(self) -> list[dict]:
+        """Run all steps (or ``only_step``). Returns the results of all finished steps."""
+        only = self.cfg.get('only_step')
+        try:
+            with only_data():
+                for step in self.plan.steps if only is None else [only]:
+                    if self._result(step) is not None:
+                        print_log(f'Step {step} is finished: {self._files(step).result}', logger=self.logger)
+                        if step in self._tested_otherwise:
+                            self._test_again(step)
+                        self._mend_plain_config(step)
+                        continue
+                    self._run_step(step)
+                return self._summarise()
+        finally:
+            self._release_runner()
+            if self._lock is not None:
+                self._lock.release()
+
+    def _check_steps(self) -> list[int]:
+        """As rank 0 finds it, see ``_result``."""
+        found: list = [None, None]
+        if is_main_process():
+            try:
+                found = [check_steps(self.work_dir, self._identities), None]
+            except ValueError as error:
+                found = [None, str(error)]
+        broadcast_object_list(found)
+        if found[1] is not None:
+            raise ValueError(found[1])
+        return found[0]
+
+    # -- one step ----------------------------------------------------------------------------------------------------
+
+    def _run_step(self, step: int) -> None:
+        files, cfg, began = self._files(step), self.plan.configs[step], time.time()
+        names = ', '.join(self.plan.learns(step))
+        print_log(f'Step {step} of {self.scenario.num_steps - 1} begins: {names}', logger=self.logger)
+        if cfg.model.get('teacher') is not None:
+            self._check_teacher(step, cfg.model.teacher_checkpoint)
+        if is_main_process():
+            write_json(files.identity, self._identities[step])
+        held = [resume_point(files.train) if is_main_process() else None]
+        broadcast_object_list(held)
+        point = held[0]
+        if point is not None:
+            cfg.load_from, cfg.resume = point, True
+        wrap_for_cpu(cfg)
+        runner = self._runner = Runner.from_cfg(cfg)
+        given = self.cfg.get('first_step_from') if step == 0 else None
+        model = runner.train() if given is None else runner.model
+        model = model.module if is_model_wrapper(model) else model
+        if given is None:
+            # Hooks that save other weights than those in training (EMAHook) begin anew with every test: what they
+            # would save is what is tested and handed on.
+            weights = dict(state_dict=model.state_dict())
+            runner.call_hook('before_save_checkpoint', checkpoint=weights)
+            model.load_state_dict(weights['state_dict'])
+        else:
+            load_first_step(model.student, given, self.scenario, self.plan.train_source.raw_labels.names)
+            print_log(f'Step 0 is {given}: it is tested, not trained.', logger=self.logger)
+        for buffer in model.buffers():
+            # Batch statistics are each process's own: every rank must test what rank 0 saves.
+            broadcast(buffer)
+        trained = time.time()
+        metrics = runner.test()
+        if is_main_process():
+            seconds = dict(train=trained - began, test=time.time() - trained)
+            extra = self._feature_statistics(step, model, runner.train_dataloader.dataset)
+            extra['method_state'] = model.method_state()
+            weights = dict(state_dict=model.state_dict())
+            # What was tested is saved: an average of the weights takes their place here as it did in the test.
+            runner.call_hook('before_save_checkpoint', checkpoint=weights)
+            self._write_step(step, weights['state_dict'], metrics, _confusion(runner), seconds, extra)
+        barrier()
+        # The next step must not find this one's network, data workers and optimizer still in memory.
+        self._release_runner()
+        del runner, model
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        if is_main_process():
+            self._log_result(step)
+
+    def _test_again(self, step: int) -> None:
+        """Measure a finished step anew, whose weights stand, by the test that the config has now."""
+        files, began = self._files(step), time.time()
+        print_log(f'Step {step} is tested again, since the config of the test, or its data, differ; it is not trained.',
+                  logger=self.logger)
+        cfg = step_test_config(self.cfg, self.scenario, step)
+        cfg.work_dir, cfg.load_from, cfg.resume = osp.join(files.folder, 'test'), files.checkpoint, False
+        wrap_for_cpu(cfg)
+        runner = self._runner = Runner.from_cfg(cfg)
+        metrics = runner.test()
+        if is_main_process():
+            result = read_json(files.result)
+            seconds = dict(result['seconds'], test=round(time.time() - began, 1))
+            self._write_plain_config(step)
+            write_confusion(files.confusion, self.scenario.class_names(step), _confusion(runner))
+            write_json(
+                files.result,
+                dict(result, metrics={key: _finite(value) for key, value in metrics.items()}, seconds=seconds,
+                     num_test_images=len(self.plan.test_positions[step])))
+            write_json(files.identity, self._identities[step])
+        barrier()
+        self._release_runner()
+
+    def _release_runner(self) -> None:
+        runner, self._runner = self._runner, None
+        if runner is not None:
+            release(runner)
+
+    def _feature_statistics(self, step: int, model: torch.nn.Module, dataset) -> dict:
+        """What the next step's inversion needs beside the weights, as extra entries of the checkpoint."""
+        replay = replay_options(self.cfg)
+        options = statistics_options(replay)
+        if replay is None or options is None or step == self.scenario.num_steps - 1:
+            return {}
+        ratio = replay.get('ratio', '1:1') if hasattr(dataset, 'num_fake') else None
+        batch_size = self.cfg.train_dataloader.batch_size
+        statistics = step_statistics(model.student, dataset, batch_size, ratio, self.seed + step, **options)
+        if statistics is None:
+            return {}
+        print_log(f'Feature statistics of {len(statistics)} layers are recorded for the next step.', logger=self.logger)
+        return dict(feature_statistics=statistics)
+
+    def _check_teacher(self, step: int, path: str) -> None:
+        checkpoint = load_checkpoint(path, self.scenario.num_classes(step - 1))
+        meta, classes = checkpoint.get('meta') or {}, held_classes(checkpoint)
+        if meta.get('step') != step - 1 or classes != list(self.scenario.class_names(step - 1)):
+            raise ValueError(f'Checkpoint {path} is of step {meta.get("step")} with the classes {classes}, but step '
+                             f'{step} continues step {step - 1} with {list(self.scenario.class_names(step - 1))}: it '
+                             'is the checkpoint of another step or scenario.')
+
+    def _write_step(self, step: int, weights: dict, metrics: dict, confusion: np.ndarray, seconds: dict,
+                    extra: dict) -> None:
+        files = self._files(step)
+        meta = dict(
+            dataset_meta=dict(
+                classes=self.scenario.class_names(step),
+                palette=palette_of(self.plan.test_source, self.scenario, step)),
+            step=step,
+            steps=[list(names) for names in self.scenario.steps],
+            setting=self.scenario.setting,
+            label_protocol=self.scenario.label_protocol,
+            mmseg_hrhf=__version__)
+        save_checkpoint(files.checkpoint, weights, meta, **extra)
+        self._write_plain_config(step)
+        write_confusion(files.confusion, self.scenario.class_names(step), confusion)
+        given = self.cfg.get('first_step_from') if step == 0 else None
+        write_json(
+            files.result,
+            dict(
+                {} if given is None else dict(first_step_from=given),
+                step=step,
+                classes=list(self.scenario.seen_classes(step)),
+                new_classes=list(self.plan.learns(step)),
+                num_train_images=self.plan.num_real[step],
+                num_fake_images=num_fake_images(self.cfg, step, self.plan.num_real[step]),
+                num_test_images=len(self.plan.test_positions[step]),
+                metrics={key: _finite(value) for key, value in metrics.items()},
+                seconds={key: round(value, 1) for key, value in seconds.items()},
+                seed=self.seed,
+                environment=environment(),
+                checkpoint_sha256=sha256(files.checkpoint)))
+
+    def _result(self, step: int) -> Optional[dict]:
+        """As rank 0 finds it: on network drives, other nodes may not see for a while what it has just written."""
+        held = [read_result(self._files(step)) if is_main_process() else None]
+        broadcast_object_list(held)
+        return held[0]
+
+    def _mend_plain_config(self, step: int) -> None:
+        files, positions = self._files(step), self.plan.test_positions[step]
+        if is_main_process() and not is_whole_plain_config(files, len(positions)):
+            print_log(f'{files.config} or the list beside it is missing or damaged and is made again.',
+                      logger=self.logger, level=logging.WARNING)
+            self._write_plain_config(step)
+
+    def _write_plain_config(self, step: int) -> None:
+        write_plain_config(self.cfg, self.scenario, step, self.plan.test_source, self.plan.test_positions[step],
+                           self._files(step), self.plan.view(step, 'test'))
+
+    def _files(self, step: int) -> StepFiles:
+        return StepFiles(self.work_dir, step)
+
+    # -- the whole run -----------------------------------------------------------------------------------------------
+
+    def _check_only_step(self) -> None:
+        only = self.cfg.get('only_step')
+        if only is None:
+            return
+        self.scenario.check_step(only)
+        if only not in self.plan.steps:
+            raise ValueError(f'{self.plan.method.__name__} trains once, on all classes, in place of step '
+                             f'{self.plan.steps[-1]}: there is no step {only} to train. Leave --step out.')
+        if only > 0 and not self.plan.method.joint and self._result(only - 1) is None:
+            raise ValueError(f'Step {only} continues step {only - 1}, which is not finished in {self.work_dir}: '
+                             f'run it first (--step {only - 1}), or all steps (without --step).')
+
+    def _log_result(self, step: int) -> None:
+        result = read_json(self._files(step).result)
+        metrics = result['metrics']
+        old, new, everything = (number(metrics[f'mIoU_{name}']) for name in ('old', 'new', 'all'))
+        print_log(
+            f'Step {step} is done in {sum(result["seconds"].values()):.0f} s. mIoU without background: old {old}, '
+            f'new {new}, all {everything}; with background: all {number(metrics["mIoU_all_with_background"])}',
+            logger=self.logger)
+
+    def _summarise(self) -> list[dict]:
+        results = []
+        for step in self.plan.steps:
+            result = self._result(step)
+            if result is None:
+                break
+            results.append(result)
+        if results and is_main_process():
+            title = f'{self.cfg.method["type"]}: {self.scenario.task or "steps"} {self.scenario.setting}'
+            markdown = summary_markdown(results, title)
+            write_json(
+                osp.join(self.work_dir, 'results.json'),
+                dict(
+                    summarise(results),
+                    results=results,
+                    num_steps=self.scenario.num_steps,
+                    num_base_classes=len(self.scenario.steps[0])))
+            write_text(osp.join(self.work_dir, 'results.md'), markdown)
+            print_log(f'{osp.join(self.work_dir, "results.md")}:\n{markdown}', logger=self.logger)
+        barrier()
+        return results
+
+
+def _confusion(runner: Runner) -> np.ndarray:
+    """(C, C) pixel counts of the test that ``runner`` has just run."""
+    return next(metric.confusion for metric in runner.test_loop.evaluator.metrics
+                if isinstance(metric, IncrementalIoUMetric) and metric.confusion is not None)
+
+
+def _finite(value: float) -> Optional[float]:
+    """A figure as strict JSON can hold it: None where a group or class had no pixel."""
+    return float(value) if math.isfinite(value) else None

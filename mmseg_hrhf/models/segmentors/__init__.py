@@ -1,0 +1,12 @@
+from .base import IncrementalSegmentor
+from .bounds import FineTuning, Joint
+from .hrhf import HRHF
+from .importance import EWC, PI, RW, ImportanceSegmentor
+from .lwf import ILT, LwF, LwFMC
+from .mib import MiB
+from .plop import PLOP
+
+__all__ = [
+    'EWC', 'HRHF', 'ILT', 'PI', 'PLOP', 'RW', 'FineTuning', 'ImportanceSegmentor', 'IncrementalSegmentor', 'Joint',
+    'LwF', 'LwFMC', 'MiB'
+]

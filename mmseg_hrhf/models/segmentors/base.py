@@ -1,0 +1,254 @@
+"""What all systems share: a student segmentor, and the frozen teacher it continues."""
+from __future__ import annotations
+
+from typing import Any, Iterator, Optional
+
+import torch
+from mmengine.model import BaseModel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
+from mmseg.registry import MODELS
+from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMSEG_CONSTRUCTORS
+from torch import Tensor, nn
+
+from ...utils.options import check_choice
+from ...work_dir.checkpoint import load_checkpoint
+from ..growth import CLASSIFIER_STARTS, grow_classifier
+from ..heads import captured_logits, check_losses, predicted_logits
+from ..student_pass import fuses, inherits, small_logits
+
+
+class IncrementalSegmentor(BaseModel):
+    """A segmentor at one learning step.
+
+    Its checkpoint is the student's alone, with the keys of a bare segmentor. The teacher is not a submodule: it is in
+    no checkpoint, optimizer or DDP bucket, and stays in eval mode.
+
+    To hooks it looks like the bare segmentor: ``model.backbone`` is the student's, and parameters, buffers and modules
+    are listed by the names that they have there (``backbone.conv1.weight``).
+
+    Args:
+        student: config of any segmentor with the classes of this step.
+        teacher: config of the same segmentor with the classes of the previous step; None at step 0.
+        teacher_checkpoint: plain checkpoint of the previous step.
+        classifier_start: ``'mib'`` or ``'random'``, see ``grow_tensor``.
+        channels_last: whether both networks compute in channels last, set by ``channels_last`` of the config.
+    """
+    # Whether the method uses the previous step's network beyond its weights.
+    needs_teacher = True
+    # Whether the method trains on fake images beside the real ones.
+    uses_fake_images = False
+    # Whether step 0 is the plain training that other systems begin with too: a comparison then trains it once.
+    shares_first_step = True
+    # Whether there is a single step, on all classes at once, in place of the last one.
+    joint = False
+    # Whether it puts its own loss in the place of the heads' per-pixel losses.
+    replaces_losses = False
+    # Registered names of the hooks it needs in training.
+    hooks: tuple[str, ...] = ()
+
+    def __init__(self,
+                 student: dict,
+                 teacher: Optional[dict] = None,
+                 teacher_checkpoint: Optional[str] = None,
+                 classifier_start: str = 'mib',
+                 channels_last: bool = False) -> None:
+        check_choice('method.classifier_start', classifier_start, CLASSIFIER_STARTS)
+        built: nn.Module = MODELS.build(student)
+        super().__init__()
+        self.student = built
+        self.data_preprocessor = built.data_preprocessor
+        self.classifier_start = classifier_start
+        self._hidden_teacher: list[nn.Module] = []
+        self.num_old = 0  # channels of the teacher
+        self._previous_state: Optional[dict] = None
+        # What the teacher's layers saw in training, for its inversion; see inversion/recording.py.
+        self.teacher_statistics: Optional[dict] = None
+        if teacher is not None:
+            previous = revert_sync_batchnorm(MODELS.build(teacher))
+            checkpoint = load_checkpoint(str(teacher_checkpoint), previous.num_classes)
+            _load_strictly(previous, checkpoint['state_dict'], str(teacher_checkpoint))
+            self._previous_state = checkpoint.get('method_state')
+            self.teacher_statistics = checkpoint.get('feature_statistics')
+            self._hidden_teacher = [previous.eval().requires_grad_(False)]
+            self.num_old = previous.num_classes
+        self.first_step = teacher is None
+        self.channels_last = channels_last
+        # Now, and not in a hook: DDP lays out its buckets by the strides that it finds.
+        self.to(memory_format=self.memory_format)
+        self._register_state_dict_hook(_drop_student_prefix)
+        self._register_load_state_dict_pre_hook(_add_student_prefix)
+
+    @classmethod
+    def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:
+        """Raise ``ValueError`` for a segmentor that the method cannot train. Asked before a run begins.
+
+        Args:
+            segmentor: of step 1, for this alone: it may be changed.
+            size: (height, width) of the images that it trains on.
+        """
+        if cls.replaces_losses:
+            check_losses(segmentor)
+
+    @property
+    def teacher(self) -> Optional[nn.Module]:
+        """The frozen network of the previous step; None at step 0."""
+        return self._hidden_teacher[0] if self._hidden_teacher else None
+
+    # No attribute: torch.save of a module cannot pickle it.
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            student = self.__dict__.get('_modules', {}).get('student')
+            if student is None or not hasattr(student, name):
+                raise
+            return getattr(student, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        student = self.__dict__.get('_modules', {}).get('student')
+        if student is not None and name in student._modules and name not in self._modules:
+            setattr(student, name, value)  # as in `runner.model.backbone = ...`
+        else:
+            super().__setattr__(name, value)
+
+    # Parameters and buffers are listed through it, too.
+    def named_modules(self, memo: Optional[set] = None, prefix: str = '', remove_duplicate: bool = True) -> Iterator:
+        for name, module in super().named_modules(memo, prefix, remove_duplicate):
+            yield _bare_name(name, prefix), module
+
+    def _apply(self, fn, *args, **kwargs):
+        # Not a submodule, the teacher must be told to change device or type.
+        for teacher in self._hidden_teacher:
+            teacher._apply(fn, *args, **kwargs)
+        return super()._apply(fn, *args, **kwargs)
+
+    def init_weights(self) -> None:
+        """Start from the previous step with a grown classifier, or, at step 0, as the student's config says."""
+        if self.first_step:
+            # Random weights are drawn in the order of memory: a seed means the same ones in every order.
+            self.student.to(memory_format=torch.contiguous_format)
+            _start(self.student)
+            self.student.to(memory_format=self.memory_format)
+        elif self.teacher is not None:
+            grow_classifier(self.student, self.teacher.state_dict(), self.teacher.num_classes,
+                            self.student.num_classes, self.classifier_start)
+            if not self.needs_teacher:
+                self._hidden_teacher = []
+
+    def forward(self, inputs: Tensor, data_samples=None, mode: str = 'tensor'):
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        return self.student(inputs, data_samples, mode=mode)
+
+    def loss(self, inputs: Tensor, data_samples: list) -> dict:
+        """Losses of a batch; at step 0 the student's own."""
+        if self.first_step:
+            return self.student.loss(inputs, data_samples)
+        return self.incremental_loss(inputs, data_samples)
+
+    def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
+        """Losses of a batch at a step that has a predecessor."""
+        raise NotImplementedError(f'{type(self).__name__} must define incremental_loss.')
+
+    def student_loss(self, inputs: Tensor, data_samples: list) -> tuple[dict, Tensor]:
+        """The student's own losses of a batch and, of the same pass, its (N, C, H, W) logits at the labels' size."""
+        with captured_logits(self.student, data_samples[0].gt_sem_seg.shape) as captured:
+            losses = self.student.loss(inputs, data_samples)
+        return losses, captured[0]
+
+    def fuses_losses(self, stand_in: Optional[type] = None) -> bool:
+        """Whether losses can be had from ``fused_pass`` instead of full logits of both networks.
+
+        Args:
+            stand_in: see ``fuses``.
+        """
+        return inherits(self, IncrementalSegmentor, 'student_loss', 'teacher_logits') and fuses(self.student, stand_in)
+
+    def method_state(self) -> dict:
+        """What the next step needs beside the weights, as plain data and tensors; the checkpoint keeps it."""
+        return {}
+
+    def teacher_logits(self, inputs: Tensor) -> Tensor:
+        """(N, K, H, W) logits of the teacher, at the size of ``inputs`` (N, 3, H, W)."""
+        with torch.inference_mode():
+            logits = predicted_logits(self.teacher, inputs)
+        return logits.clone()  # an ordinary tensor again, which a loss may keep for its backward pass
+
+    @torch.inference_mode()
+    def small_teacher_logits(self, inputs: Tensor) -> Tensor:
+        """(N, K, h, w) logits of a teacher whose student ``fuses``, before up-sampling."""
+        return small_logits(self.teacher, inputs)
+
+
+def _bare_name(name: str, prefix: str) -> str:
+    """The name that a member of the student has in the bare segmentor."""
+    start = f'{prefix}.' if prefix else ''
+    return start + name[len(start) + len('student.'):] if name.startswith(f'{start}student.') else name
+
+
+def _start(student: nn.Module) -> None:
+    try:
+        student.init_weights()
+    except (OSError, RuntimeError, EOFError) as error:  # no network, no such file, a file of something else
+        wanted = sorted({cfg['checkpoint'] for module in student.modules()
+                         for cfg in _inits(getattr(module, 'init_cfg', None)) if cfg.get('checkpoint')})
+        if not wanted:
+            raise
+        raise ValueError(f'The pretrained weights {", ".join(wanted)} cannot be loaded: {error}. Give a file that you '
+                         'have as init_cfg.checkpoint (or pretrained), or train from scratch: model.pretrained=None '
+                         'model.backbone.init_cfg=None.') from error
+
+
+def _inits(init_cfg) -> list:
+    return list(init_cfg) if isinstance(init_cfg, (list, tuple)) else [init_cfg] if init_cfg else []
+
+
+def _load_strictly(model: nn.Module, state: dict, path: str) -> None:
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise ValueError(f'Checkpoint {path} does not fit the network of the previous step: {error}') from error
+
+
+def _drop_student_prefix(module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict) -> None:
+    _rename_prefix(state_dict, f'{prefix}student.', prefix)
+
+
+def _add_student_prefix(state_dict: dict, prefix: str, *args) -> None:
+    _rename_prefix(state_dict, prefix, f'{prefix}student.')
+
+
+def _rename_prefix(state_dict: dict, old: str, new: str) -> None:
+    for key in [key for key in state_dict if key.startswith(old)]:
+        state_dict[new + key[len(old):]] = state_dict.pop(key)
+
+
+def check_weight(name: str, value: float) -> float:
+    """``value``; raise ``ValueError`` naming the option if it is negative or no number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise ValueError(f'method.{name}={value!r} must not be negative; 0 leaves the term out.')
+    return value
+
+
+@OPTIM_WRAPPER_CONSTRUCTORS.register_module()
+class StudentOptimWrapperConstructor:
+    """Builds with ``student_constructor`` on the student, such as mmseg's layer-wise decay, which reads ``backbone``.
+
+    Args:
+        optim_wrapper_cfg: of the user, with ``student_constructor``.
+        paramwise_cfg: of the user.
+    """
+
+    def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: Optional[dict] = None) -> None:
+        cfg = dict(optim_wrapper_cfg)
+        kind = cfg.pop('student_constructor')
+        self.constructor = MMSEG_CONSTRUCTORS.build(
+            dict(type=kind, optim_wrapper_cfg=cfg, paramwise_cfg=paramwise_cfg))
+
+    def __call__(self, model: nn.Module) -> OptimWrapper:
+        return self.constructor((model.module if is_model_wrapper(model) else model).student)

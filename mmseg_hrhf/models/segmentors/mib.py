@@ -1,0 +1,79 @@
+"""MiB: modelling the background."""
+from __future__ import annotations
+
+import functools
+
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from ..heads import HeadLoss, class_heads, losses_of, replace_losses
+from ..losses.distillation import distillation_loss
+from ..losses.label_merge import merge_old_classes, merge_old_labels
+from ..student_pass import fused_pass
+from .base import IncrementalSegmentor, check_weight
+
+
+@MODELS.register_module()
+class MiB(IncrementalSegmentor):
+    """Unbiased cross-entropy and unbiased distillation (Cermelli et al., CVPR 2020).
+
+    Both read background as "background or a class not known there": old classes in the labels, new ones in the
+    teacher's output. Auxiliary heads know the same classes, so their losses follow the same rule; distillation is the
+    main head's alone.
+
+    Args:
+        kd_weight: of the distillation, a mean over old classes; the paper uses 10, and 100 for VOC 15-1.
+        **kwargs: see ``IncrementalSegmentor``.
+    """
+
+    replaces_losses = True
+
+    def __init__(self, *, kd_weight: float = 10.0, **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.kd_weight = check_weight('kd_weight', kd_weight)
+        if self.teacher is not None:
+            check_softmax(self.student)
+            replace_losses(self.student, functools.partial(UnbiasedLoss, num_old=self.num_old))
+
+    @classmethod
+    def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:
+        super().check_segmentor(segmentor, size)
+        check_softmax(segmentor)
+
+    def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
+        if self.fuses_losses(UnbiasedLoss):
+            losses, terms, _ = fused_pass(self.student, inputs, data_samples, self.small_teacher_logits(inputs),
+                                          distil=True, num_merged=self.num_old, stand_in=UnbiasedLoss)
+            distillation = terms.distillation.sum() / terms.labels.numel()
+        else:
+            teacher_logits = self.teacher_logits(inputs)
+            losses, student_logits = self.student_loss(inputs, data_samples)
+            distillation = distillation_loss(student_logits, teacher_logits)
+        # Eq. 3 of HRHF is the same sum over classes; MiB's code takes the mean.
+        losses['loss_kd'] = self.kd_weight * distillation / self.num_old
+        return losses
+
+
+def check_softmax(segmentor: nn.Module) -> None:
+    """Raise ``ValueError`` for a head whose loss takes sigmoids: merged classes are log-probabilities of a softmax."""
+    for head in class_heads(segmentor):
+        for loss in losses_of(head):
+            if getattr(loss, 'use_sigmoid', False):
+                raise ValueError(f'{type(loss).__name__} of {type(head).__name__} has use_sigmoid=True, but MiB merges '
+                                 'the classes of a softmax: set use_sigmoid=False, or choose another method.')
+
+
+class UnbiasedLoss(HeadLoss):
+    """A head's own loss on logits and labels whose old classes are merged into background.
+
+    Args:
+        inner, num_classes: see ``HeadLoss``.
+        num_old: classes of the previous step, background included.
+    """
+
+    def __init__(self, inner: nn.Module, num_classes: int, num_old: int) -> None:
+        super().__init__(inner, num_classes)
+        self.num_old = num_old
+
+    def class_loss(self, logits: Tensor, labels: Tensor, **kwargs) -> Tensor:
+        return self.inner(merge_old_classes(logits, self.num_old), merge_old_labels(labels, self.num_old), **kwargs)

@@ -1,0 +1,132 @@
+"""PLOP: pooled outputs and pseudo-labels."""
+from __future__ import annotations
+
+import functools
+import math
+from typing import Callable, Optional
+
+import torch
+from mmseg.models.losses import CrossEntropyLoss
+from mmseg.registry import MODELS
+from torch import Tensor, nn
+
+from ..heads import HeadLoss, replace_losses
+from ..losses.distillation import fold_new_logits, pod_distance
+from ..losses.label_merge import entropy_histogram, median_thresholds, pseudo_labels, sure_share
+from ..losses.upsampling import pool_upsampled
+from ..student_pass import captured_stages, check_stages, fused_pass, paired_stages, stacked_labels, with_labels
+from .base import IncrementalSegmentor, check_weight
+
+
+@MODELS.register_module()
+class PLOP(IncrementalSegmentor):
+    """Local POD on features and logits, and the teacher's labels where it is sure (Douillard et al., CVPR 2021).
+
+    POD compares the backbone's stages and the logits at the resolution of the last one, and is the stronger the more
+    classes there are per new one. An image's segmentation loss weighs as much as the share of its background on which
+    the teacher is sure; both hold for auxiliary heads too. Thresholds are medians over the step's images, found before
+    its first iteration (``PseudoLabelHook``).
+
+    Args:
+        pod_weight: of the distance of a stage.
+        logits_weight: of the distance of the logits.
+        min_threshold: normalised entropy below which the teacher is sure whatever the median.
+        **kwargs: see ``IncrementalSegmentor``.
+    """
+    replaces_losses = True
+    hooks = ('PseudoLabelHook', 'TrainingStateHook')
+
+    def __init__(self,
+                 *,
+                 pod_weight: float = 0.01,
+                 logits_weight: float = 0.0005,
+                 min_threshold: float = 0.001,
+                 **kwargs) -> None:
+        super().__init__(**kwargs)
+        self.pod_weight = check_weight('pod_weight', pod_weight)
+        self.logits_weight = check_weight('logits_weight', logits_weight)
+        self.min_threshold = check_weight('min_threshold', min_threshold)
+        self.thresholds: Optional[Tensor] = None
+        self._image_weight: Optional[Tensor] = None
+        if not self.first_step:
+            replace_losses(self.student, functools.partial(ImageWeightedLoss, image_weight=lambda: self._image_weight))
+
+    @classmethod
+    def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:
+        super().check_segmentor(segmentor, size)
+        check_stages(segmentor, size)
+
+    def entropy_histogram(self, inputs: Tensor, data_samples: list) -> Tensor:
+        """(K, bins) counts of the teacher's entropies on a batch's background."""
+        return entropy_histogram(self.teacher_logits(inputs), stacked_labels(data_samples))
+
+    def set_thresholds(self, histogram: Tensor) -> None:
+        """Take the medians of what ``entropy_histogram`` counted over all images."""
+        self._take(median_thresholds(histogram.cpu(), self.min_threshold))
+
+    def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
+        fused = self.fuses_losses(ImageWeightedLoss)
+        with captured_stages(self.teacher) as old_stages:
+            old = self.small_teacher_logits(inputs) if fused else self.teacher_logits(inputs)
+        with captured_stages(self.student) as new_stages:
+            if fused:
+                losses, _, new = fused_pass(self.student, inputs, data_samples, old, self._relabel,
+                                            weigh=self._weigh, stand_in=ImageWeightedLoss)
+            else:
+                raw = stacked_labels(data_samples)
+                labels = self._relabel(raw, old)
+                self._weigh(raw, labels)
+                losses, new = self.student_loss(inputs, with_labels(data_samples, labels))
+        num_old, num_classes = self.num_old, self.student.num_classes
+        distances = [self.pod_weight * pod_distance(*pair) for pair in paired_stages(new_stages, old_stages)]
+        size, pooled = data_samples[0].gt_sem_seg.shape, old_stages[-1].shape[2:]
+        new, old = (pool_upsampled(logits, size, pooled, self.student.align_corners) for logits in (new, old))
+        distances.append(self.logits_weight * pod_distance(fold_new_logits(new, num_old), old))
+        losses['loss_pod'] = math.sqrt(num_classes / (num_classes - num_old)) * torch.stack(distances).mean()
+        return losses
+
+    def _relabel(self, labels: Tensor, teacher_logits: Tensor) -> Tensor:
+        return pseudo_labels(labels, teacher_logits, self.thresholds)
+
+    def _weigh(self, labels: Tensor, named: Tensor) -> Tensor:
+        self._image_weight = sure_share(labels, named)
+        return self._image_weight
+
+    def training_state(self) -> dict:
+        return {} if self.thresholds is None else dict(thresholds=self.thresholds.cpu())
+
+    def load_training_state(self, state: dict) -> None:
+        self._take(state.get('thresholds'))
+
+    def _take(self, thresholds: Optional[Tensor]) -> None:
+        # Where they are used: a copy in every iteration would make the host wait for an accelerator.
+        device = next(self.student.parameters()).device
+        self.thresholds = None if thresholds is None else thresholds.to(device)
+
+
+class ImageWeightedLoss(HeadLoss):
+    """A head's own loss with a weight for each image.
+
+    Cross-entropy weighs the image's pixels. Other losses, which take no such weight or leave it, are taken image
+    by image.
+
+    Args:
+        inner, num_classes: see ``HeadLoss``.
+        image_weight: gives the (N,) weights of the batch.
+    """
+
+    def __init__(self, inner: nn.Module, num_classes: int, image_weight: Callable[[], Tensor]) -> None:
+        super().__init__(inner, num_classes)
+        self.image_weight = image_weight
+
+    def class_loss(self, logits: Tensor, labels: Tensor, weight: Optional[Tensor] = None, **kwargs) -> Tensor:
+        if isinstance(self.inner, CrossEntropyLoss):
+            weights = self.image_weight().view(-1, 1, 1).expand(labels.shape)
+            return self.inner(logits, labels, weight=weights if weight is None else weight * weights, **kwargs)
+        if weight is not None:
+            kwargs['weight'] = weight
+        losses = []
+        for i, share in enumerate(self.image_weight()):
+            of_image = {key: value[i:i + 1] if key == 'weight' else value for key, value in kwargs.items()}
+            losses.append(share * self.inner(logits[i:i + 1], labels[i:i + 1], **of_image))
+        return torch.stack(losses).mean(0)

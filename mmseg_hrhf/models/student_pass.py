@@ -1,0 +1,212 @@
+"""The student's pass with its losses fused, for heads of mmseg's ordinary form."""
+from __future__ import annotations
+
+import contextlib
+import functools
+from typing import Callable, Iterator, Optional, Sequence
+
+import torch
+from mmengine.model import revert_sync_batchnorm
+from mmengine.structures import PixelData
+from mmseg.models.decode_heads.decode_head import BaseDecodeHead
+from mmseg.models.losses import CrossEntropyLoss
+from mmseg.models.segmentors import EncoderDecoder
+from torch import Tensor, nn
+
+from .heads import HeadLoss, has_plain_logits, patched_loss
+from .losses.fused import FusedTerms, fused_losses
+
+# mmseg adds it to what it divides by.
+_EPS = torch.finfo(torch.float32).eps
+
+
+def fuses(segmentor: nn.Module, stand_in: Optional[type] = None) -> bool:
+    """Whether ``fused_pass`` computes what the segmentor's own ``loss`` would.
+
+    It does where segmentor and decode head are mmseg's ordinary ones (logits up-sampled to the labels' size, no pixel
+    sampler) and the loss is plain cross-entropy.
+
+    Args:
+        stand_in: class of ``HeadLoss`` whose rule the options of ``fused_pass`` express; None: no other loss
+            stands in for the heads' own.
+    """
+    return inherits(segmentor, EncoderDecoder, 'loss', 'encode_decode', '_decode_head_forward_train',
+                    '_auxiliary_head_forward_train') and _is_plain(segmentor.decode_head, stand_in)
+
+
+def small_logits(segmentor: nn.Module, inputs: Tensor) -> Tensor:
+    """(N, C, h, w) logits of a segmentor that ``fuses``, as its head computes them."""
+    return segmentor.decode_head.forward(segmentor.extract_feat(inputs))
+
+
+def fused_pass(student: nn.Module,
+               inputs: Tensor,
+               data_samples: list,
+               teacher_logits: Tensor,
+               relabel: Optional[Callable[[Tensor, Tensor], Tensor]] = None,
+               distil: bool = False,
+               num_merged: int = 0,
+               weigh: Optional[Callable[[Tensor, Tensor], Tensor]] = None,
+               stand_in: Optional[type] = None) -> tuple[dict, FusedTerms, Tensor]:
+    """Losses of a student that ``fuses``, on all its heads.
+
+    Args:
+        teacher_logits: (N, K, h, w), see ``small_logits``.
+        relabel, distil, num_merged: see ``fused_losses``; distillation is the main
+            head's alone.
+        weigh: from (N, H, W) labels and what ``relabel`` made of them to (N,) weights of the images' cross-entropy.
+        stand_in: see ``fuses``.
+    Returns:
+        What the student's own ``loss`` returns, the terms of the main head, and its (N, C, h, w) logits.
+    """
+    found: list[tuple[FusedTerms, Tensor, Optional[Tensor]]] = []
+
+    def main_loss(logits: Tensor, samples: list) -> dict:
+        labels = stacked_labels(samples)
+        terms = fused_losses(logits, labels, teacher_logits, relabel, distil, num_merged, head.align_corners,
+                             head.ignore_index)
+        weight = None if weigh is None else weigh(labels, terms.labels)
+        found.append((terms, logits, weight))
+        return _losses(head, terms, weight)
+
+    def auxiliary_loss(head: nn.Module, own: Callable, is_plain: bool) -> Callable:
+
+        def loss(*outputs_and_samples) -> dict:
+            *outputs, samples = outputs_and_samples
+            main, _, weight = found[0]  # mmseg computes the decode head's loss first
+            if not is_plain:
+                return own(*outputs, with_labels(samples, main.labels))
+            terms = fused_losses(outputs[0], main.labels, num_merged=num_merged, align_corners=head.align_corners,
+                                 ignore_index=head.ignore_index)
+            return _losses(head, terms, weight)
+
+        return loss
+
+    head = student.decode_head
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(patched_loss(head, lambda own: main_loss))
+        for auxiliary in _auxiliary_heads(student):
+            # Asked now: once patched, a head is no longer plain. One of other classes keeps a loss of another rule.
+            is_plain = auxiliary.num_classes == head.num_classes and _is_plain(auxiliary, stand_in)
+            make = functools.partial(auxiliary_loss, auxiliary, is_plain=is_plain)
+            stack.enter_context(patched_loss(auxiliary, make))
+        losses = student.loss(inputs, data_samples)
+    terms, logits, _ = found[0]
+    return losses, terms, logits
+
+
+def _losses(head: nn.Module, terms: FusedTerms, weight: Optional[Tensor]) -> dict:
+    """What ``BaseDecodeHead.loss_by_feat`` returns: loss and accuracy in percent."""
+    loss, kept = _plain_loss(head), (terms.labels != head.ignore_index).sum()
+    total = terms.cross_entropy.sum() if weight is None else (weight * terms.cross_entropy).sum()
+    number = kept if loss.avg_non_ignore else terms.labels.numel()
+    accuracy = (terms.correct.sum() + _EPS) * (100. / (kept + _EPS))
+    return {loss.loss_name: loss.loss_weight * total / (number + _EPS), 'acc_seg': accuracy.reshape(1)}
+
+
+def _auxiliary_heads(segmentor: nn.Module) -> list[nn.Module]:
+    heads = getattr(segmentor, 'auxiliary_head', None)
+    return [] if heads is None else list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+
+
+def _is_plain(head: nn.Module, stand_in: Optional[type]) -> bool:
+    """Whether a head's loss is the mean cross-entropy of its logits, up-sampled to the size of the labels."""
+    if not inherits(head, BaseDecodeHead, 'loss', 'loss_by_feat', 'predict', 'predict_by_feat'):
+        return False
+    if isinstance(head.loss_decode, HeadLoss) and type(head.loss_decode) is not stand_in:
+        return False
+    loss = _plain_loss(head)
+    return (has_plain_logits(head) and head.sampler is None and head.out_channels == head.num_classes
+            and type(loss) is CrossEntropyLoss and not (loss.use_sigmoid or loss.use_mask)
+            and loss.class_weight is None and loss.reduction == 'mean')
+
+
+def _plain_loss(head: nn.Module) -> nn.Module:
+    return head.loss_decode.inner if isinstance(head.loss_decode, HeadLoss) else head.loss_decode
+
+
+def inherits(module: nn.Module, base: type, *methods: str) -> bool:
+    """Whether a module runs these methods of a class as they are, neither overridden nor patched."""
+    return isinstance(module, base) and all(
+        getattr(type(module), name) is getattr(base, name) and name not in vars(module) for name in methods)
+
+
+def stacked_labels(data_samples: list) -> Tensor:
+    """(N, H, W) ground truth of a batch."""
+    return torch.stack([sample.gt_sem_seg.data[0] for sample in data_samples])
+
+
+def with_labels(data_samples: list, labels: Tensor) -> list:
+    """The samples with other ground truth (N, H, W); the given samples stay as they are."""
+    relabelled = []
+    for sample, label in zip(data_samples, labels):
+        sample = sample.new()  # a shallow copy would share the list of its fields with the original
+        sample.gt_sem_seg = PixelData(data=label[None])
+        relabelled.append(sample)
+    return relabelled
+
+
+# Pixels of a side of the images that a backbone is tried on.
+_LARGEST_TRIAL = 128
+
+
+@contextlib.contextmanager
+def captured_stages(segmentor: nn.Module) -> Iterator[list]:
+    """Collect what ``segmentor.backbone`` returns while it runs once inside the block.
+
+    Yields:
+        A list that the pass fills with the (N, C, h, w) maps of the backbone's ``out_indices``, first to last.
+    """
+    stages: list[Tensor] = []
+
+    def keep(module, args, output) -> None:
+        outputs = output if isinstance(output, (list, tuple)) else [output]
+        with torch.inference_mode(False):
+            # What a teacher computes in inference mode is made an ordinary tensor, which a loss may keep.
+            stages[:] = [item.clone() if item.is_inference() else item for item in outputs
+                         if isinstance(item, Tensor) and item.ndim == 4]
+        if not stages:
+            raise ValueError(f'{type(module).__name__} returns no (N, C, h, w) feature map to distil: choose a method '
+                             'without feature distillation, such as MiB.')
+
+    handle = segmentor.backbone.register_forward_hook(keep)
+    try:
+        yield stages
+    finally:
+        handle.remove()
+
+
+def paired_stages(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
+    """Maps of the student, which trains, with those of the teacher, which is in eval mode.
+
+    Raises:
+        ValueError: they are not as many, or of other shapes.
+    """
+    trained, frozen = ([tuple(stage.shape[1:]) for stage in stages] for stages in (new, old))
+    if trained != frozen:
+        raise ValueError(f'The backbone returns feature maps of (C, h, w) {trained} in training and of {frozen} in '
+                         'eval mode, so the old network\'s cannot be distilled: choose a method without feature '
+                         'distillation, such as MiB.')
+    return list(zip(new, old))
+
+
+@torch.no_grad()
+def check_stages(segmentor: nn.Module, size: Sequence[int], last: Optional[int] = None) -> None:
+    """Raise ``ValueError`` if the backbone's maps in training cannot be compared with those in eval mode.
+
+    Args:
+        segmentor: changed: its batch norms see images, and are not synchronised any more.
+        size: (height, width) of the images that it trains on.
+        last: number of maps that are compared, from the last; None: all.
+    """
+    segmentor = revert_sync_batchnorm(segmentor)
+    images = torch.zeros(2, 3, *(min(side, _LARGEST_TRIAL) for side in size))
+    maps = []
+    for training in (True, False):
+        with captured_stages(segmentor.train(training)) as stages:
+            try:
+                segmentor.backbone(images)
+            except (RuntimeError, NotImplementedError, AssertionError):
+                return  # needs other images, or operators that a CPU does not have
+        maps.append(stages if last is None else stages[-last:])
+    paired_stages(*maps)

@@ -1,0 +1,157 @@
+"""What an inversion is: which images it is asked for, what it returns, how a config names it."""
+from __future__ import annotations
+
+import abc
+import inspect
+from dataclasses import dataclass
+from typing import Callable, Mapping, Optional, Sequence, Union
+
+import numpy as np
+from mmseg.registry import TASK_UTILS
+from torch import Tensor, nn
+
+from ...utils.options import check_choice, check_names, check_types, parameters
+from .pixels import image_size
+
+# {module name: {'mean': (C,), 'var': (C,)}}, as a checkpoint keeps it.
+RecordedStatistics = Mapping[str, Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class FakeRequest:
+    """A batch of fake images to synthesise.
+
+    Args:
+        classes: foreground class indices of each image.
+        seed: state of everything random in the batch; the same request gives the same images.
+    """
+    classes: tuple[tuple[int, ...], ...]
+    seed: int
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+
+@dataclass
+class FakeBatch:
+    """What an inversion returns.
+
+    Args:
+        images: (N, H, W, 3) uint8 RGB.
+        r: for each image, the r of each class it was asked for (empty: none).
+        losses: final terms of the objective, means over the batch, and ``iterations``.
+    """
+    images: Tensor
+    r: list[list[float]]
+    losses: dict[str, float]
+
+
+class Inversion(abc.ABC):
+    """Synthesises images of the classes that a frozen segmentor knows.
+
+    A subclass registered in mmseg's ``TASK_UTILS`` can be named in ``replay.inversion.type``. Its options are the
+    annotated arguments of its constructor.
+
+    Args:
+        size: side, or (height, width), of the images in pixels.
+        batch_size: images synthesised together.
+        classes_per_image: numbers of classes to draw from, uniformly, for each image.
+    Raises:
+        ValueError: a value out of range; names it.
+    """
+
+    def __init__(self,
+                 size: Union[int, Sequence[int]],
+                 batch_size: int = 16,
+                 classes_per_image: Sequence[int] = (1, )) -> None:
+        self.size = image_size(size)
+        if batch_size < 1:
+            raise ValueError(f'inversion.batch_size={batch_size} must be positive.')
+        if not classes_per_image or min(classes_per_image) < 1:
+            raise ValueError(f'inversion.classes_per_image={classes_per_image!r} must hold numbers of at least 1.')
+        self.batch_size = batch_size
+        self.classes_per_image = tuple(classes_per_image)
+
+    @property
+    def uses_statistics(self) -> bool:
+        """Whether images are fitted to feature statistics of the teacher (see ``feature_targets``)."""
+        return False
+
+    def iterations(self) -> int:
+        """Most iterations a batch takes."""
+        return 1
+
+    @abc.abstractmethod
+    def __call__(self,
+                 model: nn.Module,
+                 request: FakeRequest,
+                 on_iteration: Optional[Callable[[dict], None]] = None,
+                 recorded: Optional[RecordedStatistics] = None) -> FakeBatch:
+        """Synthesise one batch.
+
+        Args:
+            model: the teacher, a segmentor in eval mode whose parameters need no gradient.
+            request: classes and seed; the same request gives the same images.
+            on_iteration: called after each iteration with the running losses by name.
+            recorded: feature statistics of layers other than batch norm, from the checkpoint of ``model``.
+        """
+
+
+def plan_requests(num_images: int, num_classes: int, batch_size: int, classes_per_image: Sequence[int],
+                  seed: int) -> list[FakeRequest]:
+    """Divide a buffer into batches, balanced over the old classes.
+
+    Args:
+        num_images: size of the buffer.
+        num_classes: classes of the teacher, background included.
+        batch_size: images per batch; the last batch may be smaller.
+        classes_per_image: drawn from uniformly for each image (never more than there are foreground classes).
+        seed: of the plan; batch b gets a seed of its own.
+    Returns:
+        Requests in buffer order. Every class is asked for equally often, to within one.
+    """
+    rng = np.random.default_rng([seed, 0])
+    deck: list[int] = []
+    images = []
+    for _ in range(num_images):
+        wanted = min(int(rng.choice(classes_per_image)), num_classes - 1)
+        chosen: list[int] = []
+        while len(chosen) < wanted:
+            if not deck:
+                deck = (rng.permutation(num_classes - 1) + 1).tolist()
+            # A class already in this image waits for the next one; a fresh deck always holds another.
+            chosen.append(deck.pop(next(i for i, c in enumerate(deck) if c not in chosen)))
+        images.append(tuple(sorted(chosen)))
+    requests = []
+    for start in range(0, num_images, batch_size):
+        batch_seed = np.random.SeedSequence([seed, 1 + start]).generate_state(1)[0]
+        requests.append(FakeRequest(tuple(images[start:start + batch_size]), int(batch_seed)))
+    return requests
+
+
+def build_inversion(options: Optional[dict]) -> Inversion:
+    """Build what ``replay.inversion`` names.
+
+    Raises:
+        ValueError: an unknown type or option, a value of the wrong type or out of range; names it.
+    """
+    held = _check('replay.inversion', options, "dict(type='SegInversion', size=512)")
+    if 'aggregation' in held:
+        _check('replay.inversion.aggregation', held['aggregation'], "dict(type='ScaleAwareAggregation')")
+    return TASK_UTILS.build(held)
+
+
+def _check(name: str, options: Optional[dict], example: str) -> dict:
+    if not isinstance(options, dict) or 'type' not in options:
+        raise ValueError(f'{name}={options!r} must be a dict with a type, such as {example}.')
+    taker = TASK_UTILS.get(options['type']) if isinstance(options['type'], str) else options['type']
+    if not inspect.isclass(taker):
+        ours = [key for key, value in TASK_UTILS.module_dict.items() if value.__module__.split('.')[0] == 'mmseg_hrhf']
+        check_choice(f'{name}.type', options['type'], sorted(ours))
+    annotations = parameters(taker)
+    check_names(name, options, {*annotations, 'type'})
+    check_types(name, options, annotations)
+    for key, value in inspect.signature(taker).parameters.items():
+        if value.default is value.empty and key not in options:
+            raise ValueError(f'{name} lacks {key}, which {taker.__name__} has no default for: give {example}.')
+    return options

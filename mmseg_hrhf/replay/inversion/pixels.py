@@ -1,0 +1,149 @@
+"""Between pixels (0..255 RGB, as stored) and what a network is fed."""
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Mapping, Optional, Sequence, Union
+
+import torch
+from torch import Tensor, nn
+
+from ...models.heads import predicted_logits
+
+# Pixels that a unit of the network's input stands for, where images can be optimised as the network is fed.
+_STD = 32.0, 128.0
+
+
+def _swaps_channels(data_preprocessor: nn.Module) -> bool:
+    for name in ('_channel_conversion', 'channel_conversion'):  # maintained line, upstream line
+        if hasattr(data_preprocessor, name):
+            return bool(getattr(data_preprocessor, name))
+    return False
+
+
+@dataclass(frozen=True)
+class PixelMap:
+    """What a network is fed for an 8-bit pixel: ``scale * pixel + offset``, by channel of its input.
+
+    Args:
+        channels: the channel of the RGB image that each channel of the input is made of.
+        scale, offset: of each channel of the input.
+    """
+    channels: tuple[int, int, int]
+    scale: tuple[float, float, float]
+    offset: tuple[float, float, float]
+
+    @classmethod
+    def of(cls, data_preprocessor: nn.Module) -> PixelMap:
+        """That of a pipeline which leaves pixels as they are, from the preprocessor's mean, std and channel order."""
+        # mmcv decodes to BGR; the preprocessor swaps where the network wants RGB.
+        channels = (0, 1, 2) if _swaps_channels(data_preprocessor) else (2, 1, 0)
+        mean, std = torch.zeros(3), torch.ones(3)
+        if getattr(data_preprocessor, '_enable_normalize', False):
+            mean, std = (value.detach().cpu().float().flatten().expand(3)
+                         for value in (data_preprocessor.mean, data_preprocessor.std))
+        return cls(channels, tuple((1 / std).tolist()), tuple((-mean / std).tolist()))
+
+    @classmethod
+    def from_plain(cls, fields: Mapping) -> PixelMap:
+        """From its fields as lists, as JSON and configs hold them."""
+        return cls(**{name: tuple(values) for name, values in fields.items()})
+
+
+class PixelSpace:
+    """The normalised space in which images are optimised, and its ways to the network and to pixels.
+
+    Args:
+        data_preprocessor: of the segmentor; its mean, std and channel order are used.
+        device: of the images.
+        pixel_map: what the network is fed for a pixel, where the pipeline changes pixels, too; None: it does not.
+    """
+
+    def __init__(self,
+                 data_preprocessor: nn.Module,
+                 device: torch.device,
+                 pixel_map: Optional[PixelMap] = None) -> None:
+        held = PixelMap.of(data_preprocessor) if pixel_map is None else pixel_map
+        # RGB channel of each channel of the network.
+        self.channels = list(held.channels)
+        if pixel_map is None and getattr(data_preprocessor, '_enable_normalize', False):
+            mean, std = data_preprocessor.mean.flatten(), data_preprocessor.std.flatten()
+        else:
+            mean, std = (torch.tensor([-b / a for a, b in zip(held.scale, held.offset)]),
+                         torch.tensor([1 / a for a in held.scale]))
+        # The network is fed (pixel - mean) / std.
+        self._input_mean, self._input_std = (value.to(device).float().view(1, -1, 1, 1) for value in (mean, std))
+        self._is_input = bool(((std.abs() > _STD[0]) & (std.abs() < _STD[1])).all())
+        self.mean, self.std = self._input_mean, self._input_std
+        if not self._is_input:
+            # A network fed raw pixels, or pixels of 0 to 1, is still inverted in a space of unit scale.
+            self.mean, self.std = torch.full_like(self.mean, 127.5), torch.full_like(self.std, 64.0)
+        bounds = torch.cat([(0 - self.mean) / self.std, (255 - self.mean) / self.std])
+        self.low, self.high = bounds.amin(0, keepdim=True), bounds.amax(0, keepdim=True)
+        self._ranges = list(zip(self.low.flatten().tolist(), self.high.flatten().tolist()))
+
+    @classmethod
+    def of(cls, model: nn.Module) -> PixelSpace:
+        """That of a segmentor; its attribute ``pixel_map``, where it has one, says what its pipeline does."""
+        device = next(model.parameters()).device
+        return cls(model.data_preprocessor, device, getattr(model, 'pixel_map', None))
+
+    def clamp_(self, images: Tensor) -> Tensor:
+        """Clamp (N, 3, H, W) in place to the range of real pixels."""
+        # By numbers: bounds in tensors make it many times as slow.
+        for channel, (low, high) in enumerate(self._ranges):
+            images[:, channel].clamp_(low, high)
+        return images
+
+    def to_network(self, images: Tensor) -> Tensor:
+        if self._is_input:
+            return images
+        return (images * self.std + self.mean - self._input_mean) / self._input_std
+
+    def to_pixels(self, images: Tensor) -> Tensor:
+        """(N, H, W, 3) uint8 RGB on the CPU."""
+        pixels = (images * self.std + self.mean).round().clamp(0, 255).to(torch.uint8)
+        stored = torch.empty_like(pixels)
+        stored[:, self.channels] = pixels
+        return stored.permute(0, 2, 3, 1).contiguous().cpu()
+
+    def from_pixels(self, pixels: Tensor) -> Tensor:
+        """Inverse of ``to_pixels``, up to rounding."""
+        # Some heads (DMNet) look at their features through `view`, which takes the memory order of a usual batch only.
+        images = pixels.permute(0, 3, 1, 2)[:, self.channels].to(self.mean).contiguous()
+        return (images - self.mean) / self.std
+
+
+def fastest_memory_format(model: nn.Module, images: Tensor, half: bool = False) -> torch.memory_format:
+    """Channels last, in which convolutions and their statistics are faster, where the network and the device take it.
+
+    GPUs gain by it where their tensor cores compute: in half precision from Volta on, and in float32 (as TF32) from
+    Ampere on; older ones lose by half. Some heads (DMNet) look at their features through ``view``, which takes the
+    memory order of a usual batch only.
+
+    Args:
+        model: frozen segmentor.
+        images: (N, 3, H, W) for a trial pass forward and backward; two, since a single image has both orders at once.
+        half: whether it will compute in half precision.
+    """
+    if not _gains(images.device, half):
+        return torch.contiguous_format
+    images = images.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    try:
+        torch.autograd.grad(predicted_logits(model, images).sum(), images)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except RuntimeError:
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def _gains(device: torch.device, half: bool) -> bool:
+    return device.type != 'cuda' or torch.cuda.get_device_capability(device) >= ((7, 0) if half else (8, 0))
+
+
+def image_size(size: Union[int, Sequence[int]]) -> tuple[int, int]:
+    """(height, width) from a side or a pair."""
+    height, width = (size, size) if isinstance(size, int) else size
+    if min(height, width) < 1:
+        raise ValueError(f'Image size {size!r} must be positive.')
+    return int(height), int(width)

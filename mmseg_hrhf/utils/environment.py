@@ -1,0 +1,85 @@
+"""What a run ran on, for its records."""
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import sys
+import warnings
+from importlib import metadata
+from pathlib import Path
+from typing import Iterator
+
+import torch
+from mmengine.dist import get_world_size
+
+from ..version import __version__
+from .errors import rank
+
+_TOOLBOX = ('mmengine', 'mmcv', 'mmcv-lite', 'mmsegmentation', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation')
+
+
+def environment() -> dict[str, str]:
+    """Versions, processors and number of processes, by name."""
+    found = {'mmseg_hrhf': __version__, 'Python': platform.python_version(), 'torch': torch.__version__}
+    for package in _TOOLBOX:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    found['platform'] = f'{platform.system()} {platform.machine()}'
+    found['processors'] = f'{os.cpu_count()} CPU cores, {torch.get_num_threads()} threads of torch'
+    if torch.cuda.is_available():
+        found['GPU'] = f'{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}'
+    found['processes'] = str(get_world_size())
+    return found
+
+
+_PACKAGE = Path(__file__).parents[1]
+# Configs of this package, by a path relative to its configs: 'mmseg_hrhf::hrhf/voc_15-1.py'.
+SCOPE = 'mmseg_hrhf::'
+
+
+def installed_folder(name: str) -> Path:
+    """The folder ``configs`` or ``tools``.
+
+    Raises:
+        ValueError: the package was installed without it.
+    """
+    for folder in (_PACKAGE / '.mim' / name, _PACKAGE.parent / name):
+        if folder.is_dir():
+            return folder
+    raise ValueError(f'This installation of mmseg_hrhf has no {name}: install its wheel, or clone the repository.')
+
+
+def config_path(path: str) -> str:
+    """A config's path; ``mmseg_hrhf::`` in front stands for the folder of this package's configs."""
+    return str(installed_folder('configs') / path[len(SCOPE):]) if path.startswith(SCOPE) else path
+
+
+class _Muted:
+    """A stream that can be muted. A log handler made meanwhile may keep it: it writes again afterwards."""
+
+    def __init__(self, stream) -> None:
+        self.stream, self.muted = stream, True
+
+    def write(self, text: str) -> int:
+        return len(text) if self.muted else self.stream.write(text)
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+
+@contextlib.contextmanager
+def quiet_import() -> Iterator[None]:
+    """Print nothing, and of several processes let only the first warn."""
+    stdout, sys.stdout = sys.stdout, _Muted(sys.stdout)
+    # The filters stay as they are: modules add theirs when they are imported.
+    show = warnings.showwarning
+    if rank() != 0:
+        warnings.showwarning = lambda *args, **kwargs: None
+    try:
+        yield
+    finally:
+        sys.stdout.muted = False
+        sys.stdout, warnings.showwarning = stdout, show

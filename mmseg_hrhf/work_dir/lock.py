@@ -1,0 +1,123 @@
+"""One job a work dir: a lock that dies with its process and names who holds it."""
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import socket
+import weakref
+from pathlib import Path
+from typing import Optional
+
+from mmengine.dist import broadcast_object_list, is_main_process
+
+from ..utils.io import PathLike
+
+try:
+    import fcntl
+except ImportError:  # not POSIX: no locks there
+    fcntl = None  # type: ignore[assignment]
+
+# Open lock files of this process by path, and by how many they are held. A POSIX lock is a process's own, and closing
+# any handle of the file gives it up, so a file is opened once.
+_HELD: dict[str, list[int]] = {}
+
+
+class WorkDirLock:
+    """Held from construction to ``release``, the end of its owner or the end of the process, whatever ends it.
+
+    A POSIX record lock on ``.lock``: the kernel frees it with the process (kill -9 included), child processes do not
+    inherit it, and NFS passes it on to other hosts. The file's text, host and pid, is for people alone.
+
+    Args:
+        work_dir: created if missing.
+    Raises:
+        ValueError: another process holds it (names host and pid), or the folder cannot be written.
+    """
+
+    def __init__(self, work_dir: PathLike) -> None:
+        path = str(Path(work_dir).resolve() / '.lock')
+        if path in _HELD:
+            _HELD[path][1] += 1
+        else:
+            _HELD[path] = [_lock(path, str(work_dir)), 1]
+        self.release = weakref.finalize(self, _release, path)
+
+
+def lock_work_dir(work_dir: PathLike) -> Optional[WorkDirLock]:
+    """Lock a work dir for all processes of this job: rank 0 holds the lock, and all ranks learn if it cannot."""
+    lock = None
+    refusal: list[Optional[str]] = [None]
+    if is_main_process():
+        try:
+            lock = WorkDirLock(work_dir)
+        except ValueError as error:
+            refusal = [str(error)]
+    broadcast_object_list(refusal)
+    if refusal[0] is not None:
+        raise ValueError(refusal[0])
+    return lock
+
+
+def holder_of(work_dir: PathLike) -> Optional[str]:
+    """Which process holds a work dir, as text; None where none does, or where locks cannot tell."""
+    path = str(Path(work_dir).resolve() / '.lock')
+    if path in _HELD:
+        return 'this process'
+    if fcntl is None or not os.path.exists(path):
+        return None
+    try:
+        handle = os.open(path, os.O_RDWR)
+    except OSError:
+        return None
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return _holder(handle) if error.errno in (errno.EACCES, errno.EAGAIN) else None
+    finally:
+        os.close(handle)
+    return None
+
+
+def _lock(path: str, work_dir: str) -> int:
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise ValueError(f'Work dir {work_dir} cannot be written ({error.strerror}): choose another --work-dir, or '
+                         'see to its permissions and disk.') from error
+    try:
+        if fcntl is not None:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(handle, 0)
+        os.write(handle, json.dumps(dict(host=socket.gethostname(), pid=os.getpid())).encode())
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            holder = _holder(handle)
+            os.close(handle)
+            raise ValueError(
+                f'Work dir {work_dir} is in use by {holder}: wait for that job or stop it, or choose another '
+                f'--work-dir. (If that host is gone for good, delete {path}.)') from error
+        if error.errno == errno.ENOSPC:
+            os.close(handle)
+            raise OSError(error.errno, error.strerror, path) from error
+        # A file system without locks (ENOLCK, ENOTSUP): two jobs at once cannot be told apart there.
+    return handle
+
+
+def _holder(handle: int) -> str:
+    try:
+        holder = json.loads(os.pread(handle, 1000, 0))
+        return f'process {holder["pid"]} on host {holder["host"]}'
+    except (ValueError, KeyError, TypeError):
+        return 'another process'
+
+
+def _release(path: str) -> None:
+    held = _HELD[path]
+    held[1] -= 1
+    if held[1] == 0:
+        del _HELD[path]
+        with contextlib.suppress(OSError):
+            os.close(held[0])

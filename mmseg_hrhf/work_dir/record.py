@@ -1,0 +1,134 @@
+"""What a finished step depends on, and whether the config still says the same."""
+from __future__ import annotations
+
+import copy
+import logging
+import os.path as osp
+import time
+from typing import Any, Iterable, Mapping, Optional
+
+from mmengine.config import Config
+from mmengine.dist import barrier, is_main_process
+from mmengine.logging import print_log
+
+from ..config.identity import run_identity
+from ..config.load import named_types
+from ..utils.io import read_json, write_json, write_text
+from .layout import StepFiles
+
+# Seconds after which a network drive shows what another node wrote, as a rule half of it.
+_PATIENCE = 60
+
+
+# -- work dirs -------------------------------------------------------------------------------------------------------
+
+
+def check_steps(work_dir: str, identities: Mapping[int, dict]) -> list[int]:
+    """Compare the steps that a work dir holds with what they would be now.
+
+    Args:
+        work_dir: of the run.
+        identities: by step, with ``training``, ``test`` and, where the data are known, ``training_data`` and
+            ``test_data``.
+    Returns:
+        Finished steps whose test differs: their weights stand, their figures do not.
+    Raises:
+        ValueError: a step that was trained otherwise; names what differs and the steps that would be made again.
+    """
+    tested_otherwise = []
+    for step in sorted(identities):
+        files, now = StepFiles(work_dir, step), identities[step]
+        if not osp.exists(files.identity):
+            if osp.exists(files.result):
+                print_log(f'{files.folder} does not say by which config it was made, and is taken as it is.',
+                          logger='current', level=logging.WARNING)
+            continue
+        held = read_json(files.identity)
+        if not isinstance(held, dict) or 'training' not in held:
+            raise ValueError(f'{files.identity} is no record of a step: delete {files.folder} to have it made again.')
+        differing = _differing(held, now, ('training', 'training_data'))
+        started = any(map(osp.exists, (files.result, files.resume_point, files.fakes)))
+        if differing and started:
+            raise ValueError(_refusal(work_dir, step, differing, identities))
+        if osp.exists(files.result) and _differing(held, now, ('test', 'test_data')):
+            tested_otherwise.append(step)
+    return tested_otherwise
+
+
+def _differing(held: dict, now: dict, parts: Iterable[str]) -> list[str]:
+    found = []
+    for part in parts:
+        if part in held and part in now:
+            # What an earlier version did not record says nothing.
+            known = {key: value for key, value in now[part].items() if key in held[part]}
+            prefix = part if part.endswith('_data') else ''
+            found += _differences(held[part], known, prefix)
+    return sorted(found)
+
+
+def _refusal(work_dir: str, step: int, differing: list[str], identities: Mapping[int, dict]) -> str:
+    again = [t for t in sorted(identities) if t >= step and osp.isdir(StepFiles(work_dir, t).folder)]
+    stand = [t for t in sorted(identities) if t < step and osp.exists(StepFiles(work_dir, t).result)]
+    folders = ' '.join(StepFiles(work_dir, t).folder for t in again)
+    hooks = (' A hook that changes nothing of the result can be given as a key of default_hooks instead.'
+             if any(name.startswith('custom_hooks') for name in differing) else '')
+    kept = f' (step{"s" if len(stand) > 1 else ""} {", ".join(map(str, stand))} would stand)' if stand else ''
+    return (f'{work_dir} holds a run of another config: step {step} was made with other settings of '
+            f'{", ".join(differing)}. Choose another --work-dir, or delete {folders} to have step'
+            f'{"s" if len(again) > 1 else ""} {", ".join(map(str, again))} made again{kept}.{hooks}')
+
+
+def claim_work_dir(work_dir: str, cfg: Config, seed: int) -> None:
+    """Record a run's options in ``run.json`` and ``config.py``: ``tools/train.py`` on the latter is this run again.
+
+    Called once a config is accepted: a refused one must not be recorded.
+
+    Raises:
+        ValueError: this process does not see the folder that rank 0 wrote to.
+    """
+    barrier()  # every rank must have checked before rank 0 writes
+    path = osp.join(work_dir, 'run.json')
+    if is_main_process():
+        _write_if_changed(osp.join(work_dir, 'config.py'), _config_text(cfg, seed))
+        identity = run_identity(cfg, seed)
+        if not osp.exists(path) or _read_or_none(path) != identity:
+            write_json(path, identity)
+    barrier()
+    for _ in range(_PATIENCE):
+        if osp.exists(path):
+            return
+        time.sleep(1)
+    raise ValueError(f'Rank 0 wrote {path}, but this process cannot see it: the work dir must be on a file system that '
+                     'all processes share.')
+
+
+def _config_text(cfg: Config, seed: int) -> str:
+    whole = Config(named_types(copy.deepcopy(cfg._cfg_dict.to_dict())))
+    for where in ('work_dir', 'only_step', 'launcher'):
+        whole.pop(where, None)
+    whole.randomness = dict(whole.get('randomness') or {}, seed=seed)
+    return whole.pretty_text
+
+
+def _write_if_changed(path: str, text: str) -> None:
+    try:
+        with open(path, encoding='utf-8') as file:
+            if file.read() == text:
+                return
+    except (OSError, UnicodeDecodeError):
+        pass
+    write_text(path, text)
+
+
+def _read_or_none(path: str) -> Optional[Any]:
+    try:
+        return read_json(path)
+    except ValueError:
+        return None
+
+
+def _differences(old: Any, new: Any, name: str = '') -> list[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        keys = set(old) | set(new) if name else set(new)
+        return [path for key in keys for path in _differences(old.get(key), new.get(key), f'{name}.{key}'.lstrip('.'))]
+    return [] if old == new else [name]
