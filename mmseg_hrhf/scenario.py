@@ -13,6 +13,7 @@ from typing import Mapping, Optional, Sequence, Union
 
 import numpy as np
 
+from .utils.errors import UserError
 from .utils.options import check_choice, check_names, check_types
 
 SETTINGS = ('overlapped', 'disjoint', 'sequential')
@@ -37,17 +38,17 @@ def class_counts(task: str, num_classes: int) -> tuple[int, ...]:
     Returns:
         Classes per step, e.g. ``(15, 1, 1, 1, 1, 1)`` for ``('15-1', 20)``.
     Raises:
-        ValueError: the task is malformed or does not add up to ``num_classes``.
+        UserError: the task is malformed or does not add up to ``num_classes``.
     """
     match = re.fullmatch(r'(\d+)-(\d+)', task) if isinstance(task, str) else None
     if match is None:
-        raise ValueError(f"scenario.task={task!r} is not of the form 'B-I' (base classes - increment), such as '15-1'.")
+        raise UserError(f"scenario.task={task!r} is not of the form 'B-I' (base classes - increment), such as '15-1'.")
     base, increment = map(int, match.groups())
     if base < 1 or increment < 1:
-        raise ValueError(f'scenario.task={task!r}: base classes and increment must both be at least 1.')
+        raise UserError(f'scenario.task={task!r}: base classes and increment must both be at least 1.')
     rest = num_classes - base
     if rest < 0 or rest % increment:
-        raise ValueError(
+        raise UserError(
             f'scenario.task={task!r} does not fit the {num_classes} foreground classes of the dataset: '
             f"use 'B-I' with B + k*I = {num_classes}, or name the classes of each step in scenario.steps.")
     return (base, ) + (increment, ) * (rest // increment)
@@ -84,28 +85,28 @@ class Scenario:
         check_choice('scenario.label_protocol', self.label_protocol, LABEL_PROTOCOLS)
         if self.background is not None and (not 0 <= self.background < IGNORE
                                             or self.background in self.labels.values()):
-            raise ValueError(f'scenario.background={self.background!r} must be a raw label of 0 to {IGNORE - 1} that '
+            raise UserError(f'scenario.background={self.background!r} must be a raw label of 0 to {IGNORE - 1} that '
                              'is no class of the dataset, or None if masks have no background.')
         if not self.steps:
-            raise ValueError('scenario.steps is empty: give at least one list of class names.')
+            raise UserError('scenario.steps is empty: give at least one list of class names.')
         seen: set[str] = set()
         for t, names in enumerate(self.steps):
             if not names:
-                raise ValueError(f'scenario.steps[{t}] is empty: every step must learn at least one class.')
+                raise UserError(f'scenario.steps[{t}] is empty: every step must learn at least one class.')
             for name in names:
                 if name not in self.labels:
                     near = difflib.get_close_matches(str(name), self.labels, n=1)
                     hint = f' Did you mean {near[0]!r}?' if near else f' Known classes: {", ".join(self.labels)}.'
-                    raise ValueError(f'scenario.steps[{t}] names the unknown class {name!r}.{hint}')
+                    raise UserError(f'scenario.steps[{t}] names the unknown class {name!r}.{hint}')
                 if name in seen:
-                    raise ValueError(f'scenario.steps[{t}] names the class {name!r} a second time: '
+                    raise UserError(f'scenario.steps[{t}] names the class {name!r} a second time: '
                                      'a class belongs to exactly one step.')
                 seen.add(name)
         if self.zero_is_void and 0 in self.labels.values():
-            raise ValueError('scenario.zero_is_void=True, but raw label 0 is a class: leave it out.')
+            raise UserError('scenario.zero_is_void=True, but raw label 0 is a class: leave it out.')
         for t in self.image_lists:
             if not 0 <= t < self.num_steps:
-                raise ValueError(f'scenario.image_lists names step {t}, but the steps are 0 to {self.num_steps - 1}.')
+                raise UserError(f'scenario.image_lists names step {t}, but the steps are 0 to {self.num_steps - 1}.')
 
     @classmethod
     def build(cls,
@@ -135,17 +136,17 @@ class Scenario:
         ignored = tuple(ignored_classes or ())
         for name in ignored:
             if name not in labels:
-                raise ValueError(f'scenario.ignored_classes names {name!r}, which is no foreground class of the '
+                raise UserError(f'scenario.ignored_classes names {name!r}, which is no foreground class of the '
                                  f'dataset; they are {", ".join(labels)}.')
             if any(name in names for names in steps or ()):
-                raise ValueError(f'scenario.ignored_classes names {name!r}, and so does scenario.steps: name it in '
+                raise UserError(f'scenario.ignored_classes names {name!r}, and so does scenario.steps: name it in '
                                  'one of them.')
         if (task is None) == (steps is None):
-            raise ValueError("scenario needs exactly one of task='B-I' and steps=[[class, ...], ...]; "
+            raise UserError("scenario needs exactly one of task='B-I' and steps=[[class, ...], ...]; "
                              f'got task={task!r}, steps={steps!r}.')
         if steps is not None:
             if class_order is not None:
-                raise ValueError('scenario.class_order goes with task; scenario.steps already states the order.')
+                raise UserError('scenario.class_order goes with task; scenario.steps already states the order.')
             divided = [tuple(names) for names in steps]
         else:
             order = [name for name in (labels if classes is None else classes) if name not in ignored]
@@ -161,7 +162,7 @@ class Scenario:
             image_lists = {t: path for t, path in enumerate(image_lists) if path is not None}
         bad = [t for t in image_lists if not str(t).isdigit()]
         if bad:
-            raise ValueError(f'scenario.image_lists has the key {bad[0]!r}: its keys are the numbers of steps.')
+            raise UserError(f'scenario.image_lists has the key {bad[0]!r}: its keys are the numbers of steps.')
         image_lists = {int(t): str(path) for t, path in image_lists.items()}
         return cls(labels=dict(labels), steps=tuple(divided), image_lists=image_lists, task=task, **kwargs)
 
@@ -171,7 +172,7 @@ class Scenario:
 
     def check_step(self, step: int) -> None:
         if not 0 <= step < self.num_steps:
-            raise ValueError(f'There is no step {step}: this scenario has steps 0 to {self.num_steps - 1}.')
+            raise UserError(f'There is no step {step}: this scenario has steps 0 to {self.num_steps - 1}.')
 
     def seen_classes(self, step: int) -> tuple[str, ...]:
         """Foreground classes learnt up to and including ``step``; the i-th is class index ``i + 1``."""
@@ -266,6 +267,6 @@ def _resolve_order(order: Sequence[Union[str, int]], labels: Mapping[str, int]) 
     if sorted(map(str, names)) != sorted(labels):
         missing = [name for name in labels if name not in names]
         extra = [name for name in names if name not in labels]
-        raise ValueError('scenario.class_order must name every class of the dataset exactly once; '
+        raise UserError('scenario.class_order must name every class of the dataset exactly once; '
                          f'missing {missing}, unknown {extra}, {len(names)} names for {len(labels)} classes.')
     return names

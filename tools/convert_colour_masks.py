@@ -5,7 +5,6 @@
 A class gets the label that the config's training data have for it: with reduce_zero_label the first class is 1.
 """
 import argparse
-import sys
 from pathlib import Path
 
 
@@ -29,22 +28,23 @@ def main():
 
     from mmseg_hrhf.config.load import load_config
     from mmseg_hrhf.datasets.preparation.colour_masks import colour_code, labels_of_colours
+    from mmseg_hrhf.utils.errors import UserError
     from mmseg_hrhf.utils.io import atomic_write
     cfg = load_config(args.config)
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     code = colour_code(cfg)
     paths = sorted(path for path in args.colours.rglob('*') if path.suffix.lower() in ('.png', '.bmp', '.tif', '.tiff'))
     if not paths:
-        raise ValueError(f'{args.colours} holds no PNG, BMP or TIFF file.')
+        raise UserError(f'{args.colours} holds no PNG, BMP or TIFF file.')
     for path in tqdm(paths, unit='mask'):
         with Image.open(path) as image:
             if image.mode in ('L', 'P'):
-                raise ValueError(f'{path} holds labels already (mode {image.mode}): train on it as it is.')
+                raise UserError(f'{path} holds labels already (mode {image.mode}): train on it as it is.')
             try:
                 labels = labels_of_colours(np.asarray(image.convert('RGB')), code.palette, args.ignore, code.labels,
                                            code.unlabelled)
             except ValueError as error:
-                raise ValueError(f'{path}: {error}. (Colours of unlabelled pixels: --ignore R G B.)') from error
+                raise UserError(f'{path}: {error}. (Colours of unlabelled pixels: --ignore R G B.)') from error
         with atomic_write(args.labels / path.relative_to(args.colours).with_suffix('.png')) as file:
             Image.fromarray(labels).save(file, format='PNG')
     print(f'{len(paths)} label masks are in {args.labels}: labels {min(code.labels)} to {max(code.labels)}, unlabelled '
@@ -54,5 +54,6 @@ def main():
 if __name__ == '__main__':
     try:
         main()
-    except ValueError as error:
-        sys.exit(f'error: {error}')
+    except Exception as error:
+        from mmseg_hrhf.utils.errors import report_and_exit
+        report_and_exit(error)

@@ -11,6 +11,7 @@ from PIL import Image
 
 from ..replay.buffer import FakeImageBuffer
 from ..replay.inspection import label_images
+from ..utils.errors import UserError
 from ..utils.io import PathLike, atomic_write
 from ..utils.pictures import fit, image_grid, overlay
 from .charts import inversion_curves
@@ -31,12 +32,12 @@ def write_fake_browser(run: RunRecord, out_dir: PathLike, max_images: int = 60) 
     Returns:
         Path of the page.
     Raises:
-        ValueError: the run has no fake images.
+        UserError: the run has no fake images.
     """
     buffers = {result['step']: FakeImageBuffer(run.files(result['step']).fakes, result['num_fake_images'])
                for result in run.results if result['num_fake_images']}
     if not buffers:
-        raise ValueError(f'{run.work_dir} has no fake images: its method makes none, or only step 0 is finished.')
+        raise UserError(f'{run.work_dir} has no fake images: its method makes none, or only step 0 is finished.')
     palette, items, steps = run.palette(), [], []
     for step, buffer in buffers.items():
         records = buffer.records()

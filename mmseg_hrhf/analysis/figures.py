@@ -13,6 +13,7 @@ from mmseg.registry import TASK_UTILS
 
 from ..replay.inversion.base import FakeRequest
 from ..replay.inversion.pixels import image_size
+from ..utils.errors import UserError
 from ..utils.io import PathLike, atomic_write, read_json
 from .finished_step import FinishedStep
 
@@ -25,16 +26,16 @@ def open_runs(runs: Sequence[str], step: Optional[int], device: str) -> tuple[di
         step: learning step; None for the last.
         device: that the networks run on.
     Raises:
-        ValueError: a malformed text, or a folder without a finished run.
+        UserError: a malformed text, or a folder without a finished run.
     """
     systems, new_classes = {}, ()
     for text in runs:
         name, _, folder = text.partition('=')
         if not folder:
-            raise ValueError(f'{text!r} is not of the form NAME=WORK_DIR.')
+            raise UserError(f'{text!r} is not of the form NAME=WORK_DIR.')
         path = osp.join(folder, 'results.json')
         if not osp.exists(path):
-            raise ValueError(f'{folder} holds no finished run: results.json is missing.')
+            raise UserError(f'{folder} holds no finished run: results.json is missing.')
         results = read_json(path)
         chosen = results['num_steps'] - 1 if step is None else step
         systems[name] = FinishedStep(osp.join(folder, f'step_{chosen}'), device)
@@ -43,11 +44,11 @@ def open_runs(runs: Sequence[str], step: Optional[int], device: str) -> tuple[di
 
 
 def named_images(step: FinishedStep, names: Sequence[str]) -> list[int]:
-    """Positions of test images by file name; ``ValueError`` for one that is not there."""
+    """Positions of test images by file name; ``UserError`` for one that is not there."""
     held = step.names()
     missing = [name for name in names if name not in held]
     if missing:
-        raise ValueError(f'{missing[0]!r} is no test image of {step.folder}.')
+        raise UserError(f'{missing[0]!r} is no test image of {step.folder}.')
     return [held.index(name) for name in names]
 
 
@@ -83,14 +84,14 @@ def draw_predictions(systems: Mapping[str, FinishedStep], indices: Sequence[int]
         indices: test images.
         path: of the picture; its suffix names the format.
     Raises:
-        ValueError: no image, or systems with other classes.
+        UserError: no image, or systems with other classes.
     """
     if not indices:
-        raise ValueError('No test image shows a class of this step: name some images by --images.')
+        raise UserError('No test image shows a class of this step: name some images by --images.')
     first = next(iter(systems.values()))
     for name, step in systems.items():
         if step.classes != first.classes:
-            raise ValueError(f'{name} knows other classes ({", ".join(step.classes)}) than the first system '
+            raise UserError(f'{name} knows other classes ({", ".join(step.classes)}) than the first system '
                              f'({", ".join(first.classes)}): compare the same step of the same task.')
     import matplotlib
     matplotlib.use('Agg')
@@ -124,11 +125,11 @@ def inversion_options(cfg: Config) -> dict:
     """``replay.inversion`` of a run's config.
 
     Raises:
-        ValueError: the config makes no fake images.
+        UserError: the config makes no fake images.
     """
     inversion = (cfg.get('replay') or {}).get('inversion')
     if inversion is None:
-        raise ValueError(f'{cfg.filename} has no replay.inversion: name the config of a run with fake images.')
+        raise UserError(f'{cfg.filename} has no replay.inversion: name the config of a run with fake images.')
     return inversion
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from ..datasets.transforms import find_loading
 from ..replay.pixel_check import measure_pixel_map
 from ..scenario import IGNORE
+from ..utils.errors import UserError
 from ..utils.io import PathLike
 from ..work_dir.checkpoint import load_checkpoint
 
@@ -28,7 +29,7 @@ class FinishedStep:
         folder: ``WORK_DIR/step_<t>``.
         device: that the network runs on.
     Raises:
-        ValueError: the folder holds no finished step.
+        UserError: the folder holds no finished step.
     """
 
     def __init__(self, folder: PathLike, device: str = 'cpu') -> None:
@@ -36,7 +37,7 @@ class FinishedStep:
         config, checkpoint = (osp.join(folder, name) for name in ('config.py', 'checkpoint.pth'))
         for path in (config, checkpoint):
             if not osp.exists(path):
-                raise ValueError(f'{folder} is no finished step: {osp.basename(path)} is missing. Name a folder '
+                raise UserError(f'{folder} is no finished step: {osp.basename(path)} is missing. Name a folder '
                                  'WORK_DIR/step_<t> of a run.')
         self.cfg = Config.fromfile(config)
         init_default_scope(self.cfg.get('default_scope', 'mmseg'))
@@ -63,9 +64,9 @@ class FinishedStep:
         self.model.pixel_map = measure_pixel_map(self.dataset.pipeline, loading, self.model.data_preprocessor, size)
 
     def class_index(self, name: str) -> int:
-        """Channel of a foreground class; ``ValueError`` for a name the step does not know."""
+        """Channel of a foreground class; ``UserError`` for a name the step does not know."""
         if name not in self.classes[1:]:
-            raise ValueError(f'{self.folder} knows no class {name!r}; it knows {", ".join(self.classes[1:])}.')
+            raise UserError(f'{self.folder} knows no class {name!r}; it knows {", ".join(self.classes[1:])}.')
         return self.classes.index(name)
 
     def names(self) -> list[str]:

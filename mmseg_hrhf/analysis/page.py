@@ -17,6 +17,7 @@ from mmseg.registry import DATASETS, MODELS
 from PIL import Image
 
 from ..scenario import IGNORE
+from ..utils.errors import UserError
 from ..utils.io import PathLike, write_text
 from ..work_dir.checkpoint import load_checkpoint
 from .results import RunRecord
@@ -111,7 +112,7 @@ def make_panels(checkpoints: Sequence[tuple[str, RunRecord, int]], number: int) 
         checkpoints: ``(title, run, step)``; the first run's last step gives images and ground truth.
         number: of images.
     Raises:
-        ValueError: data or a checkpoint is missing.
+        UserError: data or a checkpoint is missing.
     """
     run = checkpoints[0][1]
     cfg = run.plain_config(run.last['step'])
@@ -121,7 +122,7 @@ def make_panels(checkpoints: Sequence[tuple[str, RunRecord, int]], number: int) 
         order = np.random.default_rng(0).permutation(len(dataset))[:_LOOKED_AT]
         shares = [_class_shares(dataset.get_data_info(int(i)), len(run.classes)) for i in order]
     except OSError as error:
-        raise ValueError(f'the test images are not where the run had them ({error})') from error
+        raise UserError(f'the test images are not where the run had them ({error})') from error
     samples = [dataset[int(order[i])] for i in choose_images(shares, number)]
     panels = []
     for sample in samples:
@@ -148,7 +149,7 @@ def load_segmentor(run: RunRecord, step: int) -> torch.nn.Module:
     try:
         model.load_state_dict(load_checkpoint(path)['state_dict'])
     except RuntimeError as error:
-        raise ValueError(f'{path} does not fit the config beside it: {error}') from error
+        raise UserError(f'{path} does not fit the config beside it: {error}') from error
     return model.to('cuda' if torch.cuda.is_available() else 'cpu').eval().requires_grad_(False)
 
 

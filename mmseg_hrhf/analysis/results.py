@@ -8,6 +8,7 @@ from typing import Optional, Sequence
 
 from mmengine.config import Config
 
+from ..utils.errors import UserError
 from ..utils.io import PathLike, read_json
 from ..work_dir.layout import StepFiles
 from .comparison.table import group_scores
@@ -80,12 +81,12 @@ def read_run(work_dir: PathLike, system: Optional[str] = None) -> RunRecord:
     """Read the work dir of a run.
 
     Raises:
-        ValueError: it is none, or no step of it is finished.
+        UserError: it is none, or no step of it is finished.
     """
     folder = osp.abspath(work_dir)
     summary, identity = osp.join(folder, 'results.json'), osp.join(folder, 'run.json')
     if not osp.exists(summary) or not osp.exists(identity):
-        raise ValueError(f'{work_dir} holds no finished step of a run (no run.json and results.json): give a work dir '
+        raise UserError(f'{work_dir} holds no finished step of a run (no run.json and results.json): give a work dir '
                          'of tools/train.py or tools/compare.py.')
     held, options = read_json(summary), read_json(identity)
     results = tuple(held['results'])
@@ -114,7 +115,7 @@ def find_runs(paths: Sequence[str]) -> list[RunRecord]:
     Two runs of one name, column and seed are told apart by the names of their folders.
 
     Raises:
-        ValueError: a path without a run; a run given twice.
+        UserError: a path without a run; a run given twice.
     """
     runs: list[RunRecord] = []
     for path in paths:
@@ -130,11 +131,11 @@ def find_runs(paths: Sequence[str]) -> list[RunRecord]:
                  if not each.name.startswith('_') and osp.exists(osp.join(each, 'run.json'))]
         found = [run for run in found if run.is_complete]
         if not found:
-            raise ValueError(f'{folder} holds no finished run, nor do the folders below it.')
+            raise UserError(f'{folder} holds no finished run, nor do the folders below it.')
         runs += found
     repeated = [run.work_dir for run in runs if sum(other.work_dir == run.work_dir for other in runs) > 1]
     if repeated:
-        raise ValueError(f'{repeated[0]} is given more than once.')
+        raise UserError(f'{repeated[0]} is given more than once.')
     return _told_apart(runs)
 
 

@@ -11,6 +11,7 @@ from ..datasets.source import split_mix, type_name, unwrap
 from ..models.segmentors.base import IncrementalSegmentor
 from ..replay.recording import statistics_options
 from ..scenario import IGNORE
+from ..utils.errors import UserError
 from ..utils.options import check_types
 from ..work_dir.checkpoint import load_weights
 from .classes import as_list, is_elsewhere, weight_files
@@ -26,15 +27,15 @@ def check_config(cfg: Config) -> None:
     """Check what is ours, and what of mmseg's every learning step needs.
 
     Raises:
-        ValueError: a key that is missing, misspelt, or has a value of the wrong type; names it.
+        UserError: a key that is missing, misspelt, or has a value of the wrong type; names it.
     """
     for key in cfg:
         near = difflib.get_close_matches(key, OWN_KEYS, n=1, cutoff=_ALIKE)
         if near and key not in OWN_KEYS:
-            raise ValueError(f'The config has the key {key!r}, which nothing reads: did you mean {near[0]!r}?')
+            raise UserError(f'The config has the key {key!r}, which nothing reads: did you mean {near[0]!r}?')
     for key in ('scenario', 'method'):
         if not isinstance(cfg.get(key), dict):
-            raise ValueError(f'The config has no {key}=dict(...): take one from configs/_base_/methods or see '
+            raise UserError(f'The config has no {key}=dict(...): take one from configs/_base_/methods or see '
                              'docs/get_started.md.')
     _check_plain(cfg)
     types = dict(only_step=Optional[int], channels_last=Optional[bool], first_step_from=Optional[str])
@@ -42,7 +43,7 @@ def check_config(cfg: Config) -> None:
     check_types('randomness', cfg.get('randomness') or {}, dict(seed=Optional[int]))
     seed = (cfg.get('randomness') or {}).get('seed')
     if seed is not None and not 0 <= seed < 2**31:
-        raise ValueError(f'randomness.seed={seed} (--seed) must lie within 0 and 2**31 - 1.')
+        raise UserError(f'randomness.seed={seed} (--seed) must lie within 0 and 2**31 - 1.')
     check_names_of_classes(cfg)
     _check_overrides(cfg)
     method = method_class(cfg)
@@ -59,27 +60,27 @@ def check_config(cfg: Config) -> None:
             _check_same_data(cfg, overridden)
             refuse_unsupported(overridden, replay is not None)
         except ValueError as error:
-            raise ValueError(f'With incremental_overrides, from step 1 on: {error}') from error
+            raise UserError(f'With incremental_overrides, from step 1 on: {error}') from error
 
 
 def _check_plain(cfg: Config) -> None:
     """Check the plain mmseg config that holds at a step."""
     for key in _NEEDED:
         if not isinstance(cfg.get(key), dict):
-            raise ValueError(f'The config has no {key}=dict(...), so it is not a whole mmseg config: take one from '
+            raise UserError(f'The config has no {key}=dict(...), so it is not a whole mmseg config: take one from '
                              'configs/_base_ or from mmseg.')
     _check_evaluation(cfg)
     check_types('train_dataloader', cfg.train_dataloader, dict(batch_size=int, num_workers=int, dataset=dict))
     for key in ('batch_size', 'dataset'):
         if key not in cfg.train_dataloader:
-            raise ValueError(f'train_dataloader has no {key}.')
+            raise UserError(f'train_dataloader has no {key}.')
     if cfg.train_dataloader.batch_size < 1:
-        raise ValueError(f'train_dataloader.batch_size={cfg.train_dataloader.batch_size} must be at least 1.')
+        raise UserError(f'train_dataloader.batch_size={cfg.train_dataloader.batch_size} must be at least 1.')
     _check_length(cfg)
 
 
 def check_names_of_classes(cfg: Config) -> None:
-    """Raise ``ValueError`` for a list of class names, or of their colours, that is none."""
+    """Raise ``UserError`` for a list of class names, or of their colours, that is none."""
     check_scenario_names(cfg.scenario)
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(name)
@@ -90,45 +91,45 @@ def check_names_of_classes(cfg: Config) -> None:
 def _check_first_step(cfg: Config, method: type[IncrementalSegmentor]) -> None:
     given = cfg.first_step_from
     if not method.shares_first_step:
-        raise ValueError(f'first_step_from={given!r}: {method.__name__} trains a step 0 of its own, which no other '
+        raise UserError(f'first_step_from={given!r}: {method.__name__} trains a step 0 of its own, which no other '
                          'training stands in for: leave it out.')
     if cfg.get('load_from'):
-        raise ValueError(f'first_step_from={given!r} is step 0, so nothing starts from load_from={cfg.load_from!r}: '
+        raise UserError(f'first_step_from={given!r} is step 0, so nothing starts from load_from={cfg.load_from!r}: '
                          'leave one of them out.')
     if is_elsewhere(given):
-        raise ValueError(f'first_step_from={given!r} must be a local file: fetch it first.')
+        raise UserError(f'first_step_from={given!r} must be a local file: fetch it first.')
 
 
 def _check_evaluation(cfg: Config) -> None:
     name = next((name for name in ('test', 'val') if cfg.get(f'{name}_dataloader') is not None), None)
     if name is None:
-        raise ValueError('The config has neither test_dataloader nor val_dataloader: a step cannot be evaluated.')
+        raise UserError('The config has neither test_dataloader nor val_dataloader: a step cannot be evaluated.')
     if cfg.get(f'{name}_evaluator') is None:
-        raise ValueError(f"The config has {name}_dataloader, but no {name}_evaluator: give dict(type='IoUMetric', "
+        raise UserError(f"The config has {name}_dataloader, but no {name}_evaluator: give dict(type='IoUMetric', "
                          "iou_metrics=['mIoU']).")
 
 
 def _check_length(cfg: Config) -> None:
     lengths = {key: cfg.train_cfg[key] for key in ('max_epochs', 'max_iters') if cfg.train_cfg.get(key) is not None}
     if len(lengths) != 1:
-        raise ValueError(f'train_cfg={dict(cfg.train_cfg)} must have one of max_epochs and max_iters.')
+        raise UserError(f'train_cfg={dict(cfg.train_cfg)} must have one of max_epochs and max_iters.')
     for key, value in lengths.items():
         if type(value) is not int or value < 1:
-            raise ValueError(f'train_cfg.{key}={value!r} must be a positive whole number.')
+            raise UserError(f'train_cfg.{key}={value!r} must be a positive whole number.')
 
 
 def _check_overrides(cfg: Config) -> None:
     overrides = cfg.get('incremental_overrides') or {}
     if not isinstance(overrides, Mapping):
-        raise ValueError(f'incremental_overrides={overrides!r} must be a dict of settings merged from step 1 on, such '
+        raise UserError(f'incremental_overrides={overrides!r} must be a dict of settings merged from step 1 on, such '
                          'as dict(optim_wrapper=dict(optimizer=dict(lr=0.001))).')
     if '_delete_' in overrides:
-        raise ValueError("incremental_overrides has '_delete_' at its top, where there is nothing to delete: give it "
+        raise UserError("incremental_overrides has '_delete_' at its top, where there is nothing to delete: give it "
                          'within the setting that it replaces, such as optim_wrapper=dict(_delete_=True, ...).')
     for key in overrides:
         near = difflib.get_close_matches(key, list(cfg), n=1, cutoff=_ALIKE)
         if key not in cfg and near:
-            raise ValueError(f'incremental_overrides has the key {key!r}, which the config does not have: did you '
+            raise UserError(f'incremental_overrides has the key {key!r}, which the config does not have: did you '
                              f'mean {near[0]!r}?')
 
 
@@ -136,7 +137,7 @@ def _check_same_data(cfg: Config, overridden: Config) -> None:
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         before, after = (_without_pipelines((each.get(name) or {}).get('dataset')) for each in (cfg, overridden))
         if before != after:
-            raise ValueError(f'{name}.dataset is another one: all steps divide the same data, of which only the '
+            raise UserError(f'{name}.dataset is another one: all steps divide the same data, of which only the '
                              'pipeline can change.')
 
 
@@ -147,7 +148,7 @@ def _without_pipelines(dataset: Any) -> Any:
 
 
 def check_weight_files(cfg: Config) -> None:
-    """Raise ``ValueError`` for a local file of weights in the config that is missing, damaged or holds code."""
+    """Raise ``UserError`` for a local file of weights in the config that is missing, damaged or holds code."""
     for name, path in weight_files(cfg):
         if not is_elsewhere(path):
             load_weights(name, path)
@@ -160,14 +161,14 @@ _FOREIGN_METRICS = ('CityscapesMetric', 'DepthMetric')
 
 
 def refuse_unsupported(cfg: Config, uses_fake_images: bool) -> None:
-    """Raise ``ValueError`` for what cannot be kept, naming the key, its value and the remedy.
+    """Raise ``UserError`` for what cannot be kept, naming the key, its value and the remedy.
 
     Args:
         cfg: plain mmseg config; what is ours in it is checked elsewhere.
         uses_fake_images: whether the method replays fake images.
     """
     if cfg.get('strategy'):
-        raise ValueError("strategy belongs to mmengine's FlexibleRunner, but each step is trained by its Runner: leave "
+        raise UserError("strategy belongs to mmengine's FlexibleRunner, but each step is trained by its Runner: leave "
                          'it out (model_wrapper_cfg chooses how the model is distributed).')
     _check_start(cfg)
     _check_heads(cfg.model)
@@ -182,7 +183,7 @@ def refuse_unsupported(cfg: Config, uses_fake_images: bool) -> None:
 def _check_start(cfg: Config) -> None:
     start = cfg.get('load_from')
     if start and cfg.get('resume'):
-        raise ValueError(f'resume=True with load_from={start!r}: a run goes on by itself from what is in its work_dir; '
+        raise UserError(f'resume=True with load_from={start!r}: a run goes on by itself from what is in its work_dir; '
                          'set resume=False to start step 0 from these weights.')
 
 
@@ -191,7 +192,7 @@ def _check_heads(model: dict) -> None:
         for head in as_list(model.get(key)):
             value = head.get('ignore_index')
             if value not in (None, IGNORE):
-                raise ValueError(f'model.{key}.ignore_index={value} of {type_name(head)}: steps renumber classes, and '
+                raise UserError(f'model.{key}.ignore_index={value} of {type_name(head)}: steps renumber classes, and '
                                  f'{IGNORE} marks ignored pixels. Leave it out, and leave that class out of '
                                  'scenario.steps: then its pixels are ignored.')
 
@@ -199,24 +200,24 @@ def _check_heads(model: dict) -> None:
 def _check_train_data(loader: dict) -> None:
     unwrap(split_mix(loader['dataset'])[0])
     if loader.get('batch_sampler'):
-        raise ValueError(f'train_dataloader.batch_sampler={type_name(loader["batch_sampler"])} cannot be kept: real '
+        raise UserError(f'train_dataloader.batch_sampler={type_name(loader["batch_sampler"])} cannot be kept: real '
                          'and fake images are mixed within batches of a fixed size. Leave it out.')
     sampler = loader.get('sampler') or {}
     if sampler and type_name(sampler) not in _SAMPLERS:
-        raise ValueError(f'train_dataloader.sampler.type={sampler["type"]!r} would be replaced by RealFakeSampler, '
+        raise UserError(f'train_dataloader.sampler.type={sampler["type"]!r} would be replaced by RealFakeSampler, '
                          f'which mixes real and fake images and can be resumed: name one of {list(_SAMPLERS)}.')
 
 
 def _check_metrics(name: str, loader: dict, evaluators: Iterable[dict]) -> None:
     if type_name(loader['dataset']) in ('ConcatDataset', 'RepeatDataset', 'MultiImageMixDataset'):
-        raise ValueError(f'{name}_dataloader.dataset is a {type_name(loader["dataset"])}: a step is evaluated on one '
+        raise UserError(f'{name}_dataloader.dataset is a {type_name(loader["dataset"])}: a step is evaluated on one '
                          'dataset without wrapper, so that mmseg alone can repeat it. Name one.')
     for evaluator in evaluators:
         if type_name(evaluator) in _FOREIGN_METRICS:
-            raise ValueError(f'{name}_evaluator has {type_name(evaluator)}, which cannot be kept: it does not compare '
+            raise UserError(f'{name}_evaluator has {type_name(evaluator)}, which cannot be kept: it does not compare '
                              'the classes of a step. Use IoUMetric.')
         if evaluator.get('ignore_index', IGNORE) != IGNORE:
-            raise ValueError(f'{name}_evaluator.ignore_index={evaluator["ignore_index"]}: steps renumber classes, and '
+            raise UserError(f'{name}_evaluator.ignore_index={evaluator["ignore_index"]}: steps renumber classes, and '
                              f'{IGNORE} marks ignored pixels. Leave it out, and leave that class out of '
                              'scenario.steps: then its pixels are ignored.')
 
@@ -228,5 +229,5 @@ def _check_channels(cfg: Config) -> None:
     for key, count in counts.items():
         if count != 3:
             place = 'model.data_preprocessor' if key == 'mean' else 'model.backbone'
-            raise ValueError(f'{place}.{key} is for {count} channels, but fake images are RGB: set replay=None, or use '
+            raise UserError(f'{place}.{key} is for {count} channels, but fake images are RGB: set replay=None, or use '
                              'a network for three channels.')

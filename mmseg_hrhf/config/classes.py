@@ -9,6 +9,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 
 from ..replay.inversion.pixels import image_size
+from ..utils.errors import UserError
 
 # Heads whose classes are not the data set's: boundary or not.
 _CLASSES_OF_THEIR_OWN = ('STDCHead', )
@@ -24,13 +25,13 @@ def set_classes(model: dict, names: Sequence[str]) -> dict:
         model: config of any mmseg segmentor.
         names: of its new classes, background included, in the order of the channels.
     Raises:
-        ValueError: something that is bound to the old number and cannot be renumbered.
+        UserError: something that is bound to the old number and cannot be renumbered.
     """
     model = copy.deepcopy(model)
     heads = [model.get('decode_head'), model.get('auxiliary_head')]
     before = next((part['num_classes'] for part in _parts(heads[0]) if 'num_classes' in part), None)
     if before is None:
-        raise ValueError('model.decode_head.num_classes is missing: is `model` the config of an mmseg segmentor?')
+        raise UserError('model.decode_head.num_classes is missing: is `model` the config of an mmseg segmentor?')
     for head in _parts(heads):
         if head.get('num_classes') == before:
             _renumber(head, before, len(names))
@@ -55,7 +56,7 @@ def _renumber(head: dict, before: int, after: int) -> None:
     # In other heads (MaskFormer, K-Net's updates) out_channels counts features.
     if head.get('out_channels') is not None and _predicts_channels(head['type']):
         if head['out_channels'] != before:
-            raise ValueError(f'{head["type"]} has out_channels={head["out_channels"]} for {before} classes: '
+            raise UserError(f'{head["type"]} has out_channels={head["out_channels"]} for {before} classes: '
                              'class-incremental training needs one channel per class; leave out_channels out.')
         head['out_channels'] = after
     for part in _parts([value for value in head.values() if isinstance(value, (dict, list, tuple))]):
@@ -72,7 +73,7 @@ def _renumbered_weights(head: str, weights, before: int, after: int) -> list:
     """One weight for all classes stays; the weight of no-object (query-based heads) comes after them."""
     if isinstance(weights, (list, tuple)) and len(weights) in (before, before + 1) and len(set(weights[:before])) == 1:
         return [weights[0]] * after + list(weights[before:])
-    raise ValueError(f'{head} has a loss with class_weight for {before} classes, which cannot be carried over to steps '
+    raise UserError(f'{head} has a loss with class_weight for {before} classes, which cannot be carried over to steps '
                      'of other classes: leave it out (class_weight=None).')
 
 

@@ -13,6 +13,7 @@ from mmengine.registry import Registry, root
 from mmseg import registry
 
 from ..utils.environment import config_path
+from ..utils.errors import UserError
 
 
 def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
@@ -22,24 +23,24 @@ def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
     its mmengine does not know.
 
     Raises:
-        ValueError: a missing or broken file, a missing package that it needs, or an option that is no ``KEY=VALUE``.
+        UserError: a missing or broken file, a missing package that it needs, or an option that is no ``KEY=VALUE``.
     """
     path = config_path(path)
     if not osp.isfile(path):
-        raise ValueError(f'Config file {path!r} does not exist.')
+        raise UserError(f'Config file {path!r} does not exist.')
     _register_package_names()
     try:
         cfg = Config.fromfile(path)
     except (SyntaxError, FileNotFoundError, KeyError) as error:
-        raise ValueError(f'Config {path!r} cannot be read: {error}') from error
+        raise UserError(f'Config {path!r} cannot be read: {error}') from error
     except ImportError as error:  # mmengine's message lists sys.path; its first line names what was to be imported
-        raise ValueError(f'Config {path!r} needs a package that cannot be imported: {str(error).splitlines()[0]} '
+        raise UserError(f'Config {path!r} needs a package that cannot be imported: {str(error).splitlines()[0]} '
                          f'Cause: {error.__cause__ or error.__context__ or error}.') from error
     _drop_own_scope(cfg._cfg_dict)
     if options:
         bad = [option for option in options if '=' not in option]
         if bad:
-            raise ValueError(f'--cfg-options {bad[0]!r} is not of the form KEY=VALUE.')
+            raise UserError(f'--cfg-options {bad[0]!r} is not of the form KEY=VALUE.')
         parser = argparse.ArgumentParser()
         parser.add_argument('--cfg-options', nargs='+', action=DictAction)
         cfg.merge_from_dict(parser.parse_args(['--cfg-options', *options]).cfg_options)
@@ -76,14 +77,14 @@ def enable_amp(cfg: Config) -> None:
     In bfloat16 where the accelerator computes it (float16 else), unless ``optim_wrapper.dtype`` says otherwise.
 
     Raises:
-        ValueError: no accelerator, or another wrapper than the plain one.
+        UserError: no accelerator, or another wrapper than the plain one.
     """
     if not torch.cuda.is_available():
-        raise ValueError('--amp needs an accelerator; mmengine offers none of it on CPUs. Leave it out (SegInversion '
+        raise UserError('--amp needs an accelerator; mmengine offers none of it on CPUs. Leave it out (SegInversion '
                          "alone can use bfloat16 on a CPU: replay.inversion.amp='bf16').")
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
-        raise ValueError(f'--amp replaces OptimWrapper, but the config uses {kind}: set its precision in the config.')
+        raise UserError(f'--amp replaces OptimWrapper, but the config uses {kind}: set its precision in the config.')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if torch.cuda.get_device_capability()[0] >= 8:  # torch.cuda.is_bf16_supported() counts emulation, too
@@ -128,7 +129,7 @@ def _name_of(value: Any) -> str:
     name = getattr(value, '__name__', None)
     module = getattr(value, '__module__', None)
     if name is None or module is None or '<' in getattr(value, '__qualname__', name):
-        raise ValueError(f'{value!r} in the config has no name by which a file could refer to it: register it, and '
+        raise UserError(f'{value!r} in the config has no name by which a file could refer to it: register it, and '
                          'name it by its type.')
     known = any(held.get(name) is value for held in _registries())
     return name if known else f'{module}.{name}'

@@ -12,6 +12,7 @@ from ..models.segmentors.base import IncrementalSegmentor
 from ..replay.inversion.base import build_inversion
 from ..replay.sampler import split_batch
 from ..scenario import Scenario
+from ..utils.errors import UserError
 from ..utils.options import check_names, check_types, parameters
 from .classes import inversion_batch, training_size
 from .load import TextOnceConfig
@@ -32,7 +33,7 @@ def method_class(cfg: Config) -> type[IncrementalSegmentor]:
     found = known.get(name) if isinstance(name, str) else name if _is_method(name) else None
     if found is None:
         near = difflib.get_close_matches(str(name), known, n=1)
-        raise ValueError(f'method.type={name!r} is no incremental method' +
+        raise UserError(f'method.type={name!r} is no incremental method' +
                          (f': did you mean {near[0]!r}?' if near else f'; there are {sorted(known)}.'))
     annotations = parameters(found, IncrementalSegmentor)
     set_here = {'student', 'teacher', 'teacher_checkpoint', 'channels_last'}
@@ -66,7 +67,7 @@ def replay_options(cfg: Config) -> Optional[dict]:
     if replay is None or not method_class(cfg).uses_fake_images:
         return None
     if not isinstance(replay, dict):
-        raise ValueError(f'replay={replay!r} must be a dict, or None to train without fake images.')
+        raise UserError(f'replay={replay!r} must be a dict, or None to train without fake images.')
     check_names('replay', replay, _REPLAY_OPTIONS)
     split_batch(cfg.train_dataloader.batch_size, replay.get('ratio', '1:1'))
     inversion = replay.get('inversion')
@@ -75,7 +76,7 @@ def replay_options(cfg: Config) -> Optional[dict]:
     build_inversion(inversion)  # hours later, at step 1, is too late for a mistake in its options
     number = replay.get('num_images')
     if number is not None and (type(number) is not int or number < 1):
-        raise ValueError(f'replay.num_images={number!r} must be a positive number, or None for the number of real '
+        raise UserError(f'replay.num_images={number!r} must be a positive number, or None for the number of real '
                          'images of the step within 512 to 4096.')
     return dict(replay, inversion=inversion)
 
@@ -85,7 +86,7 @@ def _with_size(inversion: dict, cfg: Config) -> dict:
     inversion = dict(inversion)
     size = inversion.setdefault('size', training_size(cfg))
     if size is None:
-        raise ValueError('replay.inversion.size is not given, and neither data_preprocessor.size nor a crop in the '
+        raise UserError('replay.inversion.size is not given, and neither data_preprocessor.size nor a crop in the '
                          'training pipeline says on what size the network trains: give one.')
     inversion.setdefault('batch_size', inversion_batch(size))
     return inversion
@@ -119,18 +120,18 @@ def effective_config(cfg: Config, step: int) -> Config:
     """The plain config that holds at a step: with ``incremental_overrides`` from step 1 on.
 
     Raises:
-        ValueError: overrides of what holds for the whole run, or that cannot be merged.
+        UserError: overrides of what holds for the whole run, or that cannot be merged.
     """
     out, overrides = plain_config(cfg), cfg.get('incremental_overrides') or {}
     unchangeable = sorted(set(overrides) & set(_NOT_BY_STEP))
     if unchangeable:
-        raise ValueError(f'incremental_overrides cannot set {unchangeable}: these hold for the whole run.')
+        raise UserError(f'incremental_overrides cannot set {unchangeable}: these hold for the whole run.')
     if step > 0 and overrides and not method_class(cfg).joint:
         try:
             # A copy, since merging takes `_delete_` out in place.
             out.merge_from_dict(_flatten(copy.deepcopy(dict(overrides))))
         except (TypeError, KeyError, AttributeError, IndexError, AssertionError) as error:
-            raise ValueError(f'incremental_overrides={dict(overrides)} cannot be merged into the config: {error}. It '
+            raise UserError(f'incremental_overrides={dict(overrides)} cannot be merged into the config: {error}. It '
                              'must have the structure of the config, with lists given as a whole.') from error
     return out
 

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from ..datasets.source import split_mix, type_name
 from ..replay.sampler import split_batch
 from ..scenario import Scenario
+from ..utils.errors import UserError
 from ..utils.io import PathLike
 from ..work_dir.layout import StepFiles
 from .check import refuse_unsupported
@@ -114,7 +115,7 @@ def loop_type(cfg: Config) -> str:
     """Name of the resumable loop for the config's.
 
     Raises:
-        ValueError: a loop of another kind.
+        UserError: a loop of another kind.
     """
     if 'type' not in cfg.train_cfg:
         return 'ResumableEpochLoop' if cfg.train_cfg.get('by_epoch') else 'ResumableIterLoop'
@@ -122,7 +123,7 @@ def loop_type(cfg: Config) -> str:
     if kind in _LOOPS.values():
         return kind
     if kind not in _LOOPS:
-        raise ValueError(f'train_cfg.type={kind!r} cannot be resumed exactly: use one of {sorted(_LOOPS)}.')
+        raise UserError(f'train_cfg.type={kind!r} cannot be resumed exactly: use one of {sorted(_LOOPS)}.')
     return _LOOPS[kind]
 
 
@@ -183,7 +184,7 @@ def set_evaluation(out: Config, own: dict, scenario: Scenario, files: StepFiles)
     """Let ``out`` be evaluated on a step's images, labels and groups. ``own`` holds the user's ``scenario``.
 
     Raises:
-        ValueError: nothing to evaluate on, or no metric to make the groups from.
+        UserError: nothing to evaluate on, or no metric to make the groups from.
     """
     for name in ('val', 'test'):
         loader = out.get(f'{name}_dataloader')
@@ -199,14 +200,14 @@ def set_evaluation(out: Config, own: dict, scenario: Scenario, files: StepFiles)
         out[f'{name}_evaluator'] = _evaluator(out[f'{name}_evaluator'], scenario, files.step)
     if out.get('test_dataloader') is None:
         if out.get('val_dataloader') is None:
-            raise ValueError('The config has neither test_dataloader nor val_dataloader: a step cannot be evaluated.')
+            raise UserError('The config has neither test_dataloader nor val_dataloader: a step cannot be evaluated.')
         for name in ('dataloader', 'evaluator'):
             out[f'test_{name}'] = copy.deepcopy(out[f'val_{name}'])
         out.test_cfg = dict(type='TestLoop')
     evaluators = out.test_evaluator if isinstance(out.test_evaluator, (list, tuple)) else [out.test_evaluator]
     if not any(evaluator.get('type') == 'IncrementalIoUMetric' and not evaluator.get('prefix')
                and not evaluator.get('format_only') for evaluator in evaluators):
-        raise ValueError('test_evaluator must hold an IoUMetric without prefix and format_only: the mIoU of old, new '
+        raise UserError('test_evaluator must hold an IoUMetric without prefix and format_only: the mIoU of old, new '
                          'and all classes is made from it.')
     if out.get('train_cfg') is None:
         return

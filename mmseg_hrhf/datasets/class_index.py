@@ -19,6 +19,7 @@ from mmengine.fileio import get as read_bytes
 from PIL import Image, UnidentifiedImageError
 from tqdm import tqdm
 
+from ..utils.errors import UserError
 from ..utils.io import atomic_write
 from .image_check import ImageReader, check_image
 
@@ -39,25 +40,25 @@ def label_counts(path: str, backend_args: Optional[dict] = None) -> tuple[np.nda
     Returns:
         (256,) int64, whose entry c counts the pixels of label c, and (width, height).
     Raises:
-        ValueError: the file is missing, unreadable or of another mode; names it.
+        UserError: the file is missing, unreadable or of another mode; names it.
     """
     try:
         # Most masks lie on a local disk, where a plain read is far cheaper than mmengine's backend look-up.
         data = read_bytes(path, backend_args=backend_args) if backend_args else _local_bytes(path)
     except OSError as error:
-        raise ValueError(f'Mask {path!r} cannot be read: {error.strerror or error}.') from error
+        raise UserError(f'Mask {path!r} cannot be read: {error.strerror or error}.') from error
     try:
         with Image.open(io.BytesIO(data)) as image:
             mode, size = image.mode, image.size
             # Pillow counts white as 255, but the annotation loader reads it as 1.
             counts = np.bincount(np.asarray(image).ravel(), minlength=256) if mode == '1' else image.histogram()
     except UnidentifiedImageError as error:
-        raise ValueError(f'Mask {path!r} is not a readable image ({len(data)} bytes): replace it.') from error
+        raise UserError(f'Mask {path!r} is not a readable image ({len(data)} bytes): replace it.') from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = str(error).rstrip('.')
-        raise ValueError(f'Mask {path!r} is not a readable image ({len(data)} bytes): {reason}.') from error
+        raise UserError(f'Mask {path!r} is not a readable image ({len(data)} bytes): {reason}.') from error
     if mode not in _MASK_MODES:
-        raise ValueError(f'Mask {path!r} has mode {mode!r}; a mask must be one 8-bit channel of labels (grey or '
+        raise UserError(f'Mask {path!r} has mode {mode!r}; a mask must be one 8-bit channel of labels (grey or '
                          'palette). Convert colour masks to label masks first: tools/convert_colour_masks.py.')
     return np.array(counts[:256], dtype=np.int64), size
 
@@ -104,7 +105,7 @@ def scan(paths: Sequence[str],
     Returns:
         (N, 256) uint32 pixel counts.
     Raises:
-        ValueError: a mask is missing, unreadable, of another mode, or holds a label not in ``known_labels``; an image
+        UserError: a mask is missing, unreadable, of another mode, or holds a label not in ``known_labels``; an image
             is missing, truncated or not of its mask's size.
     """
     counts = np.zeros((len(paths), 256), dtype=np.uint32)
@@ -225,6 +226,6 @@ def _check_labels(counts: np.ndarray, known_labels: Collection[int], paths: Sequ
     unknown[list(known_labels)] = False
     rows, labels = np.nonzero(counts.astype(bool) & unknown)
     if len(rows):
-        raise ValueError(f'Mask {paths[rows[0]]!r} holds label {labels[0]}, which is no label of this dataset (known: '
+        raise UserError(f'Mask {paths[rows[0]]!r} holds label {labels[0]}, which is no label of this dataset (known: '
                          f'{_ranges(sorted(known_labels))}).')
     return counts

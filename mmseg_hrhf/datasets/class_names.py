@@ -12,6 +12,8 @@ from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from ..utils.errors import UserError
+
 BACKGROUND_NAMES = ('background', 'bg')
 
 
@@ -29,7 +31,7 @@ def letters(name: str) -> str:
 
 
 def check_class_names(names: Any, owner: str) -> None:
-    """Raise ``ValueError`` unless ``names`` is a list or tuple of strings, or None.
+    """Raise ``UserError`` unless ``names`` is a list or tuple of strings, or None.
 
     Args:
         names: what a config gives in the place of class names.
@@ -38,17 +40,17 @@ def check_class_names(names: Any, owner: str) -> None:
     if names is None:
         return
     if isinstance(names, str):
-        raise ValueError(f'{owner} is the string {names!r}, but must be a list of names: {one_name(names)}.')
+        raise UserError(f'{owner} is the string {names!r}, but must be a list of names: {one_name(names)}.')
     if not isinstance(names, (list, tuple)):
-        raise ValueError(f"{owner} is {names!r}, but must be a list of names, such as ['background', 'cat'].")
+        raise UserError(f"{owner} is {names!r}, but must be a list of names, such as ['background', 'cat'].")
     for name in names:
         if isinstance(name, (list, tuple)):
-            raise ValueError(f'{owner} holds the list {name!r}, but its items must be names: take out the inner '
+            raise UserError(f'{owner} holds the list {name!r}, but its items must be names: take out the inner '
                              'brackets.')
         if not isinstance(name, str):
-            raise ValueError(f'{owner} holds {name!r}, but class names are strings: write {str(name)!r}, in quotes.')
+            raise UserError(f'{owner} holds {name!r}, but class names are strings: write {str(name)!r}, in quotes.')
         if not name.strip():
-            raise ValueError(f'{owner} holds the empty name {name!r}: give every class a name.')
+            raise UserError(f'{owner} holds the empty name {name!r}: give every class a name.')
 
 
 def one_name(name: str) -> str:
@@ -57,20 +59,20 @@ def one_name(name: str) -> str:
 
 
 def check_scenario_names(options: Mapping) -> None:
-    """Raise ``ValueError`` for ``steps`` or ``class_order`` of a ``scenario`` that are not lists of names."""
+    """Raise ``UserError`` for ``steps`` or ``class_order`` of a ``scenario`` that are not lists of names."""
     steps, order = options.get('steps'), options.get('class_order')
     wanted = "must be a list with a list of names for each step, such as [['cat', 'dog'], ['cow']]"
     if steps is not None and not isinstance(steps, (list, tuple)):
-        raise ValueError(f'scenario.steps={steps!r} {wanted}.')
+        raise UserError(f'scenario.steps={steps!r} {wanted}.')
     for t, names in enumerate(steps or ()):
         if isinstance(names, str):
-            raise ValueError(f'scenario.steps={steps!r} {wanted}; steps[{t}] is the string {names!r}: '
+            raise UserError(f'scenario.steps={steps!r} {wanted}; steps[{t}] is the string {names!r}: '
                              f'{one_name(names)}.')
         if not isinstance(names, (list, tuple)):
-            raise ValueError(f'scenario.steps={steps!r} {wanted}; steps[{t}] is {names!r}.')
+            raise UserError(f'scenario.steps={steps!r} {wanted}; steps[{t}] is {names!r}.')
         check_class_names(names, f'scenario.steps[{t}]')
     if isinstance(order, str):
-        raise ValueError(f'scenario.class_order={order!r} must be a list of all class names: {one_name(order)}.')
+        raise UserError(f'scenario.class_order={order!r} must be a list of all class names: {one_name(order)}.')
 
 
 def check_dataset_names(cfg: Any, loader: str) -> None:
@@ -80,7 +82,7 @@ def check_dataset_names(cfg: Any, loader: str) -> None:
         cfg: config of the loader's dataset.
         loader: its name, for the message.
     Raises:
-        ValueError: what is not a list of names or colours, or does not fit the dataset's own.
+        UserError: what is not a list of names or colours, or does not fit the dataset's own.
     """
     for leaf in _leaves(cfg):
         kind = leaf.get('type')
@@ -105,15 +107,15 @@ def _leaves(cfg: Any) -> Iterator[Mapping]:
 
 def _check_metainfo(dataset: type[BaseSegDataset], given: Any, owner: str) -> None:
     if given is not None and not isinstance(given, (Mapping, Config)):
-        raise ValueError(f'metainfo={given!r} of {owner} must be a dict, such as dict(classes=[...], palette=[...]).')
+        raise UserError(f'metainfo={given!r} of {owner} must be a dict, such as dict(classes=[...], palette=[...]).')
     for key in ('classes', 'palette'):
         value = (given or {}).get(key, ())
         if value is None:
-            raise ValueError(f'metainfo.{key} of {owner} is None: give a list, or leave it out.')
+            raise UserError(f'metainfo.{key} of {owner} is None: give a list, or leave it out.')
         # mmengine takes a string for a file with an item a line, and for nothing else where there is no such file.
         if isinstance(value, str) and '://' not in value and not osp.isfile(value):
             hint = one_name(value) if key == 'classes' else 'an item is three numbers, such as [255, 0, 0]'
-            raise ValueError(f'metainfo.{key} of {owner} is the string {value!r}, but must be a list: {hint}. '
+            raise UserError(f'metainfo.{key} of {owner} is the string {value!r}, but must be a list: {hint}. '
                              '(A string is the path of a file with one item a line; there is no such file.)')
     metainfo = dataset._load_metainfo(copy.deepcopy(given))
     names, palette = metainfo.get('classes'), metainfo.get('palette', ())
@@ -128,7 +130,7 @@ def _check_metainfo(dataset: type[BaseSegDataset], given: Any, owner: str) -> No
 
 def _check_subset(dataset: type[BaseSegDataset], names: Sequence[str], owner: str) -> None:
     if not names:
-        raise ValueError(f'metainfo.classes of {owner} is empty: name some of its classes, or leave it out for all.')
+        raise UserError(f'metainfo.classes of {owner} is empty: name some of its classes, or leave it out for all.')
     if dataset.get_label_map.__func__ is not BaseSegDataset.get_label_map.__func__:
         return
     own = dataset.METAINFO['classes']
@@ -137,22 +139,22 @@ def _check_subset(dataset: type[BaseSegDataset], names: Sequence[str], owner: st
             near = difflib.get_close_matches(name, own, n=1)
             hint = f'did you mean {near[0]!r}?' if near else (
                 'choose among its classes, or use BaseSegDataset for others.')
-            raise ValueError(f'metainfo.classes of {owner} names {name!r}, which is not a class of it: {hint}')
+            raise UserError(f'metainfo.classes of {owner} names {name!r}, which is not a class of it: {hint}')
 
 
 def _check_palette(palette: Any, names: Sequence[str], own: Any, owner: str) -> None:
     """``own``: all classes of the dataset, where its class names them."""
     example = 'RGB colours, such as [[0, 0, 0], [255, 0, 0]]'
     if not hasattr(palette, '__len__') or isinstance(palette, (str, Mapping)):
-        raise ValueError(f'metainfo.palette={palette!r} of {owner} must be a list of {example}.')
+        raise UserError(f'metainfo.palette={palette!r} of {owner} must be a list of {example}.')
     for i, colour in enumerate(palette):
         if not _is_colour(colour):
-            raise ValueError(f'metainfo.palette[{i}]={colour!r} of {owner} must be three whole numbers of 0 to 255: '
+            raise UserError(f'metainfo.palette[{i}]={colour!r} of {owner} must be three whole numbers of 0 to 255: '
                              f'give {example}.')
     # For some of a dataset's classes, colours of all of them do.
     chosen_some = own is not None and list(names) != list(own)
     if len(palette) not in (0, len(names)) and not (chosen_some and len(palette) >= len(own)):
-        raise ValueError(f'metainfo.palette of {owner} has {len(palette)} colours for {len(names)} classes '
+        raise UserError(f'metainfo.palette of {owner} has {len(palette)} colours for {len(names)} classes '
                          f'({", ".join(map(repr, names[:6]))}{", ..." if len(names) > 6 else ""}): give one for each, '
                          'or leave it out. (Without a comma between them, two names become one.)')
 

@@ -9,6 +9,8 @@ from typing import Any, BinaryIO, Callable, Optional, Sequence
 from mmseg.datasets import BaseSegDataset
 from PIL import Image, UnidentifiedImageError
 
+from ..utils.errors import UserError
+
 # How whole files of a format end. Where one does not (some cameras append data), it is decoded to find out.
 _ENDS = dict(JPEG=b'\xff\xd9', PNG=b'IEND\xaeB`\x82')
 # Bytes of a file in which most headers end.
@@ -33,7 +35,7 @@ def check_image(path: str,
             says another size than the mask's, and where EXIF turns the image by a quarter, which only some loaders
             undo.
     Raises:
-        ValueError: the image is missing, truncated, of no known format, a decompression bomb, or of another size.
+        UserError: the image is missing, truncated, of no known format, a decompression bomb, or of another size.
     """
     try:
         with open(path, 'rb') as file:
@@ -41,18 +43,18 @@ def check_image(path: str,
     except UnidentifiedImageError as error:
         if osp.splitext(path)[1].lower() not in _COMMON and osp.getsize(path):
             return
-        raise ValueError(f'Image {path!r} is not a readable image ({osp.getsize(path)} bytes): replace the file, or '
+        raise UserError(f'Image {path!r} is not a readable image ({osp.getsize(path)} bytes): replace the file, or '
                          'drop it from the image list.') from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         reason = getattr(error, 'strerror', None) or str(error).rstrip('.')
-        raise ValueError(f'Image {path!r} cannot be read: {reason}. Replace the file, or drop it from the image '
+        raise UserError(f'Image {path!r} cannot be read: {reason}. Replace the file, or drop it from the image '
                          'list.') from error
     if read_size is not None and (is_turned or size != mask_size):
         size = read_size() or size
     if size != mask_size:
         turn = (" EXIF turns the image by a quarter: with color_type='color' its loader follows that, with "
                 "'color_ignore_orientation' it does not.") if is_turned else ''
-        raise ValueError(f'Image {path!r} is {size[0]} x {size[1]} pixels, but its mask {mask_path!r} is '
+        raise UserError(f'Image {path!r} is {size[0]} x {size[1]} pixels, but its mask {mask_path!r} is '
                          f'{mask_size[0]} x {mask_size[1]}: they must be of one size.{turn}')
 
 
@@ -71,7 +73,7 @@ class ImageReader:
         """(width, height) of image ``index`` once the pipeline has loaded it; None where it loads none.
 
         Raises:
-            ValueError: it cannot be loaded; names it.
+            UserError: it cannot be loaded; names it.
         """
         with self._lock:
             image = self._load(self._dataset.get_data_info(index))
@@ -84,7 +86,7 @@ class ImageReader:
             try:
                 results = transform(results)
             except Exception as error:  # a loader of the user's own raises whatever it likes
-                raise ValueError(f'Image {path!r} cannot be read by {type(transform).__name__} of its pipeline: '
+                raise UserError(f'Image {path!r} cannot be read by {type(transform).__name__} of its pipeline: '
                                  f'{str(error) or type(error).__name__}. Replace the file, or drop it from the image '
                                  'list.') from error
             if results is None or results.get('img') is not None:

@@ -13,6 +13,7 @@ from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
 from ..scenario import IGNORE, Scenario
+from ..utils.errors import UserError
 from ..utils.randomness import sample_randomness
 from .class_index import class_index
 from .image_check import ImageReader
@@ -27,7 +28,7 @@ def build_source(cfg: dict, **overrides) -> Source:
         cfg: as in a plain mmseg config.
         **overrides: of the options of each dataset.
     Raises:
-        ValueError: a missing folder or list, no image, or a dataset that cannot be divided.
+        UserError: a missing folder or list, no image, or a dataset that cannot be divided.
     """
     leaves, order = unwrap(cfg)
     return Source([_build_dataset(dict(leaf, **overrides)) for leaf in leaves], order)
@@ -41,13 +42,13 @@ def _build_dataset(cfg: dict) -> BaseSegDataset:
         dataset = DATASETS.build(options)
     except (TypeError, KeyError, AttributeError, AssertionError, ImportError) as error:
         reason = ' '.join(str(error.args[0] if error.args else error).split())
-        raise ValueError(f'The dataset {type_name(cfg)} or its pipeline cannot be built from the config: {reason}.'
+        raise UserError(f'The dataset {type_name(cfg)} or its pipeline cannot be built from the config: {reason}.'
                          ) from error
     if not isinstance(dataset, BaseSegDataset):
-        raise ValueError(f'{type_name(cfg)} is no BaseSegDataset, so its images cannot be divided into learning steps.')
+        raise UserError(f'{type_name(cfg)} is no BaseSegDataset, so its images cannot be divided into learning steps.')
     _check_labels(cfg, dataset)
     if not dataset.load_data_list():
-        raise ValueError(f'{type_name(cfg)} at {dataset.data_root!r} holds no image: check data_root, data_prefix, '
+        raise UserError(f'{type_name(cfg)} at {dataset.data_root!r} holds no image: check data_root, data_prefix, '
                          f'ann_file and img_suffix={dataset.img_suffix!r}.')
     dataset.full_init()
     return dataset
@@ -57,41 +58,41 @@ def _check_labels(cfg: dict, dataset: BaseSegDataset) -> None:
     """Refuse what makes masks mean something else than the scenario takes them for."""
     name = type_name(cfg)
     if dataset.ignore_index != IGNORE:
-        raise ValueError(f'{name} has ignore_index={dataset.ignore_index}, but {IGNORE} is what the scenario marks '
+        raise UserError(f'{name} has ignore_index={dataset.ignore_index}, but {IGNORE} is what the scenario marks '
                          f'ignored pixels by: leave it out, and leave that class out of scenario.steps.')
     raw = RawLabels.of(type(dataset), dataset.metainfo.get('classes'), dataset.reduce_zero_label)
     if _reduces(cfg.get('pipeline')) and raw.offset == 0:
-        raise ValueError(f'A transform of {name} has reduce_zero_label=True, but the dataset has not, which mmseg '
+        raise UserError(f'A transform of {name} has reduce_zero_label=True, but the dataset has not, which mmseg '
                          'itself refuses: give it to the dataset, if label 0 is void in its masks.')
     usual = {i: raw.chosen.index(c) if c in raw.chosen else IGNORE for i, c in enumerate(raw.names)}
     if dataset.label_map not in (None, usual):
-        raise ValueError(f'{name} renumbers the labels of its masks in a way of its own: leave metainfo.classes out '
+        raise UserError(f'{name} renumbers the labels of its masks in a way of its own: leave metainfo.classes out '
                          'and name the classes of each step in scenario.steps.')
 
 
 def check_paths(cfg: dict) -> None:
-    """Raise ``ValueError`` naming the first folder or list of a dataset config that is missing.
+    """Raise ``UserError`` naming the first folder or list of a dataset config that is missing.
 
     Datasets that make their own data (``prepare``) are let to do so first.
     """
     dataset_class = DATASETS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
     if dataset_class is None:
-        raise ValueError(f'Dataset type {cfg["type"]!r} is not registered: check its spelling and custom_imports.')
+        raise UserError(f'Dataset type {cfg["type"]!r} is not registered: check its spelling and custom_imports.')
     root = cfg.get('data_root') or ''
     if hasattr(dataset_class, 'prepare'):
         dataset_class.prepare(root)
     if cfg.get('backend_args') or '://' in str(root):
         return
     if root and not osp.isdir(root):
-        raise ValueError(f'data_root {root!r} of {cfg["type"]} does not exist: set data_root to the folder that holds '
+        raise UserError(f'data_root {root!r} of {cfg["type"]} does not exist: set data_root to the folder that holds '
                          'the dataset (see docs/datasets.md).')
     for key, prefix in (cfg.get('data_prefix') or {}).items():
         if prefix and not osp.isdir(osp.join(root, prefix)):
-            raise ValueError(f'Folder {osp.join(root, prefix)!r} (data_prefix.{key} of {cfg["type"]}) does not exist: '
+            raise UserError(f'Folder {osp.join(root, prefix)!r} (data_prefix.{key} of {cfg["type"]}) does not exist: '
                              'set data_root or data_prefix.')
     ann_file = cfg.get('ann_file')
     if ann_file and not osp.exists(osp.join(root, ann_file)):
-        raise ValueError(f'Image list {osp.join(root, ann_file)!r} (ann_file of {cfg["type"]}) does not exist.')
+        raise UserError(f'Image list {osp.join(root, ann_file)!r} (ann_file of {cfg["type"]}) does not exist.')
 
 
 def _reduces(pipeline: Any) -> bool:
@@ -110,7 +111,7 @@ def scenario_of_config(cfg: dict, options: dict) -> Scenario:
     leaf = unwrap(split_mix(cfg)[0])[0][0]
     dataset = DATASETS.get(leaf['type']) if isinstance(leaf['type'], str) else leaf['type']
     if dataset is None:
-        raise ValueError(f'Dataset type {leaf["type"]!r} is not registered: check its spelling and custom_imports.')
+        raise UserError(f'Dataset type {leaf["type"]!r} is not registered: check its spelling and custom_imports.')
     metainfo = dataset._load_metainfo(copy.deepcopy(leaf.get('metainfo')))
     return RawLabels.of(dataset, metainfo.get('classes'), leaf.get('reduce_zero_label')).scenario(options)
 
@@ -144,7 +145,7 @@ def count_labels(source: Source, scenario: Scenario, cache_dir: Optional[str] = 
         infos = [part.get_data_info(i) for i in range(len(part))]
         paths = [info.get('seg_map_path') for info in infos]
         if None in paths:
-            raise ValueError(f'{type(part).__name__} has no masks: set data_prefix.seg_map_path.')
+            raise UserError(f'{type(part).__name__} has no masks: set data_prefix.seg_map_path.')
         # From a file backend every image would be fetched once more.
         images = None if part.backend_args else [info['img_path'] for info in infos]
         rows.append(class_index(paths, known, cache_dir, part.backend_args, images, ImageReader(part)))
@@ -156,7 +157,7 @@ def select_images(source: Source, scenario: Scenario, presence: np.ndarray, step
     """Positions of the images of ``step``: the scenario's rule, or the list its user gives.
 
     Raises:
-        ValueError: the step has no image.
+        UserError: the step has no image.
     """
     if test_mode:
         positions, purpose = scenario.select_test(presence, step), 'evaluation'
@@ -165,7 +166,7 @@ def select_images(source: Source, scenario: Scenario, presence: np.ndarray, step
     else:
         positions, purpose = scenario.select_train(presence, step), 'training'
     if len(positions) == 0:
-        raise ValueError(f'Step {step} ({", ".join(scenario.steps[step])}) has no {purpose} image under the '
+        raise UserError(f'Step {step} ({", ".join(scenario.steps[step])}) has no {purpose} image under the '
                          f'{scenario.setting} setting, of {len(source)} images in {source.data_root!r}: check the '
                          'data, or put these classes into another step.')
     return positions
@@ -175,7 +176,7 @@ def load_sample(dataset: Dataset, idx: int, max_refetch: int = 1000) -> Any:
     """Image ``idx`` through its pipeline (``get_data_info``, ``pipeline_of``); another one if that returns None.
 
     Raises:
-        ValueError: an image or mask is unreadable or does not fit; names it.
+        UserError: an image or mask is unreadable or does not fit; names it.
     """
     for _ in range(max_refetch + 1):
         info = dataset.get_data_info(idx)
@@ -184,7 +185,7 @@ def load_sample(dataset: Dataset, idx: int, max_refetch: int = 1000) -> Any:
             data = dataset.pipeline_of(idx)(info)
         except (OSError, AssertionError, AttributeError, TypeError, cv2.error) as error:
             # A broken file makes the decoder raise, or return None, over which the next transform trips.
-            raise ValueError(f'Image {path!r} or its mask cannot be read or transformed: {error}. '
+            raise UserError(f'Image {path!r} or its mask cannot be read or transformed: {error}. '
                              'Replace the file, or drop it from the image list.') from error
         if data is not None:
             return data

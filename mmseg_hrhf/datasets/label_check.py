@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from PIL import Image
 
 from ..scenario import IGNORE
+from ..utils.errors import UserError
 from ..utils.randomness import REAL_SAMPLE, SampleIndex
 from .incremental import IncrementalDataset
 
@@ -32,7 +33,7 @@ def check_loaded_labels(dataset: IncrementalDataset, name: str) -> None:
             datasets, each has its own pipeline, and an image of each is tried.
         name: of its loader in the config, for messages.
     Raises:
-        ValueError: a loader that does not map labels, or that transforms of geometry would not find.
+        UserError: a loader that does not map labels, or that transforms of geometry would not find.
     """
     for idx in _most_changed(dataset):
         _check_loaded(dataset, idx, name)
@@ -50,11 +51,11 @@ def _check_loaded(dataset: IncrementalDataset, idx: int, name: str) -> None:
             break
     else:
         if getattr(results.get('data_samples'), 'gt_sem_seg', None) is None:
-            raise ValueError(f'The pipeline of {name} loads no labels: no transform sets gt_seg_map. {_REMEDY}')
+            raise UserError(f'The pipeline of {name} loads no labels: no transform sets gt_seg_map. {_REMEDY}')
         return  # packed by the transform that loaded them: see `check_label_independence`
     where = f'{type(transform).__name__} in the pipeline of {name}'
     if 'gt_seg_map' not in results.get('seg_fields', ()):
-        raise ValueError(f"{where} loads labels without adding 'gt_seg_map' to results['seg_fields']: crops and flips "
+        raise UserError(f"{where} loads labels without adding 'gt_seg_map' to results['seg_fields']: crops and flips "
                          f'would change the image alone. {_REMEDY}')
     with Image.open(io.BytesIO(read_bytes(path, backend_args=_backend(dataset, idx)))) as mask:
         raw = np.asarray(mask, dtype=np.uint8)
@@ -68,10 +69,10 @@ def _check_loaded(dataset: IncrementalDataset, idx: int, name: str) -> None:
     if changes_image and not strange:
         return  # it may crop while loading: see `check_label_independence`
     if found.shape != wanted.shape:
-        raise ValueError(f'{where} gives labels of shape {found.shape} for the mask {path!r} of shape {wanted.shape}. '
+        raise UserError(f'{where} gives labels of shape {found.shape} for the mask {path!r} of shape {wanted.shape}. '
                          f'{_REMEDY}')
     row, column = np.argwhere(found != wanted)[0].tolist()
-    raise ValueError(f'{where} gives the label {found[row, column]} for the raw label {raw[row, column]} of {path!r}, '
+    raise UserError(f'{where} gives the label {found[row, column]} for the raw label {raw[row, column]} of {path!r}, '
                      f'row {row}, column {column}; at step {dataset.step} the scenario makes it '
                      f'{wanted[row, column]}. {_REMEDY}')
 
@@ -99,7 +100,7 @@ def check_label_independence(dataset: Any, inner: IncrementalDataset, name: str)
         inner: view of a step; its label map is put back afterwards.
         name: of the loader in the config, for messages.
     Raises:
-        ValueError: labels depend on the numbers of the classes.
+        UserError: labels depend on the numbers of the classes.
     """
     classes = sorted(inner.scenario.labels.values())
     own = {**{raw: raw for raw in inner.label_map}, IGNORE: IGNORE}
@@ -135,7 +136,7 @@ def check_label_independence(dataset: Any, inner: IncrementalDataset, name: str)
                     return
                 strange = np.unique(plain[expected != renumbered]) if plain.shape == renumbered.shape else ()
                 which = f' (seen at label {strange[0]})' if len(strange) else ''
-                raise ValueError(f'The labels that the pipeline of {name} gives depend on the numbers of the classes'
+                raise UserError(f'The labels that the pipeline of {name} gives depend on the numbers of the classes'
                                  f'{which}: some transform names a class by its number or interpolates between labels '
                                  '(as RandomRotFlip does; RandomRotate does not), or the loader does not map labels by '
                                  'results[\'label_map\']. Every step renumbers its classes (0 is background, '
@@ -163,7 +164,7 @@ def _labels(dataset: Any, idx: int, name: str, draw: int) -> np.ndarray:
     sample = dataset[SampleIndex(idx, (draw, REAL_SAMPLE, idx))]
     packed: Any = sample.get('data_samples') if isinstance(sample, Mapping) else None
     if getattr(packed, 'gt_sem_seg', None) is None:
-        raise ValueError(f'The pipeline of {name} packs no labels: it must end in PackSegInputs, or in a transform '
+        raise UserError(f'The pipeline of {name} packs no labels: it must end in PackSegInputs, or in a transform '
                          'that gives data_samples with gt_sem_seg.')
     return packed.gt_sem_seg.data[0].numpy().astype(np.int64)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Optional, Sequence
 
 from ..scenario import IGNORE, Scenario
+from ..utils.errors import UserError
 from .class_names import check_class_names, is_background_name, letters
 
 # They may mean background, pixels without an annotation, or a class: only the user knows.
@@ -53,14 +54,14 @@ class RawLabels:
         names = tuple(getattr(dataset_class, 'METAINFO', {}).get('classes') or classes or ())
         chosen = tuple(classes or names)
         if not names:
-            raise ValueError(f'{dataset_class.__name__} names no classes: give metainfo=dict(classes=...).')
+            raise UserError(f'{dataset_class.__name__} names no classes: give metainfo=dict(classes=...).')
         if len(set(names)) != len(names) or len(set(chosen)) != len(chosen):
-            raise ValueError(f'{dataset_class.__name__} has two classes of one name: {list(chosen)}.')
+            raise UserError(f'{dataset_class.__name__} has two classes of one name: {list(chosen)}.')
         default = inspect.signature(dataset_class.__init__).parameters.get('reduce_zero_label')
         numbered_from_one = bool(reduce_zero_label) or (default is not None and default.default is True)
         left_out = [name for name in names if is_background_name(name) and name not in chosen]
         if left_out:
-            raise ValueError(f'{dataset_class.__name__} leaves {left_out[0]!r} out of metainfo.classes, but what no '
+            raise UserError(f'{dataset_class.__name__} leaves {left_out[0]!r} out of metainfo.classes, but what no '
                              'step has learnt is background: put it first.')
         return cls(names, chosen, int(numbered_from_one), dataset_class.__name__)
 
@@ -75,15 +76,15 @@ class RawLabels:
         Args:
             options: of the scenario; ``background`` (name or raw label of a class) comes before the classes' names.
         Raises:
-            ValueError: two classes could be it, or ``background`` is neither a class nor a free label.
+            UserError: two classes could be it, or ``background`` is neither a class nor a free label.
         """
         given = options.get('background')
         by_label = {label: name for name, label in self.labels.items()}
         if isinstance(given, str) and given not in self.labels:
-            raise ValueError(f'scenario.background={given!r} is no class of {self.dataset}: name one of '
+            raise UserError(f'scenario.background={given!r} is no class of {self.dataset}: name one of '
                              f'{", ".join(self.names)}, give the raw label of background, or None.')
         if isinstance(given, int) and not 0 <= given < IGNORE:
-            raise ValueError(f'scenario.background={given} must be a raw label of 0 to {IGNORE - 1}, the name of a '
+            raise UserError(f'scenario.background={given} must be a raw label of 0 to {IGNORE - 1}, the name of a '
                              'class, or None if masks have no background.')
         named = [name for name in self.names if is_background_name(name)]
         if isinstance(given, (str, int)) and not isinstance(given, bool):
@@ -91,13 +92,13 @@ class RawLabels:
         elif 'background' in options:
             chosen = None
         elif len(named) > 1:
-            raise ValueError(f'{self.dataset} has {len(named)} classes whose names mean background, {named}: rename '
+            raise UserError(f'{self.dataset} has {len(named)} classes whose names mean background, {named}: rename '
                              'all but one, since the first channel of the network is the only background.')
         else:
             chosen = named[0] if named else None
         others = [name for name in named if name != chosen]
         if others:
-            raise ValueError(f'scenario.background={given!r}, but {self.dataset} has the class {others[0]!r}, which '
+            raise UserError(f'scenario.background={given!r}, but {self.dataset} has the class {others[0]!r}, which '
                              f'could not be told from background in any table: rename it, or set scenario.background='
                              f'{others[0]!r}.')
         return chosen
@@ -109,7 +110,7 @@ class RawLabels:
             options: of ``Scenario.build``. ``background`` and ``zero_is_void`` are found from the classes unless
                 given; ``background`` may be the name or the raw label of a class.
         Raises:
-            ValueError: a class that may or may not be background, or an option that does not fit the classes; names
+            UserError: a class that may or may not be background, or an option that does not fit the classes; names
                 the option that settles it.
         """
         options = dict(options)
@@ -117,7 +118,7 @@ class RawLabels:
         foreground = tuple(name for name in self.names if name != background)
         self._check_unclear(options, background)
         if max(self.labels.values()) >= IGNORE:
-            raise ValueError(f'{len(foreground)} classes do not fit 8-bit masks, in which {IGNORE} means "ignore".')
+            raise UserError(f'{len(foreground)} classes do not fit 8-bit masks, in which {IGNORE} means "ignore".')
         if background is not None:
             options['background'] = self.labels[background]
         options.setdefault('background', 0 if self.offset else None)
@@ -128,7 +129,7 @@ class RawLabels:
         for step, learnt in enumerate(scenario.steps):
             for name in learnt:
                 if name not in classes:
-                    raise ValueError(f'scenario.steps[{step}] names {name!r}, which metainfo.classes of {self.dataset} '
+                    raise UserError(f'scenario.steps[{step}] names {name!r}, which metainfo.classes of {self.dataset} '
                                      'leaves out: name it there.')
         self._check_label_zero(scenario, _flat(options.get('ignored_classes')))
         return scenario
@@ -142,7 +143,7 @@ class RawLabels:
             named += _flat(options.get(key))
         for name in self.chosen:
             if _is_unclear(name) and name not in named and self.labels[name] not in named:
-                raise ValueError(f'{self.dataset} has the class {name!r} (raw label {self.labels[name]}), and the '
+                raise UserError(f'{self.dataset} has the class {name!r} (raw label {self.labels[name]}), and the '
                                  f'config does not say what it is: set scenario.background={name!r} if it is '
                                  f'background, scenario.ignored_classes=[{name!r}] if its pixels are to be ignored, or '
                                  'name it in scenario.steps or scenario.class_order if it is to be learnt.')
@@ -154,7 +155,7 @@ class RawLabels:
         scheduled = scenario.seen_classes(scenario.num_steps - 1)
         for name, label in scenario.labels.items():
             if label == 0 and name in self.chosen and name not in scheduled and name not in ignored:
-                raise ValueError(f'{self.dataset} has no background, and no step learns {name!r}, its raw label 0, so '
+                raise UserError(f'{self.dataset} has no background, and no step learns {name!r}, its raw label 0, so '
                                  f'that its pixels would be ignored: set scenario.background={name!r} if it is '
                                  f'background, or scenario.ignored_classes=[{name!r}] if they are to be ignored.')
 

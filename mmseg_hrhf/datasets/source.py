@@ -11,6 +11,7 @@ from mmengine.dataset import Compose
 from mmseg.datasets import BaseSegDataset, MultiImageMixDataset
 from mmseg.registry import DATASETS
 
+from ..utils.errors import UserError
 from ..utils.randomness import sample_randomness
 from .raw_labels import RawLabels
 
@@ -32,7 +33,7 @@ def split_mix(cfg: dict) -> tuple[dict, dict]:
     if type_name(cfg) == MIX:
         inner, mix = split_mix(cfg['dataset'])
         if mix:
-            raise ValueError(f'{MIX} within {MIX} cannot be divided into learning steps: put both pipelines into one.')
+            raise UserError(f'{MIX} within {MIX} cannot be divided into learning steps: put both pipelines into one.')
         return inner, {key: value for key, value in cfg.items() if key != 'dataset'}
     if type_name(cfg) == 'RepeatDataset':
         inner, mix = split_mix(cfg['dataset'])
@@ -46,12 +47,12 @@ def unwrap(cfg: dict) -> tuple[list[dict], np.ndarray]:
     Returns:
         Their configs, and the number of each in the order in which the wrappers go through them.
     Raises:
-        ValueError: a wrapper that cannot be divided into learning steps.
+        UserError: a wrapper that cannot be divided into learning steps.
     """
     name = type_name(cfg)
     if name == 'ConcatDataset':
         if not cfg['datasets']:
-            raise ValueError('ConcatDataset joins no dataset: name some in `datasets`.')
+            raise UserError('ConcatDataset joins no dataset: name some in `datasets`.')
         leaves: list[dict] = []
         sequences = []
         for part in cfg['datasets']:
@@ -63,7 +64,7 @@ def unwrap(cfg: dict) -> tuple[list[dict], np.ndarray]:
         leaves, order = unwrap(cfg['dataset'])
         return leaves, np.tile(order, cfg['times'])
     if name in _WRAPPERS:
-        raise ValueError(f'{name} cannot be divided into learning steps here: of the wrappers, ConcatDataset and '
+        raise UserError(f'{name} cannot be divided into learning steps here: of the wrappers, ConcatDataset and '
                          f'RepeatDataset may be nested, and {MIX} may stand around them.')
     return [cfg], np.zeros(1, dtype=np.int64)
 
@@ -89,7 +90,7 @@ class Source:
         parts: fully initialised datasets.
         order: numbers of the parts, in the order in which training goes through them (a part may come repeatedly).
     Raises:
-        ValueError: parts of different classes.
+        UserError: parts of different classes.
     """
 
     def __init__(self, parts: Sequence[BaseSegDataset], order: np.ndarray) -> None:
@@ -99,7 +100,7 @@ class Source:
         ]
         for other in others:
             if replace(other, dataset=self.raw_labels.dataset) != self.raw_labels:
-                raise ValueError(f'ConcatDataset joins {self.raw_labels.dataset} and {other.dataset}, whose classes or '
+                raise UserError(f'ConcatDataset joins {self.raw_labels.dataset} and {other.dataset}, whose classes or '
                                  'reduce_zero_label differ: their labels would not mean the same.')
         self._starts = np.cumsum([0] + [len(part) for part in self.parts])
         self._order = order
@@ -180,46 +181,46 @@ def load_image_list(path: str, names: Sequence[str]) -> np.ndarray:
     Returns:
         Positions of the images, in the order of the list.
     Raises:
-        ValueError: the file is of another kind, or an entry is unknown, out of range or listed twice.
+        UserError: the file is of another kind, or an entry is unknown, out of range or listed twice.
     """
     if path.endswith('.npy'):
         try:
             with open(path, 'rb') as file:
                 items = np.lib.format.read_array(file, allow_pickle=False).ravel()
         except (OSError, EOFError, ValueError) as error:
-            raise ValueError(f'Image list {path!r} cannot be read: {error}. It must be a .npy array of integer '
+            raise UserError(f'Image list {path!r} cannot be read: {error}. It must be a .npy array of integer '
                              'positions or of names (no pickled objects).') from error
     elif path.endswith('.txt'):
         try:
             with open(path, encoding='utf-8') as file:
                 items = np.array([line.strip() for line in file if line.strip()], dtype=str)
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f'Image list {path!r} cannot be read: {error}.') from error
+            raise UserError(f'Image list {path!r} cannot be read: {error}.') from error
     else:
-        raise ValueError(f'Image list {path!r} must end in .npy (positions or names) or .txt (names).')
+        raise UserError(f'Image list {path!r} must end in .npy (positions or names) or .txt (names).')
     if items.dtype.kind in 'iu':
         bad = items[(items < 0) | (items >= len(names))]
         if bad.size:
-            raise ValueError(f'Image list {path!r} holds position {bad[0]}, but the dataset has {len(names)} images '
+            raise UserError(f'Image list {path!r} holds position {bad[0]}, but the dataset has {len(names)} images '
                              '(0-based positions): is it the list of another dataset or split?')
         positions = items.astype(np.int64)
     elif items.dtype.kind in 'US':
         where = {name: i for i, name in enumerate(names)}
         found = [where.get(name, where.get(_stem(name))) for name in items.astype(str)]
         if None in found:
-            raise ValueError(f'Image list {path!r} names {str(items[found.index(None)])!r} ({found.count(None)} such '
+            raise UserError(f'Image list {path!r} names {str(items[found.index(None)])!r} ({found.count(None)} such '
                              'names), which the dataset does not hold.')
         positions = np.array(found, dtype=np.int64)
         held = collections.Counter(names)
         for name in (names[i] for i in positions.tolist()):
             if held[name] > 1:
-                raise ValueError(f'Image list {path!r} names {name!r}, but the dataset holds {held[name]} images of '
+                raise UserError(f'Image list {path!r} names {name!r}, but the dataset holds {held[name]} images of '
                                  'that name: list integer positions instead (.npy, 0-based).')
     else:
-        raise ValueError(f'Image list {path!r} is an array of {items.dtype}; integers or names are needed.')
+        raise UserError(f'Image list {path!r} is an array of {items.dtype}; integers or names are needed.')
     unique, counts = np.unique(positions, return_counts=True)
     if len(unique) != len(positions):
-        raise ValueError(f'Image list {path!r} holds {names[unique[counts > 1][0]]!r} more than once.')
+        raise UserError(f'Image list {path!r} holds {names[unique[counts > 1][0]]!r} more than once.')
     return positions
 
 

@@ -11,6 +11,8 @@ from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 
+from ..utils.errors import UserError
+
 
 @TRANSFORMS.register_module()
 class RandomResizedCrop(BaseTransform):
@@ -76,7 +78,7 @@ def find_loading(transforms: Sequence[Callable], info: dict) -> Loading:
         transforms: of a training pipeline.
         info: of a real image, which goes through the pipeline where it has a loader that is not mmcv's or mmseg's.
     Raises:
-        ValueError: no transform loads an image, or labels.
+        UserError: no transform loads an image, or labels.
     """
     known = _known(transforms)
     return _tried(transforms, info) if known is None else known
@@ -107,6 +109,6 @@ def _tried(transforms: Sequence[Callable], info: dict) -> Loading:
         if image is not None and labels is not None and dtype is not None:
             return Loading(image, labels, dtype)
     missing = 'img' if image is None else 'gt_seg_map'
-    raise ValueError(f'No transform of the training pipeline sets {missing} (tried on {info["img_path"]!r}), so '
+    raise UserError(f'No transform of the training pipeline sets {missing} (tried on {info["img_path"]!r}), so '
                      'synthetic images cannot take the place of the files it reads: load images by LoadImageFromFile '
                      'and labels by LoadAnnotations, or by transforms that set the same keys.')

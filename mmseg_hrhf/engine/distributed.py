@@ -13,6 +13,8 @@ from mmengine.registry import MODEL_WRAPPERS
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import nn
 
+from ..utils.errors import UserError
+
 # Seconds. Ranks wait for each other's fake images, and for rank 0's scan of the masks, far longer than for a gradient.
 _TIMEOUT = 6 * 3600
 
@@ -35,7 +37,7 @@ def start_distributed(cfg: Config) -> None:
     if torch.cuda.is_available():
         local_rank, num_gpus = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
         if launcher == 'pytorch' and local_rank >= num_gpus:
-            raise ValueError(f'Process {local_rank + 1} of this node has no GPU, of which there are {num_gpus}: give '
+            raise UserError(f'Process {local_rank + 1} of this node has no GPU, of which there are {num_gpus}: give '
                              f'tools/dist_train.sh GPUS={num_gpus}, or make more visible (CUDA_VISIBLE_DEVICES).')
         dist_cfg = dict(env_cfg.get('dist_cfg') or dict(backend='nccl'))
         dist_cfg.setdefault('timeout', _TIMEOUT)
@@ -43,7 +45,7 @@ def start_distributed(cfg: Config) -> None:
     elif launcher == 'pytorch':
         torch.distributed.init_process_group('gloo', timeout=datetime.timedelta(seconds=_TIMEOUT))
     else:
-        raise ValueError(f'--launcher {launcher} needs GPUs; on CPU-only machines use --launcher pytorch '
+        raise UserError(f'--launcher {launcher} needs GPUs; on CPU-only machines use --launcher pytorch '
                          '(tools/dist_train.sh).')
 
 

@@ -24,7 +24,7 @@ def dry_run(cfg: Config) -> str:
     Returns:
         The plan, and what was found, for people to read.
     Raises:
-        ValueError: what would stop the run, with its remedy.
+        UserError: what would stop the run, with its remedy.
     """
     init_default_scope(cfg.get('default_scope', 'mmseg'))
     check_config(cfg)

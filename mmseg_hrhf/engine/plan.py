@@ -27,7 +27,7 @@ from ..replay.inversion.pixels import PixelMap, fastest_memory_format, image_siz
 from ..replay.recording import layers_to_record, statistics_options
 from ..replay.sampler import split_batch
 from ..scenario import IGNORE
-from ..utils.errors import explain
+from ..utils.errors import UserError, explain
 from .rehearsal import StepRehearsal
 
 # (height, width) of images to try a network on where the config does not say what it trains on.
@@ -68,7 +68,7 @@ class RunPlan:
         seed: of the run.
         cache_dir: folder of the class index; None: the masks are read and nothing is written.
     Raises:
-        ValueError: what is wrong with config or data.
+        UserError: what is wrong with config or data.
     """
 
     def __init__(self, cfg: Config, work_dir: str, seed: int, cache_dir: Optional[str]) -> None:
@@ -81,7 +81,7 @@ class RunPlan:
         self.test_source = build_source(test_loader.dataset, test_mode=True)
         self.scenario = scenario_of(self.train_source, cfg.scenario)
         if scenario_of(self.test_source, cfg.scenario) != self.scenario:
-            raise ValueError('train_dataloader and test_dataloader have datasets of different classes or '
+            raise UserError('train_dataloader and test_dataloader have datasets of different classes or '
                              f'reduce_zero_label: {self.train_source.raw_labels.dataset} and '
                              f'{self.test_source.raw_labels.dataset} would not mean the same by a label.')
         self.method = method_class(cfg)
@@ -108,7 +108,7 @@ class RunPlan:
         """A class that holds most pixels of data of which nothing says what their background is: name and share.
 
         Raises:
-            ValueError: no step learns it, and the config does not say that it is to be ignored.
+            UserError: no step learns it, and the config does not say that it is to be ignored.
         """
         options, scenario = self.cfg.scenario, self.scenario
         if scenario.background is not None:
@@ -120,7 +120,7 @@ class RunPlan:
         if share < _WIDESPREAD or not chosen:
             return None
         if name not in scenario.seen_classes(scenario.num_steps - 1):
-            raise ValueError(f'{self.train_source.raw_labels.dataset} has no background, and no step learns {name!r}, '
+            raise UserError(f'{self.train_source.raw_labels.dataset} has no background, and no step learns {name!r}, '
                              f'{100 * share:.1f} % of all pixels, which would be ignored: set scenario.background='
                              f'{name!r} if it is background, or scenario.ignored_classes=[{name!r}] if they are to be '
                              'ignored.')
@@ -267,12 +267,12 @@ class RunPlan:
 def _check_channels_last(model: nn.Module, size: Optional[tuple[int, int]]) -> None:
     images = torch.zeros(2, 3, *(size or _TRIAL_SIZE))
     if fastest_memory_format(model.eval(), images) is not torch.channels_last:
-        raise ValueError(f'channels_last=True: {type(model).__name__} with {type(main_head(model)).__name__} computes '
+        raise UserError(f'channels_last=True: {type(model).__name__} with {type(main_head(model)).__name__} computes '
                          'in the usual order of memory only: leave channels_last out.')
     if get_device() == 'cpu':
         for name, layer in model.named_modules():
             if _overruns(layer):
-                raise ValueError(f'channels_last=True: {name}, a 1x1 convolution of {layer.in_channels} channels with '
+                raise UserError(f'channels_last=True: {name}, a 1x1 convolution of {layer.in_channels} channels with '
                                  f'stride {layer.stride}, makes oneDNN write beyond its memory on a CPU: it needs '
                                  f'{_ONEDNN_BLOCK} channels and more: leave channels_last out.')
 
@@ -290,4 +290,4 @@ def _build(model: dict) -> nn.Module:
         if explain(error) is not None:
             raise
         reason = error.args[0] if error.args else type(error).__name__
-        raise ValueError(f'The model cannot be built from the config: {reason}') from error
+        raise UserError(f'The model cannot be built from the config: {reason}') from error

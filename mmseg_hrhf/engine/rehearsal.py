@@ -28,7 +28,7 @@ from ..datasets.transforms import find_loading
 from ..replay.buffer import FakeImageBuffer
 from ..replay.inversion.pixels import PixelMap
 from ..replay.pixel_check import check_real_range, check_training_pixels, measure_pixel_map
-from ..utils.errors import explain
+from ..utils.errors import UserError, explain
 from ..utils.randomness import REAL_SAMPLE, SampleIndex
 from .loops import release
 
@@ -71,7 +71,7 @@ class StepRehearsal:
         share: lets the config of an ``IncrementalDataset`` use images and labels that are known already.
         overrides: ``incremental_overrides`` of the run, for messages.
     Raises:
-        ValueError: something that cannot be built; names its key in the config, the step and the reason.
+        UserError: something that cannot be built; names its key in the config, the step and the reason.
     """
 
     def __init__(self, cfg: Config, step: int, model: nn.Module, folder: str, share: Callable[[dict], None],
@@ -167,7 +167,7 @@ class StepRehearsal:
                 try:
                     attrgetter(name)(self.model)  # as mmengine finds it
                 except AttributeError as error:
-                    raise ValueError(f'{key} names {name!r}, but the network has no such module.') from error
+                    raise UserError(f'{key} names {name!r}, but the network has no such module.') from error
 
     def _check_optimizers(self, options: dict) -> None:
         """mmengine says of an unknown optimizer that None is not callable."""
@@ -176,7 +176,7 @@ class StepRehearsal:
                 with OPTIMIZERS.switch_scope_and_registry(None) as registry:  # mmseg's own knows more
                     known = registry.get(value['type']) is not None
                 if not known:
-                    raise ValueError(f'optim_wrapper.optimizer.type={value["type"]!r} of step {self.step} is not a '
+                    raise UserError(f'optim_wrapper.optimizer.type={value["type"]!r} of step {self.step} is not a '
                                      f'registered optimizer: check its spelling.{self._overridden("optim_wrapper")}')
             elif isinstance(value, dict):
                 self._check_optimizers(value)
@@ -189,7 +189,7 @@ class StepRehearsal:
         for scheduler in schedulers:
             # Those that wait for a metric step after each validation, if they count epochs.
             if scheduler.by_epoch and not getattr(scheduler, 'need_val_args', False):
-                raise ValueError(f'param_scheduler {type(scheduler).__name__} of step {self.step} counts epochs '
+                raise UserError(f'param_scheduler {type(scheduler).__name__} of step {self.step} counts epochs '
                                  '(by_epoch=True, the default), but train_cfg counts iterations: it would never change '
                                  f'anything. Set by_epoch=False.{self._overridden("param_scheduler train_cfg")}')
 
@@ -255,7 +255,7 @@ class StepRehearsal:
         try:
             self.model.data_preprocessor(pseudo_collate(samples), True)
         except (RuntimeError, AssertionError, ValueError) as error:
-            raise ValueError(f'Images of step {self.step} cannot be put into one batch: the pipeline gives {sizes} '
+            raise UserError(f'Images of step {self.step} cannot be put into one batch: the pipeline gives {sizes} '
                              f'(height, width), and data_preprocessor.size={self._declared_size()} does not make '
                              f'them equal ({error}). Crop or resize all images to one size in the pipeline, or set '
                              'data_preprocessor.size at least as large, and replay.inversion.size to the size on which '
@@ -305,7 +305,7 @@ class StepRehearsal:
             if explain(error) is not None:
                 raise
             reason = ' '.join(str(error.args[0] if error.args else error).split()) or 'no reason is given'
-            raise ValueError(f'{what} of step {self.step} {verb}: {type(error).__name__}: {reason}.'
+            raise UserError(f'{what} of step {self.step} {verb}: {type(error).__name__}: {reason}.'
                              f'{self._overridden(what)}') from error
 
     def _overridden(self, what: str) -> str:

@@ -29,6 +29,7 @@ from ..evaluation.summary import number, summarise, summary_markdown, write_conf
 from ..models.growth import load_first_step
 from ..replay.recording import statistics_options, step_statistics
 from ..utils.environment import environment
+from ..utils.errors import UserError
 from ..utils.io import read_json, sha256, write_json, write_text
 from ..version import __version__
 from ..work_dir.checkpoint import held_classes, load_checkpoint, only_data, save_checkpoint
@@ -52,7 +53,7 @@ class IncrementalRunner:
             (merged from step 1 on) and ``only_step``. Its ``work_dir`` receives one folder per step (see
             ``StepFiles``), ``results.json`` and ``results.md``.
     Raises:
-        ValueError: whatever is wrong with config or data is found here, before any training.
+        UserError: whatever is wrong with config or data is found here, before any training.
     """
 
     def __init__(self, cfg: Config) -> None:
@@ -114,7 +115,7 @@ class IncrementalRunner:
                 found = [None, str(error)]
         broadcast_object_list(found)
         if found[1] is not None:
-            raise ValueError(found[1])
+            raise UserError(found[1])
         return found[0]
 
     # -- one step ----------------------------------------------------------------------------------------------------
@@ -215,7 +216,7 @@ class IncrementalRunner:
         checkpoint = load_checkpoint(path, self.scenario.num_classes(step - 1))
         meta, classes = checkpoint.get('meta') or {}, held_classes(checkpoint)
         if meta.get('step') != step - 1 or classes != list(self.scenario.class_names(step - 1)):
-            raise ValueError(f'Checkpoint {path} is of step {meta.get("step")} with the classes {classes}, but step '
+            raise UserError(f'Checkpoint {path} is of step {meta.get("step")} with the classes {classes}, but step '
                              f'{step} continues step {step - 1} with {list(self.scenario.class_names(step - 1))}: it '
                              'is the checkpoint of another step or scenario.')
 
@@ -279,10 +280,10 @@ class IncrementalRunner:
             return
         self.scenario.check_step(only)
         if only not in self.plan.steps:
-            raise ValueError(f'{self.plan.method.__name__} trains once, on all classes, in place of step '
+            raise UserError(f'{self.plan.method.__name__} trains once, on all classes, in place of step '
                              f'{self.plan.steps[-1]}: there is no step {only} to train. Leave --step out.')
         if only > 0 and not self.plan.method.joint and self._result(only - 1) is None:
-            raise ValueError(f'Step {only} continues step {only - 1}, which is not finished in {self.work_dir}: '
+            raise UserError(f'Step {only} continues step {only - 1}, which is not finished in {self.work_dir}: '
                              f'run it first (--step {only - 1}), or all steps (without --step).')
 
     def _log_result(self, step: int) -> None:

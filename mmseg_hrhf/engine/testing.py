@@ -13,6 +13,7 @@ from ..config.check import check_names_of_classes
 from ..config.step import step_test_config
 from ..datasets.incremental import build_source, scenario_of
 from ..scenario import Scenario
+from ..utils.errors import UserError
 from ..work_dir.checkpoint import held_classes, load_checkpoint, only_data
 from .distributed import start_distributed, wrap_for_cpu
 from .loops import release
@@ -47,7 +48,7 @@ def run_test(cfg: Config,
         loader = cfg.get('test_dataloader') or cfg.val_dataloader
         scenario = scenario_of(build_source(loader.dataset, test_mode=True), cfg.scenario)
         if 'step' not in meta:
-            raise ValueError(f'Checkpoint {checkpoint} does not say of which step it is: it was not written by '
+            raise UserError(f'Checkpoint {checkpoint} does not say of which step it is: it was not written by '
                              'tools/train.py. Evaluate it with the plain config of its step.')
         scenario.check_step(meta['step'])
         load_checkpoint(checkpoint, scenario.num_classes(meta['step']))
@@ -76,11 +77,11 @@ def run_test(cfg: Config,
 
 
 def _check_meaning(checkpoint: str, loaded: dict, scenario: Scenario) -> None:
-    """Raise ``ValueError`` if a channel of the checkpoint is another class in the config; say if labels differ."""
+    """Raise ``UserError`` if a channel of the checkpoint is another class in the config; say if labels differ."""
     meta, held = loaded['meta'], held_classes(loaded)
     wanted = list(scenario.class_names(meta['step']))
     if held and held != wanted:
-        raise ValueError(f'Checkpoint {checkpoint} knows the classes {held}, but the config has {wanted} at step '
+        raise UserError(f'Checkpoint {checkpoint} knows the classes {held}, but the config has {wanted} at step '
                          f'{meta["step"]}: its run had another scenario. Give the config.py of its work dir, or the '
                          'options of its run.')
     for name, value in (('setting', scenario.setting), ('label_protocol', scenario.label_protocol)):
@@ -92,7 +93,7 @@ def _check_meaning(checkpoint: str, loaded: dict, scenario: Scenario) -> None:
 def _augment_data(cfg: Config) -> None:
     for key in ('tta_pipeline', 'tta_model'):
         if not cfg.get(key):
-            raise ValueError(f'--tta needs {key} in the config, as mmseg\'s configs have it.')
+            raise UserError(f'--tta needs {key} in the config, as mmseg\'s configs have it.')
     for loader in (cfg.get('test_dataloader'), cfg.get('val_dataloader')):
         if loader is not None:
             loader.dataset.pipeline = cfg.tta_pipeline

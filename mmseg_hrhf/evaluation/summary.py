@@ -7,6 +7,7 @@ from typing import Optional, Sequence
 
 import numpy as np
 
+from ..utils.errors import UserError
 from ..utils.io import PathLike, write_text
 
 _COLUMNS = (
@@ -113,7 +114,7 @@ def read_confusion(path: PathLike) -> Optional[tuple[list[str], np.ndarray]]:
     """Class names and (C, C) int64 counts; None where no confusion was recorded.
 
     Raises:
-        ValueError: the file is no such table.
+        UserError: the file is no such table.
     """
     try:
         with open(path, newline='', encoding='utf-8') as file:
@@ -122,7 +123,7 @@ def read_confusion(path: PathLike) -> Optional[tuple[list[str], np.ndarray]]:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ValueError(f'{path} is no confusion table ({error}): delete it.') from error
+        raise UserError(f'{path} is no confusion table ({error}): delete it.') from error
     if counts.shape != (len(classes), len(classes)):
-        raise ValueError(f'{path} is no confusion table: {len(classes)} classes, counts of shape {counts.shape}.')
+        raise UserError(f'{path} is no confusion table: {len(classes)} classes, counts of shape {counts.shape}.')
     return classes, counts

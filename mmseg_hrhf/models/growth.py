@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..datasets.class_names import is_background_name
 from ..scenario import Scenario
+from ..utils.errors import UserError
 from ..work_dir.checkpoint import held_classes, load_weights
 
 CLASSIFIER_STARTS = ('mib', 'random')
@@ -30,21 +31,21 @@ def grow_state(new_state: Mapping[str, Tensor],
         num_old, num_classes: channels of either, background included.
         start: how new rows start, one of ``CLASSIFIER_STARTS``.
     Raises:
-        ValueError: a tensor whose change of shape no rule of ``growth_rules`` explains, or that only one of the models
+        UserError: a tensor whose change of shape no rule of ``growth_rules`` explains, or that only one of the models
             has; names it.
     """
     if start not in CLASSIFIER_STARTS:
-        raise ValueError(f'classifier_start={start!r} is not one of {CLASSIFIER_STARTS}.')
+        raise UserError(f'classifier_start={start!r} is not one of {CLASSIFIER_STARTS}.')
     lone = sorted(set(new_state) ^ set(old_state))
     if lone:
-        raise ValueError(f'{lone[0]!r} is in only one of the model and the checkpoint of the previous step '
+        raise UserError(f'{lone[0]!r} is in only one of the model and the checkpoint of the previous step '
                          f'({len(lone)} such tensors): both steps must use one architecture.')
     grown = {}
     for name, new in new_state.items():
         growth = Growth(name, new, old_state[name], new_state, old_state, num_old, num_classes, start)
         rule = rule_of(growth)
         if rule is None:
-            raise ValueError(f'{name!r} has shape {tuple(growth.old.shape)} in the checkpoint of the previous step and '
+            raise UserError(f'{name!r} has shape {tuple(growth.old.shape)} in the checkpoint of the previous step and '
                              f'{tuple(new.shape)} in the model, and no rule explains how it grows from {num_old} to '
                              f'{num_classes} classes: is this the checkpoint of another model or step? The rules are '
                              'in mmseg_hrhf/methods/growth_rules.py.')
@@ -53,7 +54,7 @@ def grow_state(new_state: Mapping[str, Tensor],
 
 
 def check_growth(old: nn.Module, new: nn.Module) -> None:
-    """Raise ``ValueError`` for a tensor of ``new`` that ``grow_state`` could not fill from ``old``."""
+    """Raise ``UserError`` for a tensor of ``new`` that ``grow_state`` could not fill from ``old``."""
     grow_state(new.state_dict(), old.state_dict(), old.num_classes, new.num_classes)
 
 
@@ -238,24 +239,24 @@ def load_first_step(segmentor: nn.Module, path: str, scenario: Scenario, names: 
         scenario: of the run.
         names: of the dataset's classes, background included.
     Raises:
-        ValueError: it holds more than data, is of other classes, or of another network.
+        UserError: it holds more than data, is of other classes, or of another network.
     """
     checkpoint = load_weights('first_step_from', path)
     if not isinstance(checkpoint, dict):
-        raise ValueError(f'first_step_from={path!r} holds no weights but a {type(checkpoint).__name__}: give a '
+        raise UserError(f'first_step_from={path!r} holds no weights but a {type(checkpoint).__name__}: give a '
                          'checkpoint of mmengine or a state dict.')
     wanted = list(scenario.class_names(0))
     held = held_classes(checkpoint)
     if held and not _is_background(held[0], names, scenario):
-        raise ValueError(f'first_step_from={path!r} knows the classes {held}, but class 0 of step 0 is background: '
+        raise UserError(f'first_step_from={path!r} knows the classes {held}, but class 0 of step 0 is background: '
                          'give a network whose channel 0 is the background.')
     if held and held[1:] != wanted[1:]:
-        raise ValueError(f'first_step_from={path!r} knows the classes {held}, but step 0 of the scenario has {wanted}, '
+        raise UserError(f'first_step_from={path!r} knows the classes {held}, but step 0 of the scenario has {wanted}, '
                          'in this order: choose scenario.steps or scenario.class_order after it.')
     try:
         segmentor.load_state_dict(checkpoint.get('state_dict', checkpoint))
     except RuntimeError as error:
-        raise ValueError(f'first_step_from={path!r} is not the network of step 0, which has {len(wanted)} classes, '
+        raise UserError(f'first_step_from={path!r} is not the network of step 0, which has {len(wanted)} classes, '
                          f'background included: {error}') from error
 
 

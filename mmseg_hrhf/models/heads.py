@@ -10,6 +10,8 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 
+from ..utils.errors import UserError
+
 
 def _item(index: int) -> Callable:
     """Of several outputs the one at ``index``; heads such as EncHead have one or several, as their options say."""
@@ -51,7 +53,7 @@ def main_logits(head: nn.Module, *outputs) -> Tensor:
     """(N, C, h, w) logits, or log-probabilities of a query-based head, from what it hands to its ``loss_by_feat``.
 
     Raises:
-        ValueError: no adapter says where they are; names the head and the remedy.
+        UserError: no adapter says where they are; names the head and the remedy.
     """
     check_head(head)
     adapter = _adapter(head)
@@ -80,7 +82,7 @@ def main_head(segmentor: nn.Module) -> nn.Module:
 
 
 def check_head(head: nn.Module) -> None:
-    """Raise ``ValueError`` for a head that is known to hand something else than per-pixel logits to its loss."""
+    """Raise ``UserError`` for a head that is known to hand something else than per-pixel logits to its loss."""
     if _is_any(head, _REFINE_POINTS) and not _is_any(head, _ADAPTERS):
         raise _no_adapter(head, 'logits of some points')
 
@@ -105,9 +107,9 @@ def _is_any(head: nn.Module, names) -> bool:
     return any(parent.__name__ in names for parent in type(head).__mro__)
 
 
-def _no_adapter(head: nn.Module, what: str) -> ValueError:
+def _no_adapter(head: nn.Module, what: str) -> UserError:
     name = type(head).__name__
-    return ValueError(
+    return UserError(
         f'{name} hands {what} to loss_by_feat, and no adapter says where its per-pixel logits are. Register one:\n'
         '    from mmseg_hrhf.methods.logits import register_logits_adapter\n'
         f"    register_logits_adapter('{name}', lambda output, *_: output[0])")
@@ -235,10 +237,10 @@ def replace_losses(segmentor: nn.Module, make: Callable[[nn.Module, int], HeadLo
 
 
 def check_losses(segmentor: nn.Module) -> None:
-    """Raise ``ValueError`` for a head whose loss is not one on per-pixel logits, and so cannot be replaced."""
+    """Raise ``UserError`` for a head whose loss is not one on per-pixel logits, and so cannot be replaced."""
     for head in class_heads(segmentor):
         if predicts_scores(head) or not hasattr(head, 'loss_decode'):
-            raise ValueError(f'{type(head).__name__} has no per-pixel loss that this method could replace by its own: '
+            raise UserError(f'{type(head).__name__} has no per-pixel loss that this method could replace by its own: '
                              'choose a method that leaves losses as they are, such as HRHF or LwF.')
 
 

@@ -10,6 +10,7 @@ from mmseg.models.backbones import ResNet
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ..utils.errors import UserError
 from ..utils.io import PathLike
 
 # In-place ABN's activation in MiB's and the paper's networks.
@@ -70,7 +71,7 @@ def convert_iabn(state: Mapping[str, Tensor], eps: float = 1e-5) -> dict[str, Te
     Returns:
         Weights by mmseg's names, in the given precision.
     Raises:
-        ValueError: a tensor of another name than these layouts have, or one that is missing; names it.
+        UserError: a tensor of another name than these layouts have, or one that is missing; names it.
     """
     state = {name[len('module.'):] if name.startswith('module.') else name: tensor for name, tensor in state.items()}
     if any(name.startswith('body.') for name in state):
@@ -85,14 +86,14 @@ def load_iabn(path: PathLike) -> dict[str, Tensor]:
     """The weights in a published file, read without running code from it.
 
     Raises:
-        ValueError: no such file, or one that holds more than data or no weights.
+        UserError: no such file, or one that holds more than data or no weights.
     """
     try:
         loaded = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError as error:
-        raise ValueError(f'Checkpoint {path} does not exist.') from error
+        raise UserError(f'Checkpoint {path} does not exist.') from error
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f'Checkpoint {path} is no checkpoint, or holds more than tensors and plain data, and loading '
+        raise UserError(f'Checkpoint {path} is no checkpoint, or holds more than tensors and plain data, and loading '
                          'it could run code. If you trust it, save its weights alone: torch.save(torch.load(PATH, '
                          f"weights_only=False)['state_dict' or 'model_state'], NEW). "
                          f'({str(error).splitlines()[0]})') from error
@@ -100,7 +101,7 @@ def load_iabn(path: PathLike) -> dict[str, Tensor]:
         if isinstance(loaded, dict) and key in loaded:
             loaded = loaded[key]
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise ValueError(f'Checkpoint {path} holds no weights, neither by themselves nor under {_STATE_KEYS}.')
+        raise UserError(f'Checkpoint {path} holds no weights, neither by themselves nor under {_STATE_KEYS}.')
     return loaded
 
 
@@ -114,7 +115,7 @@ def _convert_body(state: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:
             raise _unknown(name)
         converted[f'{target}.{part}'] = _scale(tensor, eps) if is_norm and part == 'weight' else tensor
     if 'conv1.weight' not in converted:
-        raise ValueError("The checkpoint has no 'mod1.conv1.weight': it is no in-place ABN ResNet.")
+        raise UserError("The checkpoint has no 'mod1.conv1.weight': it is no in-place ABN ResNet.")
     return _with_batch_counts(converted)
 
 
@@ -136,7 +137,7 @@ def _convert_head(state: dict[str, Tensor], eps: float) -> dict[str, Tensor]:
 
     def take(name: str) -> Tensor:
         if name not in state:
-            raise ValueError(f"The checkpoint has no {name!r}, which MiB's DeepLabV3 has.")
+            raise UserError(f"The checkpoint has no {name!r}, which MiB's DeepLabV3 has.")
         return state.pop(name)
 
     def take_norm(name: str) -> dict[str, Tensor]:
@@ -165,7 +166,7 @@ def _convert_head(state: dict[str, Tensor], eps: float) -> dict[str, Tensor]:
     put_norm('bottleneck', take_norm('head.red_bn'))
     number = sum(bool(re.fullmatch(r'cls\.\d+\.weight', name)) for name in state)
     if number == 0:
-        raise ValueError("The checkpoint has no classifier 'cls.0.weight'.")
+        raise UserError("The checkpoint has no classifier 'cls.0.weight'.")
     for part in ('weight', 'bias'):
         converted[f'decode_head.conv_seg.{part}'] = torch.cat([take(f'cls.{i}.{part}') for i in range(number)])
     if state:
@@ -183,6 +184,6 @@ def _with_batch_counts(converted: dict[str, Tensor]) -> dict[str, Tensor]:
     return dict({f'{layer}.num_batches_tracked': torch.tensor(0) for layer in layers}, **converted)
 
 
-def _unknown(name: str) -> ValueError:
-    return ValueError(f'{name!r} is no tensor of an in-place ABN ResNet (mod1.conv1, mod2.block1.convs.bn1, ...) or of '
+def _unknown(name: str) -> UserError:
+    return UserError(f'{name!r} is no tensor of an in-place ABN ResNet (mod1.conv1, mod2.block1.convs.bn1, ...) or of '
                       "MiB's DeepLabV3 (body.*, head.*, cls.*): this layout cannot be converted.")

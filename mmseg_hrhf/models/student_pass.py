@@ -13,6 +13,7 @@ from mmseg.models.losses import CrossEntropyLoss
 from mmseg.models.segmentors import EncoderDecoder
 from torch import Tensor, nn
 
+from ..utils.errors import UserError
 from .heads import HeadLoss, has_plain_logits, patched_loss
 from .losses.fused import FusedTerms, fused_losses
 
@@ -166,7 +167,7 @@ def captured_stages(segmentor: nn.Module) -> Iterator[list]:
             stages[:] = [item.clone() if item.is_inference() else item for item in outputs
                          if isinstance(item, Tensor) and item.ndim == 4]
         if not stages:
-            raise ValueError(f'{type(module).__name__} returns no (N, C, h, w) feature map to distil: choose a method '
+            raise UserError(f'{type(module).__name__} returns no (N, C, h, w) feature map to distil: choose a method '
                              'without feature distillation, such as MiB.')
 
     handle = segmentor.backbone.register_forward_hook(keep)
@@ -180,11 +181,11 @@ def paired_stages(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[tuple[Te
     """Maps of the student, which trains, with those of the teacher, which is in eval mode.
 
     Raises:
-        ValueError: they are not as many, or of other shapes.
+        UserError: they are not as many, or of other shapes.
     """
     trained, frozen = ([tuple(stage.shape[1:]) for stage in stages] for stages in (new, old))
     if trained != frozen:
-        raise ValueError(f'The backbone returns feature maps of (C, h, w) {trained} in training and of {frozen} in '
+        raise UserError(f'The backbone returns feature maps of (C, h, w) {trained} in training and of {frozen} in '
                          'eval mode, so the old network\'s cannot be distilled: choose a method without feature '
                          'distillation, such as MiB.')
     return list(zip(new, old))
@@ -192,7 +193,7 @@ def paired_stages(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[tuple[Te
 
 @torch.no_grad()
 def check_stages(segmentor: nn.Module, size: Sequence[int], last: Optional[int] = None) -> None:
-    """Raise ``ValueError`` if the backbone's maps in training cannot be compared with those in eval mode.
+    """Raise ``UserError`` if the backbone's maps in training cannot be compared with those in eval mode.
 
     Args:
         segmentor: changed: its batch norms see images, and are not synchronised any more.

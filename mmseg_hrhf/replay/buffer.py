@@ -13,6 +13,7 @@ import numpy as np
 from mmengine.logging import print_log
 from PIL import Image
 
+from ..utils.errors import UserError
 from ..utils.io import PathLike, atomic_write, read_json, sha256, write_json, write_text
 from .inversion.pixels import PixelMap
 
@@ -59,7 +60,7 @@ class FakeImageBuffer:
             fingerprint: teacher and options; JSON data.
             size: (height, width) of the images.
         Raises:
-            ValueError: the folder was made by another teacher or with other options; names which.
+            UserError: the folder was made by another teacher or with other options; names which.
         """
         for leftover in self.folder.glob('images/.*'):
             leftover.unlink()  # what a killed process was writing
@@ -72,7 +73,7 @@ class FakeImageBuffer:
             if differing:
                 details = '; '.join(f'{key}: {_short(held.get(key))} there, {_short(fingerprint.get(key))} now'
                                     for key in differing)
-                raise ValueError(f'The fake images in {self.folder} are stale, they were made otherwise ({details}). '
+                raise UserError(f'The fake images in {self.folder} are stale, they were made otherwise ({details}). '
                                  'Delete that folder to have them made again, or use another work dir.')
         if not self._has_blank_mask(size):
             with atomic_write(self.blank_mask) as file:
@@ -133,7 +134,7 @@ class FakeImageBuffer:
             curve: losses of the batch by term, and their ``iteration``: lists of one length.
         """
         if len(images) != len(records):
-            raise ValueError(f'{len(images)} images, but {len(records)} records.')
+            raise UserError(f'{len(images)} images, but {len(records)} records.')
         entries = []
         for offset, (image, record) in enumerate(zip(images, records)):
             path = self.image_path(start + offset)
@@ -163,20 +164,20 @@ class FakeImageBuffer:
         """One record per image, in order.
 
         Raises:
-            ValueError: the manifest is damaged, of another number of images, or names a file that is not the image of
+            UserError: the manifest is damaged, of another number of images, or names a file that is not the image of
                 its line.
         """
         try:
             records = [json.loads(line) for line in self.manifest.read_text(encoding='utf-8').splitlines()]
         except ValueError as error:
-            raise ValueError(f'{self.manifest} is damaged ({error}): delete {self.folder}.') from error
+            raise UserError(f'{self.manifest} is damaged ({error}): delete {self.folder}.') from error
         if len(records) != self.num_images:
-            raise ValueError(f'{self.manifest} lists {len(records)} images, but {self.num_images} are declared: '
+            raise UserError(f'{self.manifest} lists {len(records)} images, but {self.num_images} are declared: '
                              f'delete {self.folder} to have them made again.')
         for i, record in enumerate(records):
             # A name from a file never becomes a path: it could lead out of the folder.
             if not isinstance(record, dict) or record.get('image') != self._name(self.image_path(i)):
-                raise ValueError(f'{self.manifest}, line {i + 1}, is no record of {self._name(self.image_path(i))}: '
+                raise UserError(f'{self.manifest}, line {i + 1}, is no record of {self._name(self.image_path(i))}: '
                                  f'delete {self.folder} to have the images made again.')
         return records
 

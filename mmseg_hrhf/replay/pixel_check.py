@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from ..datasets.transforms import Loading
+from ..utils.errors import UserError
 from ..utils.randomness import REAL_SAMPLE, SampleIndex, seeded
 from .inversion.pixels import PixelMap
 
@@ -42,15 +43,15 @@ def measure_pixel_map(test_pipeline: Compose, loading: Loading, data_preprocesso
     Returns:
         None where the pipeline leaves pixels as they are.
     Raises:
-        ValueError: the input is not a straight line over each colour channel.
+        UserError: the input is not a straight line over each colour channel.
     """
     fed = _feed(test_pipeline, loading, _COLOURS, data_preprocessor, size, seed=0)
     if fed is None:
-        raise ValueError('The test pipeline gives no sample for an image of one colour, or samples of different sizes, '
+        raise UserError('The test pipeline gives no sample for an image of one colour, or samples of different sizes, '
                          f'so what the network is fed for a pixel cannot be measured. {_REMEDY}')
     pixels = torch.tensor(_COLOURS, dtype=torch.float64)
     if fed.shape[1] != 3:
-        raise ValueError(f'The test pipeline packs images of {fed.shape[1]} channels, but synthetic images are RGB. '
+        raise UserError(f'The test pipeline packs images of {fed.shape[1]} channels, but synthetic images are RGB. '
                          f'{_REMEDY}')
     design = torch.cat([pixels, torch.ones(len(pixels), 1, dtype=torch.float64)], dim=1)
     fit = torch.linalg.lstsq(design, fed.double()).solution  # (4, 3): weights of red, green, blue; offset
@@ -64,7 +65,7 @@ def measure_pixel_map(test_pipeline: Compose, loading: Loading, data_preprocesso
             or len(set(channels.tolist())) < 3:
         seen = '; '.join(f'{colour} becomes {[round(float(value), 3) for value in values]}'
                          for colour, values in zip(_COLOURS[:3], fed))
-        raise ValueError('SegInversion needs a network whose input is a fixed multiple of the pixels, channel by '
+        raise UserError('SegInversion needs a network whose input is a fixed multiple of the pixels, channel by '
                          f'channel, plus a constant. Plain RGB colours through the test pipeline: {seen}. {_REMEDY}')
     red, green, blue = channels.tolist()
     measured = PixelMap((red, green, blue), _triple(scale), _triple(offset))
@@ -81,7 +82,7 @@ def _feed(pipeline: Compose, loading: Loading, colours: Sequence[tuple], data_pr
     None if the pipeline does not pack them, or draws them of different sizes.
 
     Raises:
-        ValueError: a transform that fails for such images; names it.
+        UserError: a transform that fails for such images; names it.
     """
     images = []
     for colour in colours:
@@ -97,7 +98,7 @@ def _feed(pipeline: Compose, loading: Loading, colours: Sequence[tuple], data_pr
                         results = transform(results)
                     except Exception as error:  # whatever a transform raises
                         reason = f'{type(error).__name__}: {error}'.rstrip(': ')
-                        raise ValueError(f'{type(transform).__name__} fails for an image of one colour ({reason}), so '
+                        raise UserError(f'{type(transform).__name__} fails for an image of one colour ({reason}), so '
                                          f'what the network is fed for a pixel cannot be measured. {_REMEDY}'
                                          ) from error
                     if results is None:
@@ -124,7 +125,7 @@ def check_training_pixels(pipeline: Compose, loading: Loading, data_preprocessor
         data_preprocessor, size: see ``measure_pixel_map``.
         pixel_map: of the test pipeline.
     Raises:
-        ValueError: red, green and blue go to other channels, or black and white are other values in every draw.
+        UserError: red, green and blue go to other channels, or black and white are other values in every draw.
     """
     scale, offset = torch.tensor(pixel_map.scale), torch.tensor(pixel_map.offset)
     draws = []
@@ -142,7 +143,7 @@ def check_training_pixels(pipeline: Compose, loading: Loading, data_preprocessor
     shift = (ends - torch.tensor([float(end[0]) for end in _ENDS])).abs().amax(1)
     if (shift > _SHIFT * 255).all():
         black, white = ends[int(shift.argmin())].tolist()
-        raise ValueError('The training pipeline feeds black (0) and white (255) to the network as the test pipeline '
+        raise UserError('The training pipeline feeds black (0) and white (255) to the network as the test pipeline '
                          f'would feed pixels of {black:.0f} and {white:.0f}: normalise alike in both, '
                          'or train without synthetic images (replay=None).')
     for channel, seen in enumerate(pixels.mean(0)[len(_ENDS):]):
@@ -150,7 +151,7 @@ def check_training_pixels(pipeline: Compose, loading: Loading, data_preprocessor
         expected = pixel_map.channels.index(channel)
         if seen[brightest] > seen[expected] + _BRIGHTER:
             names = ('red', 'green', 'blue')
-            raise ValueError(f'The training pipeline feeds {names[channel]} to the channel of the network to which the '
+            raise UserError(f'The training pipeline feeds {names[channel]} to the channel of the network to which the '
                              f'test pipeline feeds {names[pixel_map.channels[brightest]]}: give both the same order of '
                              'channels (to_rgb, bgr_to_rgb, channel_order).')
 
@@ -181,7 +182,7 @@ def check_real_range(dataset: Dataset, data_preprocessor: nn.Module, pixel_map: 
             checked by its first images; None: it is one dataset.
         training: whether the preprocessor treats them as in training.
     Raises:
-        ValueError: real images lie outside the range of 8-bit ones, or fill next to nothing of it.
+        UserError: real images lie outside the range of 8-bit ones, or fill next to nothing of it.
     """
     ends = torch.tensor([pixel_map.offset, [255 * a + b for a, b in zip(pixel_map.scale, pixel_map.offset)]])
     low, high = ends.amin(0), ends.amax(0)
@@ -200,7 +201,7 @@ def _check_range(samples: Sequence[dict], data_preprocessor: nn.Module, low: Ten
     margin = _OVERSHOOT * (high - low)
     outside = (darkest < low - margin) | (lightest > high + margin)
     if outside.any() or (lightest - darkest < _LEAST_SPREAD * (high - low)).all():
-        raise ValueError(f'Real images of {name} reach the network with values of {_span(darkest, lightest)}, but '
+        raise UserError(f'Real images of {name} reach the network with values of {_span(darkest, lightest)}, but '
                          f'8-bit pixels, as synthetic images have, become {_span(low, high)} in the test pipeline: the '
                          f'network would not see them on one scale. {_REMEDY}')
 

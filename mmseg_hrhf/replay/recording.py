@@ -10,6 +10,7 @@ from mmcv.cnn import is_norm
 from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
+from ..utils.errors import UserError
 from ..utils.randomness import FEATURE_STATISTICS, seeded
 from .inversion.feature_statistics import layer_input
 from .sampler import split_batch
@@ -23,7 +24,7 @@ def layers_to_record(model: nn.Module, patterns: Optional[Sequence[str]] = None)
         patterns: shell patterns of module names, such as ``'backbone.layers.*'``. None: every norm layer without
             running statistics (layer norm, group norm, instance norm, and these under a subclass or as "LayerNorm2d").
     Raises:
-        ValueError: a pattern that no module's name matches.
+        UserError: a pattern that no module's name matches.
     """
     if patterns is None:
         return {name: layer for name, layer in model.named_modules() if _keeps_no_statistics(layer)}
@@ -31,7 +32,7 @@ def layers_to_record(model: nn.Module, patterns: Optional[Sequence[str]] = None)
     for pattern in patterns:
         found = {name: layer for name, layer in model.named_modules() if name and fnmatch.fnmatchcase(name, pattern)}
         if not found:
-            raise ValueError(f'replay.feature_statistics.layers={pattern!r} matches no module of the network.')
+            raise UserError(f'replay.feature_statistics.layers={pattern!r} matches no module of the network.')
         chosen.update(found)
     return chosen
 
@@ -99,18 +100,18 @@ def statistics_options(replay: Optional[dict]) -> Optional[dict]:
     """``feature_statistics`` of the ``replay`` options: by default 256 images; None where nothing is to be recorded.
 
     Raises:
-        ValueError: an unknown option or a bad number of images.
+        UserError: an unknown option or a bad number of images.
     """
     options = None if replay is None else replay.get('feature_statistics', {})
     if options is None:
         return None
     unknown = sorted(set(options) - {'num_images', 'layers'})
     if unknown:
-        raise ValueError(f"replay.feature_statistics has no option {unknown[0]!r}; its options are 'num_images' and "
+        raise UserError(f"replay.feature_statistics has no option {unknown[0]!r}; its options are 'num_images' and "
                          "'layers'. None records nothing.")
     number = options.get('num_images', 256)
     if not isinstance(number, int) or number < 1:
-        raise ValueError(f'replay.feature_statistics.num_images={number!r} must be a positive number.')
+        raise UserError(f'replay.feature_statistics.num_images={number!r} must be a positive number.')
     return dict(options)
 
 

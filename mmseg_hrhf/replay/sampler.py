@@ -9,6 +9,7 @@ from mmengine.dist import get_dist_info, sync_random_seed
 from mmengine.registry import DATA_SAMPLERS
 from torch.utils.data import Sampler
 
+from ..utils.errors import UserError
 from ..utils.randomness import FAKE_ORDER, FAKE_SAMPLE, REAL_ORDER, REAL_SAMPLE, SampleIndex
 
 
@@ -19,17 +20,17 @@ def split_batch(batch_size: int, ratio: str) -> tuple[int, int]:
         batch_size: images per batch, real and fake together.
         ratio: ``'real:fake'``, such as ``'1:1'``, ``'1:2'``, ``'2:1'`` (Table 6).
     Raises:
-        ValueError: a malformed ratio, a side of 0, or a batch it does not divide.
+        UserError: a malformed ratio, a side of 0, or a batch it does not divide.
     """
     match = re.fullmatch(r'(\d+):(\d+)', str(ratio)) if isinstance(ratio, str) else None
     if match is None:
-        raise ValueError(f"replay.ratio={ratio!r} must be of the form 'real:fake', such as '1:1'.")
+        raise UserError(f"replay.ratio={ratio!r} must be of the form 'real:fake', such as '1:1'.")
     real, fake = map(int, match.groups())
     if not real or not fake:
-        raise ValueError(f'replay.ratio={ratio!r}: both sides must be at least 1. To train without fake images, set '
+        raise UserError(f'replay.ratio={ratio!r}: both sides must be at least 1. To train without fake images, set '
                          'replay=None.')
     if batch_size < 1 or batch_size % (real + fake):
-        raise ValueError(f'train_dataloader.batch_size={batch_size} cannot be divided {ratio} into real and fake '
+        raise UserError(f'train_dataloader.batch_size={batch_size} cannot be divided {ratio} into real and fake '
                          f'images: use a multiple of {real + fake}, such as '
                          f'{max(1, round(batch_size / (real + fake))) * (real + fake)}.')
     return batch_size * real // (real + fake), batch_size * fake // (real + fake)
@@ -66,7 +67,7 @@ class RealFakeSampler(Sampler):
         self.num_fake = getattr(dataset, 'num_fake', 0)
         self.real_per_batch, self.fake_per_batch = (batch_size, 0) if ratio is None else split_batch(batch_size, ratio)
         if self.num_real < 1 or (self.fake_per_batch and self.num_fake < 1):
-            raise ValueError(f'RealFakeSampler needs images to draw from; got {self.num_real} real and '
+            raise UserError(f'RealFakeSampler needs images to draw from; got {self.num_real} real and '
                              f'{self.num_fake} fake.')
         self.batch_size = batch_size
         self.shuffle = shuffle

@@ -14,7 +14,7 @@ import torch
 from mmengine.dist import get_world_size
 
 from ..version import __version__
-from .errors import rank
+from .errors import UserError, rank
 
 _TOOLBOX = ('mmengine', 'mmcv', 'mmcv-lite', 'mmsegmentation', 'onedl-mmengine', 'onedl-mmcv', 'onedl-mmsegmentation')
 
@@ -44,12 +44,12 @@ def installed_folder(name: str) -> Path:
     """The folder ``configs`` or ``tools``.
 
     Raises:
-        ValueError: the package was installed without it.
+        UserError: the package was installed without it.
     """
     for folder in (_PACKAGE / '.mim' / name, _PACKAGE.parent / name):
         if folder.is_dir():
             return folder
-    raise ValueError(f'This installation of mmseg_hrhf has no {name}: install its wheel, or clone the repository.')
+    raise UserError(f'This installation of mmseg_hrhf has no {name}: install its wheel, or clone the repository.')
 
 
 def config_path(path: str) -> str:

@@ -1,4 +1,4 @@
-"""What the user can mend is said in one line; what nobody expected keeps its traceback."""
+"""Errors that a user can mend are shown as one line; all others keep their traceback."""
 from __future__ import annotations
 
 import errno
@@ -20,24 +20,26 @@ _REMEDIES = {
 }
 
 
-def explain(error: BaseException) -> Optional[str]:
-    """One line for an error that a user can mend: a check of ours, a full disk, a missing permission; else None.
+class UserError(ValueError):
+    """An error that the user can mend: its text names the thing, its value and the remedy, and is all that is shown.
 
-    A check of ours is a ``ValueError`` or ``FloatingPointError`` raised by this package's own code. Others of their
-    kind, from torch or numpy, are not: without their traceback nobody could tell where they come from.
+    Methods, datasets and hooks of other packages may raise it, too.
+    """
+
+
+def explain(error: BaseException) -> Optional[str]:
+    """One line for an error that a user can mend: a ``UserError``, a full disk, a missing permission; else None.
+
+    Any other error keeps its traceback, without which nobody could tell where it comes from.
     """
     for link in _chain(error):
         if isinstance(link, OSError) and link.errno in _REMEDIES:
             where = f'{link.filename}: ' if link.filename else ''
             return f'{where}{link.strerror}. {_REMEDIES[link.errno]}'
-        if isinstance(link, (ValueError, FloatingPointError)):
+        if isinstance(link, UserError):
             text = str(link).strip()
-            if text.startswith('Caught '):
-                # A data worker's error comes wrapped in its traceback, of which the last line is the error.
-                if f'{os.sep}mmseg_hrhf{os.sep}' in text:
-                    return text.splitlines()[-1].split(': ', 1)[-1]
-            elif _is_ours(link):
-                return text
+            # A data worker's error comes as the text of its traceback, which ends in the error.
+            return text.rpartition(f'{type(link).__name__}: ')[2] if text.startswith('Caught ') else text
     return None
 
 
@@ -80,18 +82,6 @@ def _chain(error: Optional[BaseException]) -> Iterator[BaseException]:
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
-
-
-def _is_ours(error: BaseException) -> bool:
-    if type(error.__cause__).__name__ == '_RemoteTraceback':
-        # Raised in a process of a pool, which hands over its traceback as text.
-        places = [line for line in str(error.__cause__).splitlines() if line.lstrip().startswith('File "')]
-        return bool(places) and f'"{os.path.dirname(os.path.dirname(__file__))}{os.sep}' in places[-1]
-    traceback = error.__traceback__
-    while traceback is not None and traceback.tb_next is not None:
-        traceback = traceback.tb_next
-    module = traceback.tb_frame.f_globals.get('__name__', '') if traceback is not None else ''
-    return module.split('.')[0] == 'mmseg_hrhf'
 
 
 LAUNCHER = 'HRHF_LAUNCHER'  # a folder for a file per failed process; or 'stderr': srun brings a line of it

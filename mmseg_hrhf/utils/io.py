@@ -9,6 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import Any, BinaryIO, Iterator, Union
 
+from .errors import UserError
+
 PathLike = Union[str, os.PathLike]
 
 
@@ -55,11 +57,11 @@ def write_json(path: PathLike, data: Any) -> None:
 
 
 def read_json(path: PathLike) -> Any:
-    """Raises ``ValueError`` naming the file where it is not JSON."""
+    """Raises ``UserError`` naming the file where it is not JSON."""
     try:
         return json.loads(Path(path).read_text(encoding='utf-8'))
     except ValueError as error:
-        raise ValueError(f'{path} is damaged ({error}): delete it to have it made again.') from error
+        raise UserError(f'{path} is damaged ({error}): delete it to have it made again.') from error
 
 
 def sha256(path: PathLike) -> str:

@@ -7,6 +7,8 @@ import inspect
 import math
 from typing import Any, Iterable, Mapping, Sequence, Union, get_args, get_origin, get_type_hints
 
+from .errors import UserError
+
 _NAMES = {
     float: 'a number',
     int: 'a whole number',
@@ -19,25 +21,25 @@ _NAMES = {
 
 
 def check_choice(name: str, value: Any, choices: Sequence) -> None:
-    """Raise ``ValueError`` unless ``value`` is one of ``choices``; names the nearest."""
+    """Raise ``UserError`` unless ``value`` is one of ``choices``; names the nearest."""
     if not any(value == choice and type(value) is type(choice) for choice in choices):
         near = difflib.get_close_matches(str(value), [choice for choice in choices if isinstance(choice, str)], n=1)
         hint = f' Did you mean {near[0]!r}?' if near else ''
-        raise ValueError(f'{name}={value!r} is not one of {", ".join(map(repr, choices))}.{hint}')
+        raise UserError(f'{name}={value!r} is not one of {", ".join(map(repr, choices))}.{hint}')
 
 
 def check_names(owner: str, options: Iterable[str], known: Iterable[str]) -> None:
-    """Raise ``ValueError`` for an option that ``owner`` does not have; names the nearest."""
+    """Raise ``UserError`` for an option that ``owner`` does not have; names the nearest."""
     known = sorted(known)
     for key in options:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1)
-            raise ValueError(f'{owner} has no option {key!r}' +
+            raise UserError(f'{owner} has no option {key!r}' +
                              (f': did you mean {near[0]!r}?' if near else f'; its options are {known}.'))
 
 
 def check_types(prefix: str, options: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
-    """Raise ``ValueError`` for an option whose value is not of its annotated type.
+    """Raise ``UserError`` for an option whose value is not of its annotated type.
 
     Args:
         prefix: what the options belong to, such as ``'scenario'``.
@@ -47,7 +49,7 @@ def check_types(prefix: str, options: Mapping[str, Any], annotations: Mapping[st
     for key, value in options.items():
         wanted = annotations.get(key, Any)
         if not _fits(value, wanted):
-            raise ValueError(f'{prefix}.{key}={value!r} must be {_describe(wanted)}.')
+            raise UserError(f'{prefix}.{key}={value!r} must be {_describe(wanted)}.')
 
 
 def parameters(taker: type, base: type = object) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
+from ..utils.errors import UserError
 from ..utils.io import PathLike, atomic_write
 
 # Kinds of numbers in mmengine's checkpoints.
@@ -59,7 +60,7 @@ def only_data() -> Iterator[None]:
     mmengine loads ``load_from`` and pretrained weights by itself, and falls back to unpickling whatever is in them.
 
     Raises:
-        ValueError: a file held more than data; nothing of it ran.
+        UserError: a file held more than data; nothing of it ran.
     """
     names = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
     before = {name: os.environ.pop(name, None) for name in names}
@@ -68,7 +69,7 @@ def only_data() -> Iterator[None]:
         with _mmengine_data():
             yield
     except pickle.UnpicklingError as error:
-        raise ValueError(f'A file of weights holds more than tensors and plain data and is not loaded, since loading '
+        raise UserError(f'A file of weights holds more than tensors and plain data and is not loaded, since loading '
                          f'it could run code. {_RESAVE} ({_reason(error)})') from error
     finally:
         for name, value in before.items():
@@ -104,18 +105,18 @@ def load_weights(name: str, path: PathLike) -> dict:
         name: option that names the file.
         path: local file.
     Raises:
-        ValueError: it does not exist, is damaged, or holds more than data.
+        UserError: it does not exist, is damaged, or holds more than data.
     """
     if not os.path.isfile(path):
-        raise ValueError(f'{name}={str(path)!r} does not exist: give the path of a checkpoint, or leave it out.')
+        raise UserError(f'{name}={str(path)!r} does not exist: give the path of a checkpoint, or leave it out.')
     try:
         with _mmengine_data():
             return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f'{name}={str(path)!r} holds more than tensors and plain data and is not loaded, since '
+        raise UserError(f'{name}={str(path)!r} holds more than tensors and plain data and is not loaded, since '
                          f'loading it could run code. {_RESAVE} ({_reason(error)})') from error
     except Exception as error:  # damaged bytes make the reader raise almost anything
-        raise ValueError(f'{name}={str(path)!r} is truncated, damaged or no checkpoint ({_reason(error)}): fetch it '
+        raise UserError(f'{name}={str(path)!r} is truncated, damaged or no checkpoint ({_reason(error)}): fetch it '
                          'again.') from error
 
 
@@ -126,27 +127,27 @@ def load_checkpoint(path: PathLike, num_classes: Optional[int] = None) -> dict:
         path: file.
         num_classes: channels the checkpoint must have, if it says how many it has.
     Raises:
-        ValueError: the file is missing, truncated, holds more than data, or is of another class count.
+        UserError: the file is missing, truncated, holds more than data, or is of another class count.
     """
     if not os.path.exists(path):
-        raise ValueError(f'Checkpoint {path} does not exist: train the step that writes it first.')
+        raise UserError(f'Checkpoint {path} does not exist: train the step that writes it first.')
     if not is_whole(path):
-        raise ValueError(f'Checkpoint {path} ({os.path.getsize(path)} bytes) is truncated or no checkpoint: delete it '
+        raise UserError(f'Checkpoint {path} ({os.path.getsize(path)} bytes) is truncated or no checkpoint: delete it '
                          'and run the step that writes it again.')
     try:
         checkpoint = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f'Checkpoint {path} holds more than tensors and plain data and is not loaded, since loading '
+        raise UserError(f'Checkpoint {path} holds more than tensors and plain data and is not loaded, since loading '
                          'it could run code. Of a run, use step_<t>/checkpoint.pth, not the files in step_<t>/train. '
                          f'({_reason(error)})') from error
     except Exception as error:  # damaged bytes make the reader raise almost anything
-        raise ValueError(f'Checkpoint {path} is damaged ({_reason(error)}): delete it and run the step that writes it '
+        raise UserError(f'Checkpoint {path} is damaged ({_reason(error)}): delete it and run the step that writes it '
                          'again.') from error
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
-        raise ValueError(f"Checkpoint {path} has no 'state_dict': it is not a checkpoint of a segmentor.")
+        raise UserError(f"Checkpoint {path} has no 'state_dict': it is not a checkpoint of a segmentor.")
     held = held_classes(checkpoint)
     if num_classes is not None and held and len(held) != num_classes:
-        raise ValueError(f'Checkpoint {path} knows {len(held)} classes (background included), but {num_classes} are '
+        raise UserError(f'Checkpoint {path} knows {len(held)} classes (background included), but {num_classes} are '
                          'needed: it is the checkpoint of another step or scenario.')
     return checkpoint
 

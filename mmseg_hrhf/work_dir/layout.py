@@ -11,6 +11,7 @@ from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 
 from ..engine.hooks.resume import _NAME
+from ..utils.errors import UserError
 from ..utils.io import read_json, sha256
 from .checkpoint import is_whole, load_checkpoint
 
@@ -78,21 +79,21 @@ def read_result(files: StepFiles) -> Optional[dict]:
     A damaged result counts as none where training has left what the step can go on from, to be measured anew.
 
     Raises:
-        ValueError: a damaged result that cannot be made again, or a checkpoint that is not the result's.
+        UserError: a damaged result that cannot be made again, or a checkpoint that is not the result's.
     """
     if not osp.exists(files.result):
         return None
     try:
         result = read_json(files.result)
         if not isinstance(result, dict) or not set(result) >= _KEYS or result['step'] != files.step:
-            raise ValueError(f'{files.result} is no result of step {files.step}: delete it to have it made again.')
+            raise UserError(f'{files.result} is no result of step {files.step}: delete it to have it made again.')
     except ValueError as error:
         if resume_point(files.train) is None:
             raise
         print_log(f'{error} It is made again.', logger='current', level=logging.WARNING)
         return None
     if not osp.exists(files.checkpoint) or sha256(files.checkpoint) != result['checkpoint_sha256']:
-        raise ValueError(f'Checkpoint {files.checkpoint} of the finished step {files.step} is missing, truncated or '
+        raise UserError(f'Checkpoint {files.checkpoint} of the finished step {files.step} is missing, truncated or '
                          f'changed: delete {files.result} to have it written again from {files.train}, or the folder '
                          f'{files.folder} to train the step anew.')
     return result
@@ -105,7 +106,7 @@ def resume_point(folder: str) -> Optional[str]:
     another global batch, epochs and schedules have another length.
 
     Raises:
-        ValueError: the file holds more than data.
+        UserError: the file holds more than data.
     """
     path = osp.join(folder, _NAME)
     if not os.path.exists(path):

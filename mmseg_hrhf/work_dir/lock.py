@@ -12,6 +12,7 @@ from typing import Optional
 
 from mmengine.dist import broadcast_object_list, is_main_process
 
+from ..utils.errors import UserError
 from ..utils.io import PathLike
 
 try:
@@ -33,7 +34,7 @@ class WorkDirLock:
     Args:
         work_dir: created if missing.
     Raises:
-        ValueError: another process holds it (names host and pid), or the folder cannot be written.
+        UserError: another process holds it (names host and pid), or the folder cannot be written.
     """
 
     def __init__(self, work_dir: PathLike) -> None:
@@ -56,7 +57,7 @@ def lock_work_dir(work_dir: PathLike) -> Optional[WorkDirLock]:
             refusal = [str(error)]
     broadcast_object_list(refusal)
     if refusal[0] is not None:
-        raise ValueError(refusal[0])
+        raise UserError(refusal[0])
     return lock
 
 
@@ -85,7 +86,7 @@ def _lock(path: str, work_dir: str) -> int:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise ValueError(f'Work dir {work_dir} cannot be written ({error.strerror}): choose another --work-dir, or '
+        raise UserError(f'Work dir {work_dir} cannot be written ({error.strerror}): choose another --work-dir, or '
                          'see to its permissions and disk.') from error
     try:
         if fcntl is not None:
@@ -96,7 +97,7 @@ def _lock(path: str, work_dir: str) -> int:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             holder = _holder(handle)
             os.close(handle)
-            raise ValueError(
+            raise UserError(
                 f'Work dir {work_dir} is in use by {holder}: wait for that job or stop it, or choose another '
                 f'--work-dir. (If that host is gone for good, delete {path}.)') from error
         if error.errno == errno.ENOSPC:

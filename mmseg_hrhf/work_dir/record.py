@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 
 from ..config.identity import run_identity
 from ..config.load import named_types
+from ..utils.errors import UserError
 from ..utils.io import read_json, write_json, write_text
 from .layout import StepFiles
 
@@ -33,7 +34,7 @@ def check_steps(work_dir: str, identities: Mapping[int, dict]) -> list[int]:
     Returns:
         Finished steps whose test differs: their weights stand, their figures do not.
     Raises:
-        ValueError: a step that was trained otherwise; names what differs and the steps that would be made again.
+        UserError: a step that was trained otherwise; names what differs and the steps that would be made again.
     """
     tested_otherwise = []
     for step in sorted(identities):
@@ -45,11 +46,11 @@ def check_steps(work_dir: str, identities: Mapping[int, dict]) -> list[int]:
             continue
         held = read_json(files.identity)
         if not isinstance(held, dict) or 'training' not in held:
-            raise ValueError(f'{files.identity} is no record of a step: delete {files.folder} to have it made again.')
+            raise UserError(f'{files.identity} is no record of a step: delete {files.folder} to have it made again.')
         differing = _differing(held, now, ('training', 'training_data'))
         started = any(map(osp.exists, (files.result, files.resume_point, files.fakes)))
         if differing and started:
-            raise ValueError(_refusal(work_dir, step, differing, identities))
+            raise UserError(_refusal(work_dir, step, differing, identities))
         if osp.exists(files.result) and _differing(held, now, ('test', 'test_data')):
             tested_otherwise.append(step)
     return tested_otherwise
@@ -84,7 +85,7 @@ def claim_work_dir(work_dir: str, cfg: Config, seed: int) -> None:
     Called once a config is accepted: a refused one must not be recorded.
 
     Raises:
-        ValueError: this process does not see the folder that rank 0 wrote to.
+        UserError: this process does not see the folder that rank 0 wrote to.
     """
     barrier()  # every rank must have checked before rank 0 writes
     path = osp.join(work_dir, 'run.json')
@@ -98,7 +99,7 @@ def claim_work_dir(work_dir: str, cfg: Config, seed: int) -> None:
         if osp.exists(path):
             return
         time.sleep(1)
-    raise ValueError(f'Rank 0 wrote {path}, but this process cannot see it: the work dir must be on a file system that '
+    raise UserError(f'Rank 0 wrote {path}, but this process cannot see it: the work dir must be on a file system that '
                      'all processes share.')
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from mmseg_hrhf.datasets.class_index import scan
 from mmseg_hrhf.replay.sampler import split_batch
-from mmseg_hrhf.utils.errors import explain, report_and_exit
+from mmseg_hrhf.utils.errors import UserError, explain, report_and_exit
 
 
 def raised(run):
@@ -42,22 +42,31 @@ def test_others_keep_their_traceback(run):
     assert info.value is error
 
 
-def test_a_check_raised_anew_by_a_registry_is_found():
+def test_the_error_behind_another_one_is_found():
 
     def build():
         try:
             ours()
         except ValueError as error:
-            raise ValueError(f'class `X` in x.py: {error}') from error
+            raise RuntimeError('cannot build X') from error
 
     assert explain(raised(build)).startswith('train_dataloader.batch_size=5')
 
 
-def test_a_data_workers_error_is_its_last_line():
-    text = ('Caught ValueError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n'
-            '  File "/x/mmseg_hrhf/datasets/incremental.py", line 9, in load_sample\nValueError: Image a.png is broken')
-    assert explain(ValueError(text)) == 'Image a.png is broken'
-    assert explain(ValueError(text.replace('mmseg_hrhf', 'mmseg'))) is None
+def test_errors_of_other_packages_are_shown_like_ours():
+
+    class TheirError(UserError):
+        pass
+
+    assert explain(TheirError('scan.tif has no georeference')) == 'scan.tif has no georeference'
+
+
+@pytest.mark.parametrize('message', ['Image a.png is broken', 'two\nlines: of one message'])
+def test_a_data_workers_error_is_its_message(message):
+    text = (f'Caught UserError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\n'
+            f'  File "/x/incremental.py", line 9, in load_sample\nmmseg_hrhf.utils.errors.UserError: {message}')
+    assert explain(UserError(text)) == message
+    assert explain(ValueError(text)) is None
 
 
 def not_ours(_):

@@ -15,6 +15,7 @@ from ...config.identity import run_identity, test_identity, training_identity
 from ...config.load import load_config
 from ...config.run import method_class
 from ...scenario import SETTINGS
+from ...utils.errors import UserError
 from ...utils.io import PathLike, read_json, write_text
 from ...work_dir.layout import StepFiles
 from .methods import system_options
@@ -81,7 +82,7 @@ def parse_setting(text: str) -> tuple[Optional[str], str]:
     """``'15-1/disjoint'`` -> ``('15-1', 'disjoint')``; ``'disjoint'`` -> ``(None, 'disjoint')``: the config's task."""
     task, _, setting = text.rpartition('/')
     if setting not in SETTINGS:
-        raise ValueError(f"Setting {text!r} is not of the form 'TASK/SETTING' or 'SETTING', where SETTING is one of "
+        raise UserError(f"Setting {text!r} is not of the form 'TASK/SETTING' or 'SETTING', where SETTING is one of "
                          f'{", ".join(SETTINGS)}; such as 15-1/overlapped.')
     return task or None, setting
 
@@ -90,7 +91,7 @@ def cell_config(cell: Cell, base: Config) -> Config:
     """The config of a run: ``base`` as the cell's system, task and setting.
 
     Raises:
-        ValueError: a system that does not fit the config, or whose ``custom_imports`` cannot be imported; a task or
+        UserError: a system that does not fit the config, or whose ``custom_imports`` cannot be imported; a task or
             setting without the image lists that the config's own has.
     """
     cfg = copy.deepcopy(base)
@@ -100,13 +101,13 @@ def cell_config(cell: Cell, base: Config) -> Config:
     of_row = options.pop('scenario', {})
     divided = sorted({'task', 'steps', 'setting'} & set(of_row))
     if divided:
-        raise ValueError(f'System {cell.system!r} of the comparison sets scenario.{divided[0]}, which is the same for '
+        raise UserError(f'System {cell.system!r} of the comparison sets scenario.{divided[0]}, which is the same for '
                          'all rows of a column: choose it by --settings, or name a scenario in comparison.tasks.')
     scenario.update(of_row)
     try:  # a row's own modules have to be there before its types are looked up
         import_modules_from_strings(**options.get('custom_imports') or dict(imports=[]))
     except ImportError as error:
-        raise ValueError(f'System {cell.system!r} of the comparison needs a module that cannot be imported: '
+        raise UserError(f'System {cell.system!r} of the comparison needs a module that cannot be imported: '
                          f'{str(error).splitlines()[0]}') from error
     cfg.merge_from_dict(dict(options, scenario=dict(scenario, _delete_=True)))
     if not method_class(cfg).shares_first_step:
@@ -125,7 +126,7 @@ def _scenario(cell: Cell, own: dict, tasks: dict) -> dict:
     elsewhere = cell.setting != own.get('setting', SETTINGS[0]) or cell.task not in (None, own.get('task'))
     if elsewhere and own.get('image_lists') is not None and 'image_lists' not in named:
         place = f'{cell.task or own.get("task") or "TASK"}/{cell.setting}'
-        raise ValueError(f"scenario.image_lists of the config are those of its own task and setting, but {cell.column} "
+        raise UserError(f"scenario.image_lists of the config are those of its own task and setting, but {cell.column} "
                          f"is compared, too. Ask for --settings {place} and give its own: comparison=dict(tasks="
                          f"{{'{place}': dict(task=..., image_lists=...)}}), with image_lists=None for the rule.")
     scenario['setting'] = cell.setting
@@ -166,10 +167,10 @@ def load_base(path: PathLike, options: Optional[list]) -> Config:
     known = ('systems', 'systems_by_task', 'tasks')
     unknown = sorted(set(comparison) - set(known))
     if unknown:
-        raise ValueError(f'comparison has no option {unknown[0]!r}: its options are {", ".join(known)}.')
+        raise UserError(f'comparison has no option {unknown[0]!r}: its options are {", ".join(known)}.')
     for key in ('scenario', 'method'):
         if not isinstance(cfg.get(key), dict):
-            raise ValueError(f'{path} has no {key}=dict(...): compare from a config of configs/hrhf.')
+            raise UserError(f'{path} has no {key}=dict(...): compare from a config of configs/hrhf.')
     return cfg
 
 

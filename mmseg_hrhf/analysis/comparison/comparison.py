@@ -12,6 +12,7 @@ from ...config.check import check_config
 from ...config.identity import test_identity, training_identity
 from ...config.run import method_class, replay_options
 from ...datasets.incremental import scenario_of_config
+from ...utils.errors import UserError
 from ...utils.io import PathLike, write_json, write_text
 from ...work_dir.record import check_steps
 from ..charts import plot_curves
@@ -36,7 +37,7 @@ def plan_runs(cells: Sequence[Cell], base: Config, write: bool = True) -> list[R
     Nothing is written before all are checked.
 
     Raises:
-        ValueError: a system, task or seed that does not fit the config, two cells that are one run or share a folder,
+        UserError: a system, task or seed that does not fit the config, two cells that are one run or share a folder,
             or a folder that holds a run of another config.
     """
     _check_distinct(cells, base.scenario.get('task'))
@@ -80,10 +81,10 @@ def _checked_config(cell: Cell, base: Config) -> Config:
         scenario = scenario_of_config(cfg.train_dataloader.dataset, cfg.scenario)
         for path in scenario.image_lists.values():
             if not osp.isfile(path):
-                raise ValueError(f'Image list {path!r} does not exist.')
+                raise UserError(f'Image list {path!r} does not exist.')
         check_steps(cell.folder, _identities(cell, cfg))
     except ValueError as error:
-        raise ValueError(f'{cell.name}: {error}') from error
+        raise UserError(f'{cell.name}: {error}') from error
     return cfg
 
 
@@ -112,12 +113,12 @@ def _check_distinct(cells: Sequence[Cell], own_task: Optional[str]) -> None:
     for cell in cells:
         twin = columns.setdefault((cell.task or own_task, cell.setting, cell.seed, cell.system), cell)
         if twin != cell:
-            raise ValueError(f"--settings names the config's own task {own_task!r} twice: as {twin.column!r} and as "
+            raise UserError(f"--settings names the config's own task {own_task!r} twice: as {twin.column!r} and as "
                              f'{cell.column!r}. Give one of them.')
         other = folders.setdefault(cell.folder, cell)
         if other != cell or osp.basename(cell.folder) == FIRST_STEP:
             of = repr(other.name) if other != cell else 'the shared step 0'
-            raise ValueError(f'The runs of {cell.name!r} and of {of} would have one folder, {cell.folder}: rename a '
+            raise UserError(f'The runs of {cell.name!r} and of {of} would have one folder, {cell.folder}: rename a '
                              'system in comparison.systems.')
 
 

@@ -7,6 +7,8 @@ from typing import Callable, Optional, Sequence
 
 from mmengine.config import Config
 
+from ...utils.errors import UserError
+
 # Table 1, in the paper's order, and PLOP from later work.
 _METHODS = {
     'FT': 'FineTuning',
@@ -43,7 +45,7 @@ def _hrhf(**replay) -> Callable[[Config], dict]:
 
 def _check_replay(cfg: Config) -> None:
     if not isinstance(cfg.get('replay'), dict) or 'inversion' not in cfg.replay:
-        raise ValueError('Fake images are compared, but the config makes none: it needs '
+        raise UserError('Fake images are compared, but the config makes none: it needs '
                          'replay=dict(inversion=dict(...)), as configs/_base_/methods/hrhf.py has it.')
 
 
@@ -101,7 +103,7 @@ def choose_systems(names: Sequence[str], own: Sequence[str] = ()) -> list[str]:
         names: what the user asks for.
         own: names of systems that the config defines itself.
     Raises:
-        ValueError: an unknown name, with the nearest known one.
+        UserError: an unknown name, with the nearest known one.
     """
     chosen = []
     for name in names:
@@ -112,7 +114,7 @@ def choose_systems(names: Sequence[str], own: Sequence[str] = ()) -> list[str]:
         else:
             known = [*GROUPS, *SYSTEMS, *own]
             near = difflib.get_close_matches(name, known, n=1)
-            raise ValueError(f'There is no system {name!r}' +
+            raise UserError(f'There is no system {name!r}' +
                              (f': did you mean {near[0]!r}?' if near else f'; there are {known}.'))
     return list(dict.fromkeys(chosen))
 

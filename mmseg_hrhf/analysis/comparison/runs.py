@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Callable, Mapping, Optional, Sequence
 
 from ...evaluation.summary import number
+from ...utils.errors import UserError
 from ...utils.io import PathLike, read_json
 from ...work_dir.lock import holder_of
 from ...work_dir.record import check_steps
@@ -107,9 +108,9 @@ class Scheduler:
 
     def __init__(self, train_script: PathLike, jobs: int, gpus: int, report: Callable[[str], None]) -> None:
         if jobs < 1:
-            raise ValueError(f'--jobs {jobs} must be at least 1.')
+            raise UserError(f'--jobs {jobs} must be at least 1.')
         if gpus and (jobs > gpus or gpus % jobs):
-            raise ValueError(f'--jobs {jobs} does not divide the {gpus} GPUs: every run gets as many.')
+            raise UserError(f'--jobs {jobs} does not divide the {gpus} GPUs: every run gets as many.')
         self.train_script, self.jobs, self.gpus, self.report = str(train_script), jobs, gpus, report
         self._running: dict[int, tuple[Run, subprocess.Popen, float]] = {}
         self._awaited: set[Cell] = set()

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Iterable, Sequence
 
+from ...utils.errors import UserError
 from ...utils.io import PathLike
 from ..class_index import label_counts
 
@@ -30,7 +31,7 @@ def check_voc(root: PathLike, counts: dict[str, int] = VOC_COUNTS) -> str:
     Returns:
         What was found, a line per split.
     Raises:
-        ValueError: all that is wrong, and where the data are to be had.
+        UserError: all that is wrong, and where the data are to be had.
     """
     root, lines = Path(root), []
     faults: list[str] = []
@@ -104,5 +105,5 @@ def _check_labels(paths: Sequence[Path], known: set[int], faults: list[str]) -> 
 
 def _raise(faults: Sequence[str], what: str, sources: Sequence[str]) -> None:
     if faults:
-        raise ValueError('\n'.join([f'{what} is not whole:', *(f'- {fault}' for fault in faults),
+        raise UserError('\n'.join([f'{what} is not whole:', *(f'- {fault}' for fault in faults),
                                     'To be had, nothing is downloaded by itself:', *(f'- {each}' for each in sources)]))

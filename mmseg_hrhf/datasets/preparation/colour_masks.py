@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 
 from ...scenario import IGNORE
+from ...utils.errors import UserError
 from ..class_names import check_dataset_names
 from ..raw_labels import RawLabels
 from ..source import split_mix, unwrap
@@ -36,16 +37,16 @@ def colour_code(cfg: Config) -> ColourCode:
     among those of a dataset keep the labels they have among all of them.
 
     Raises:
-        ValueError: no palette, or joined datasets whose palettes differ.
+        UserError: no palette, or joined datasets whose palettes differ.
     """
     data = (cfg.get('train_dataloader') or {}).get('dataset') or {}
     check_dataset_names(data, 'train_dataloader')
     leaves = unwrap(split_mix(data)[0])[0]
     codes = [code for leaf in leaves if (code := _code_of(leaf)) is not None]
     if not codes:
-        raise ValueError('The config has no train_dataloader.dataset.metainfo.palette: list the colour of each class.')
+        raise UserError('The config has no train_dataloader.dataset.metainfo.palette: list the colour of each class.')
     if any(code != codes[0] for code in codes):
-        raise ValueError('The datasets of train_dataloader differ in classes, palette or reduce_zero_label: convert '
+        raise UserError('The datasets of train_dataloader differ in classes, palette or reduce_zero_label: convert '
                          'the masks of each by a config that names this dataset alone.')
     return codes[0]
 
@@ -54,7 +55,7 @@ def _code_of(leaf: dict) -> Optional[ColourCode]:
     leaf = dict(leaf, type=leaf.get('type', 'BaseSegDataset'))
     dataset = DATASETS.get(leaf['type']) if isinstance(leaf['type'], str) else leaf['type']
     if dataset is None:
-        raise ValueError(f'Dataset type {leaf["type"]!r} is not registered: check its spelling and custom_imports.')
+        raise UserError(f'Dataset type {leaf["type"]!r} is not registered: check its spelling and custom_imports.')
     metainfo = dataset._load_metainfo(copy.deepcopy(leaf.get('metainfo')))
     palette, classes = metainfo.get('palette'), metainfo.get('classes')
     if palette is None or len(palette) == 0:
@@ -85,18 +86,18 @@ def labels_of_colours(image: np.ndarray,
     Returns:
         (H, W) uint8.
     Raises:
-        ValueError: two labels of one colour, or a pixel of no label's colour (a mask saved as JPEG has such).
+        UserError: two labels of one colour, or a pixel of no label's colour (a mask saved as JPEG has such).
     """
     values = list(range(len(palette)) if labels is None else labels)
     if max(values, default=0) >= IGNORE:
-        raise ValueError(f'{len(palette)} colours do not fit 8-bit masks, in which {IGNORE} means "ignore".')
+        raise UserError(f'{len(palette)} colours do not fit 8-bit masks, in which {IGNORE} means "ignore".')
     colours = [tuple(map(int, colour)) for colour in palette]
     if ignore is not None:
         colours.append(tuple(map(int, ignore)))
         values.append(unlabelled)
     if len(set(colours)) != len(colours):
         twice = next(colour for i, colour in enumerate(colours) if colour in colours[:i])
-        raise ValueError(f'The colour {twice} stands for two labels: give every label a different one')
+        raise UserError(f'The colour {twice} stands for two labels: give every label a different one')
     code = (image.astype(np.int32) * (65536, 256, 1)).sum(2)
     result, known = np.full(code.shape, unlabelled, np.uint8), np.zeros(code.shape, bool)
     for label, (red, green, blue) in zip(values, colours):
@@ -106,5 +107,5 @@ def labels_of_colours(image: np.ndarray,
     if not known.all():
         row, column = np.argwhere(~known)[0].tolist()
         colour = tuple(image[row, column].tolist())
-        raise ValueError(f"the pixel in row {row}, column {column} has the colour {colour}, which is no label's")
+        raise UserError(f"the pixel in row {row}, column {column} has the colour {colour}, which is no label's")
     return result

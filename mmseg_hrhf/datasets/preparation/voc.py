@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ...utils.errors import UserError
 from ...utils.io import PathLike, atomic_write, write_text
 from .check import SBD_SOURCE, VOC_COUNTS, VOC_SOURCE, check_voc
 
@@ -48,7 +49,7 @@ def prepare_voc(voc: PathLike, sbd: PathLike, target: PathLike, counts: dict[str
     Returns:
         What ``check_voc`` says of the result.
     Raises:
-        ValueError: an archive is missing or lacks something; counts differ. Nothing is downloaded.
+        UserError: an archive is missing or lacks something; counts differ. Nothing is downloaded.
     """
     target = Path(target)
     lists, masks = target / 'ImageSets' / 'Segmentation', target / 'SegmentationClassAug'
@@ -66,7 +67,7 @@ def prepare_voc(voc: PathLike, sbd: PathLike, target: PathLike, counts: dict[str
                 file.write(data)
     train_aug = sorted((listed | set(names['train'])) - set(names['val']))
     if len(train_aug) != counts['train_aug']:
-        raise ValueError(f'VOC train and SBD without VOC val are {len(train_aug)} images, but {counts["train_aug"]} '
+        raise UserError(f'VOC train and SBD without VOC val are {len(train_aug)} images, but {counts["train_aug"]} '
                          f'are expected: is {sbd} whole? {SBD_SOURCE}')
     write_text(lists / 'train_aug.txt', '\n'.join(train_aug) + '\n')
     write_text(lists / 'aug.txt', '\n'.join(sorted(set(train_aug) - set(names['train']))) + '\n')
@@ -82,7 +83,7 @@ def _copy_voc(voc: PathLike, target: Path) -> None:
         if not path.exists():
             write(path)
     if not found:
-        raise ValueError(f'{voc} holds no JPEGImages, SegmentationClass and ImageSets/Segmentation: it is not '
+        raise UserError(f'{voc} holds no JPEGImages, SegmentationClass and ImageSets/Segmentation: it is not '
                          f'VOC 2012. {VOC_SOURCE}')
 
 
@@ -108,7 +109,7 @@ def _copy_sbd(sbd: PathLike, masks: Path, own: set[str]) -> set[str]:
     finally:
         scratch.unlink(missing_ok=True)
     if not listed:
-        raise ValueError(f'{sbd} holds no train.txt and val.txt: it is not SBD. {SBD_SOURCE}')
+        raise UserError(f'{sbd} holds no train.txt and val.txt: it is not SBD. {SBD_SOURCE}')
     return listed
 
 
@@ -117,7 +118,7 @@ def _convert_mat(source: Path, target: Path) -> None:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise ValueError("SBD's masks are MATLAB files, which scipy reads: pip install scipy.") from error
+        raise UserError("SBD's masks are MATLAB files, which scipy reads: pip install scipy.") from error
     mask = loadmat(source)['GTcls'][0]['Segmentation'][0].astype(np.uint8)
     picture = Image.fromarray(mask).convert('P')
     picture.putpalette(voc_palette())
@@ -127,10 +128,10 @@ def _convert_mat(source: Path, target: Path) -> None:
 
 def _read_list(path: Path, expected: int, source: PathLike, where: str) -> Sequence[str]:
     if not path.exists():
-        raise ValueError(f'{source} has no {"/".join(path.parts[-3:])}: it is not VOC 2012. {where}')
+        raise UserError(f'{source} has no {"/".join(path.parts[-3:])}: it is not VOC 2012. {where}')
     names = path.read_text(encoding='ascii').split()
     if len(names) != expected:
-        raise ValueError(f'{path} lists {len(names)} images, VOC 2012 has {expected}: it is another year or split.')
+        raise UserError(f'{path} lists {len(names)} images, VOC 2012 has {expected}: it is another year or split.')
     return names
 
 
@@ -144,7 +145,7 @@ def members(source: PathLike, wanted: Callable[[str], bool]) -> Iterator[tuple[s
         Path inside the source, and a function that writes the file to a path, whole or not at all. Only that function
         writes, to where its caller says: names inside an archive cannot lead elsewhere.
     Raises:
-        ValueError: the source is missing or no such archive.
+        UserError: the source is missing or no such archive.
     """
     source = Path(source)
     if source.is_dir():
@@ -154,14 +155,14 @@ def members(source: PathLike, wanted: Callable[[str], bool]) -> Iterator[tuple[s
                 yield name, partial(_write, partial(path.open, 'rb'))
         return
     if not source.is_file():
-        raise ValueError(f'{source} does not exist: give the downloaded archive, or the folder it unpacks to.')
+        raise UserError(f'{source} does not exist: give the downloaded archive, or the folder it unpacks to.')
     try:
         with tarfile.open(source) as archive:
             for member in archive:
                 if member.isfile() and wanted(member.name):
                     yield member.name, partial(_write, partial(archive.extractfile, member))
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise ValueError(f'{source} is no whole tar archive ({error}): download it again, or give the folder it '
+        raise UserError(f'{source} is no whole tar archive ({error}): download it again, or give the folder it '
                          'unpacks to.') from error
 
 

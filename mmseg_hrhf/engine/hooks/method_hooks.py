@@ -10,6 +10,7 @@ from mmengine.registry import HOOKS
 from torch.utils.data import DataLoader
 
 from ...models.losses.label_merge import NUM_BINS
+from ...utils.errors import UserError
 from ...utils.randomness import PSEUDO_LABEL, SampleIndex
 
 
@@ -25,7 +26,7 @@ class ImportanceHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         optimizer = runner.optim_wrapper.optimizer
         if optimizer.defaults.get('fused') and hasattr(runner.optim_wrapper, 'loss_scaler'):
-            raise ValueError(f'{type(model).__name__} needs gradients without a loss scale, which a fused optimizer '
+            raise UserError(f'{type(model).__name__} needs gradients without a loss scale, which a fused optimizer '
                              'divides out inside its step: set optim_wrapper.optimizer.fused=False.')
         self._handle = optimizer.register_step_pre_hook(
             lambda optimizer, args, kwargs: model.before_optimizer_step(optimizer))
@@ -76,7 +77,7 @@ class TrainingStateHook(Hook):
         if not runner._resume:
             return  # weights to start from (load_from)
         if 'method_training_state' not in checkpoint:
-            raise ValueError(f'The training checkpoint holds no state of {type(_model(runner)).__name__}: another '
+            raise UserError(f'The training checkpoint holds no state of {type(_model(runner)).__name__}: another '
                              "method wrote it. Delete this step's train folder to train it from its start.")
         _model(runner).load_training_state(checkpoint['method_training_state'])
 

@@ -16,6 +16,7 @@ from mmengine.runner.checkpoint import weights_to_cpu
 from mmengine.utils import apply_to
 from torch import nn
 
+from ...utils.errors import UserError
 from ...utils.io import atomic_write
 
 _NAME = 'resume.pth'
@@ -37,7 +38,7 @@ class ResumeHook(Hook):
 
     def __init__(self, interval: int = 200) -> None:
         if not isinstance(interval, int) or interval < 1:
-            raise ValueError(f'ResumeHook.interval={interval!r} must be a positive number of iterations.')
+            raise UserError(f'ResumeHook.interval={interval!r} must be a positive number of iterations.')
         self.interval = interval
         self._last = 0
 

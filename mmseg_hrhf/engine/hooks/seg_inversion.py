@@ -20,6 +20,7 @@ from ...replay.inspection import recognised, show_buffer, thin_curve
 from ...replay.inversion.base import FakeRequest, RecordedStatistics, build_inversion, plan_requests
 from ...replay.inversion.feature_statistics import feature_targets
 from ...replay.inversion.pixels import PixelMap
+from ...utils.errors import UserError
 from ...utils.io import PathLike
 from ...utils.randomness import INVERSION, seeded
 from ...work_dir.checkpoint import weights_fingerprint
@@ -45,7 +46,7 @@ def fill_buffer(buffer: FakeImageBuffer,
         recorded: feature statistics from the teacher's checkpoint.
         pixel_map: what the teacher is fed for a pixel, where its pipeline changes pixels.
     Raises:
-        ValueError: the buffer is stale.
+        UserError: the buffer is stale.
     """
     teacher.pixel_map = pixel_map
     rank, world_size = get_dist_info()
@@ -168,7 +169,7 @@ class SegInversionHook(Hook):
     def before_train(self, runner) -> None:
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         if model.teacher is None:
-            raise ValueError('SegInversionHook needs a model with a teacher: the first step has none to invert.')
+            raise UserError('SegInversionHook needs a model with a teacher: the first step has none to invert.')
         fill_buffer(self.buffer, model.teacher, self.inversion, self.seed, model.teacher_statistics,
                     self.pixel_map)
         palette = runner.train_dataloader.dataset.metainfo['palette']

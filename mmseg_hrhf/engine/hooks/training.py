@@ -8,6 +8,7 @@ from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 
+from ...utils.errors import UserError
 from ...utils.randomness import EVALUATION, ITERATION, seed_process
 
 
@@ -34,7 +35,7 @@ class FiniteLossHook(Hook):
         broken = {name: value for name, value in current.items() if not math.isfinite(value)}
         if broken:
             terms = ', '.join(f'{name}={value}' for name, value in broken.items() if name != 'loss' or len(broken) == 1)
-            raise FloatingPointError(
+            raise UserError(
                 f'Step {self.step}, iteration {runner.iter + 1}: {terms} is not finite, and training stops. What was '
                 f'saved before is kept in {runner.work_dir}. Lower the learning rate, clip gradients '
                 '(optim_wrapper.clip_grad) or leave AMP out, with a new --work-dir: from the last resume point the '

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ...utils.errors import UserError
 from .upsampling import at_least_float32
 
 
@@ -20,7 +21,7 @@ def rearrange_probability(log_prob: Tensor, num_old: int) -> Tensor:
         (N, num_old, H, W) log-probabilities.
     """
     if not 1 <= num_old <= log_prob.shape[1]:
-        raise ValueError(f'num_old={num_old} must lie between 1 and the {log_prob.shape[1]} classes of the student.')
+        raise UserError(f'num_old={num_old} must lie between 1 and the {log_prob.shape[1]} classes of the student.')
     background = torch.cat([log_prob[:, :1], log_prob[:, num_old:]], dim=1)
     return torch.cat([background.logsumexp(1, keepdim=True), log_prob[:, 1:num_old]], dim=1)
 

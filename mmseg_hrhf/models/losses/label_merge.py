@@ -6,6 +6,7 @@ import math
 import torch
 from torch import Tensor
 
+from ...utils.errors import UserError
 from .upsampling import at_least_float32
 
 
@@ -54,7 +55,7 @@ def merge_old_classes(logits: Tensor, num_old: int) -> Tensor:
         (N, C, H, W); channel 0 holds the summed probability of the channels below K, the old classes none.
     """
     if not 1 <= num_old <= logits.shape[1]:
-        raise ValueError(f'num_old={num_old} must lie between 1 and the {logits.shape[1]} classes of the logits.')
+        raise UserError(f'num_old={num_old} must lie between 1 and the {logits.shape[1]} classes of the logits.')
     log_prob = at_least_float32(logits).log_softmax(1)
     background = log_prob[:, :num_old].logsumexp(1, keepdim=True)
     old = torch.full_like(log_prob[:, 1:num_old], _NEVER)

@@ -11,6 +11,7 @@ from mmseg.registry import MODELS
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMSEG_CONSTRUCTORS
 from torch import Tensor, nn
 
+from ...utils.errors import UserError
 from ...utils.options import check_choice
 from ...work_dir.checkpoint import load_checkpoint
 from ..growth import CLASSIFIER_STARTS, grow_classifier
@@ -81,7 +82,7 @@ class IncrementalSegmentor(BaseModel):
 
     @classmethod
     def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:
-        """Raise ``ValueError`` for a segmentor that the method cannot train. Asked before a run begins.
+        """Raise ``UserError`` for a segmentor that the method cannot train. Asked before a run begins.
 
         Args:
             segmentor: of step 1, for this alone: it may be changed.
@@ -199,7 +200,7 @@ def _start(student: nn.Module) -> None:
                          for cfg in _inits(getattr(module, 'init_cfg', None)) if cfg.get('checkpoint')})
         if not wanted:
             raise
-        raise ValueError(f'The pretrained weights {", ".join(wanted)} cannot be loaded: {error}. Give a file that you '
+        raise UserError(f'The pretrained weights {", ".join(wanted)} cannot be loaded: {error}. Give a file that you '
                          'have as init_cfg.checkpoint (or pretrained), or train from scratch: model.pretrained=None '
                          'model.backbone.init_cfg=None.') from error
 
@@ -212,7 +213,7 @@ def _load_strictly(model: nn.Module, state: dict, path: str) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise ValueError(f'Checkpoint {path} does not fit the network of the previous step: {error}') from error
+        raise UserError(f'Checkpoint {path} does not fit the network of the previous step: {error}') from error
 
 
 def _drop_student_prefix(module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict) -> None:
@@ -229,9 +230,9 @@ def _rename_prefix(state_dict: dict, old: str, new: str) -> None:
 
 
 def check_weight(name: str, value: float) -> float:
-    """``value``; raise ``ValueError`` naming the option if it is negative or no number."""
+    """``value``; raise ``UserError`` naming the option if it is negative or no number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise ValueError(f'method.{name}={value!r} must not be negative; 0 leaves the term out.')
+        raise UserError(f'method.{name}={value!r} must not be negative; 0 leaves the term out.')
     return value
 
 

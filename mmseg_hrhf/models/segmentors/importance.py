@@ -7,6 +7,7 @@ import torch
 from mmseg.registry import MODELS
 from torch import Tensor
 
+from ...utils.errors import UserError
 from ..losses.importance import (
     normalise_importance,
     path_contribution,
@@ -127,7 +128,7 @@ class ImportanceSegmentor(IncrementalSegmentor):
         name = type(self).__name__
         trained_by = (self._previous_state or {}).get('method')
         if trained_by != name:
-            raise ValueError(f'The checkpoint of the previous step holds no importance of {name}' +
+            raise UserError(f'The checkpoint of the previous step holds no importance of {name}' +
                              (f', but of {trained_by}' if trained_by else '') +
                              f': {name} gathers it while training, so every step, from 0 on, must be trained by '
                              f'method.type={name}.')

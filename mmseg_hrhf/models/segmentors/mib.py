@@ -6,6 +6,7 @@ import functools
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
+from ...utils.errors import UserError
 from ..heads import HeadLoss, class_heads, losses_of, replace_losses
 from ..losses.distillation import distillation_loss
 from ..losses.label_merge import merge_old_classes, merge_old_labels
@@ -55,11 +56,11 @@ class MiB(IncrementalSegmentor):
 
 
 def check_softmax(segmentor: nn.Module) -> None:
-    """Raise ``ValueError`` for a head whose loss takes sigmoids: merged classes are log-probabilities of a softmax."""
+    """Raise ``UserError`` for a head whose loss takes sigmoids: merged classes are log-probabilities of a softmax."""
     for head in class_heads(segmentor):
         for loss in losses_of(head):
             if getattr(loss, 'use_sigmoid', False):
-                raise ValueError(f'{type(loss).__name__} of {type(head).__name__} has use_sigmoid=True, but MiB merges '
+                raise UserError(f'{type(loss).__name__} of {type(head).__name__} has use_sigmoid=True, but MiB merges '
                                  'the classes of a softmax: set use_sigmoid=False, or choose another method.')
 
 

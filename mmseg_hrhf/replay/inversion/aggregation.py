@@ -10,6 +10,8 @@ from mmseg.registry import TASK_UTILS
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ...utils.errors import UserError
+
 # Scores that are pooled in one go, unless a map has more: what caches hold, or what keeps a GPU busy.
 _CHUNK = {'cpu': 2**18}
 _CHUNK_OF_ACCELERATORS = 2**24
@@ -106,7 +108,7 @@ class ScaleAwareAggregation(_Aggregation):
     def __init__(self, r: Union[float, Sequence[float]] = (0.5, 1, 5, 10, 20)) -> None:
         self.r = (float(r), ) if isinstance(r, (int, float)) else tuple(float(value) for value in r)
         if not self.r or min(self.r) <= 0:
-            raise ValueError(f'aggregation.r={r!r} must hold positive numbers '
+            raise UserError(f'aggregation.r={r!r} must hold positive numbers '
                              '(for the average, the limit r -> 0, use AverageAggregation).')
 
     def draw_r(self, num_images: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from mmseg.registry import TASK_UTILS
 from torch import Tensor, nn
 
+from ...utils.errors import UserError
 from ...utils.options import check_choice, check_names, check_types, parameters
 from .pixels import image_size
 
@@ -57,7 +58,7 @@ class Inversion(abc.ABC):
         batch_size: images synthesised together.
         classes_per_image: numbers of classes to draw from, uniformly, for each image.
     Raises:
-        ValueError: a value out of range; names it.
+        UserError: a value out of range; names it.
     """
 
     def __init__(self,
@@ -66,9 +67,9 @@ class Inversion(abc.ABC):
                  classes_per_image: Sequence[int] = (1, )) -> None:
         self.size = image_size(size)
         if batch_size < 1:
-            raise ValueError(f'inversion.batch_size={batch_size} must be positive.')
+            raise UserError(f'inversion.batch_size={batch_size} must be positive.')
         if not classes_per_image or min(classes_per_image) < 1:
-            raise ValueError(f'inversion.classes_per_image={classes_per_image!r} must hold numbers of at least 1.')
+            raise UserError(f'inversion.classes_per_image={classes_per_image!r} must hold numbers of at least 1.')
         self.batch_size = batch_size
         self.classes_per_image = tuple(classes_per_image)
 
@@ -133,7 +134,7 @@ def build_inversion(options: Optional[dict]) -> Inversion:
     """Build what ``replay.inversion`` names.
 
     Raises:
-        ValueError: an unknown type or option, a value of the wrong type or out of range; names it.
+        UserError: an unknown type or option, a value of the wrong type or out of range; names it.
     """
     held = _check('replay.inversion', options, "dict(type='SegInversion', size=512)")
     if 'aggregation' in held:
@@ -143,7 +144,7 @@ def build_inversion(options: Optional[dict]) -> Inversion:
 
 def _check(name: str, options: Optional[dict], example: str) -> dict:
     if not isinstance(options, dict) or 'type' not in options:
-        raise ValueError(f'{name}={options!r} must be a dict with a type, such as {example}.')
+        raise UserError(f'{name}={options!r} must be a dict with a type, such as {example}.')
     taker = TASK_UTILS.get(options['type']) if isinstance(options['type'], str) else options['type']
     if not inspect.isclass(taker):
         ours = [key for key, value in TASK_UTILS.module_dict.items() if value.__module__.split('.')[0] == 'mmseg_hrhf']
@@ -153,5 +154,5 @@ def _check(name: str, options: Optional[dict], example: str) -> dict:
     check_types(name, options, annotations)
     for key, value in inspect.signature(taker).parameters.items():
         if value.default is value.empty and key not in options:
-            raise ValueError(f'{name} lacks {key}, which {taker.__name__} has no default for: give {example}.')
+            raise UserError(f'{name} lacks {key}, which {taker.__name__} has no default for: give {example}.')
     return options

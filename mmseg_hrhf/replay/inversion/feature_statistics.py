@@ -12,6 +12,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.rnn import pad_sequence
 
+from ...utils.errors import UserError
 from .base import RecordedStatistics
 from .objective import statistics_distance
 
@@ -63,7 +64,7 @@ def feature_targets(model: nn.Module, recorded: Optional[RecordedStatistics] = N
         model: network in eval mode.
         recorded: from the checkpoint of ``model``; None where it has none.
     Raises:
-        ValueError: ``recorded`` is not of this network.
+        UserError: ``recorded`` is not of this network.
     """
     recorded = dict(recorded or {})
     targets = []
@@ -79,7 +80,7 @@ def feature_targets(model: nn.Module, recorded: Optional[RecordedStatistics] = N
         device = next(model.parameters()).device
         targets.append(FeatureTarget(layer, mean.float().to(device), var.float().to(device), eps))
     if recorded:
-        raise ValueError(f'feature_statistics of the checkpoint name {sorted(recorded)[0]!r}, which the network does '
+        raise UserError(f'feature_statistics of the checkpoint name {sorted(recorded)[0]!r}, which the network does '
                          'not have: it is the checkpoint of another network.')
     return targets
 

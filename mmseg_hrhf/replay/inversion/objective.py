@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ...utils.errors import UserError
 from .base import FakeRequest
 
 
@@ -170,7 +171,7 @@ class RunningLosses:
         """Check and report what has been kept.
 
         Raises:
-            FloatingPointError: a loss or a gradient is not finite; names batch, classes and iteration.
+            UserError: a loss or a gradient is not finite; names batch, classes and iteration.
         """
         unread, self._unread = self._unread, []
         values = torch.stack([scalars for _, _, scalars in unread]).tolist() if unread else []
@@ -178,10 +179,10 @@ class RunningLosses:
             losses = dict(zip(names, terms))
             where = f'at iteration {iteration} of the batch with seed {self.request.seed}'
             if not math.isfinite(total):
-                raise FloatingPointError(f'SegInversion: the loss is not finite {where} and classes '
+                raise UserError(f'SegInversion: the loss is not finite {where} and classes '
                                          f'{list(self.request.classes)}: {losses}. Lower lr, or switch amp off.')
             if not math.isfinite(gradient):
-                raise FloatingPointError(f'SegInversion: the gradient is not finite {where}. Lower lr, or switch amp '
+                raise UserError(f'SegInversion: the gradient is not finite {where}. Lower lr, or switch amp '
                                          'off.')
             self.last = losses
             if self.on_iteration is not None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ...models.heads import predicted_logits
+from ...utils.errors import UserError
 
 # Pixels that a unit of the network's input stands for, where images can be optimised as the network is fed.
 _STD = 32.0, 128.0
@@ -145,5 +146,5 @@ def image_size(size: Union[int, Sequence[int]]) -> tuple[int, int]:
     """(height, width) from a side or a pair."""
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
-        raise ValueError(f'Image size {size!r} must be positive.')
+        raise UserError(f'Image size {size!r} must be positive.')
     return int(height), int(width)

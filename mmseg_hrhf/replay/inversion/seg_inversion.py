@@ -11,6 +11,7 @@ from mmseg.registry import TASK_UTILS
 from torch import Tensor, nn
 
 from ...models.heads import predicted_logits
+from ...utils.errors import UserError
 from .base import FakeBatch, FakeRequest, Inversion, RecordedStatistics
 from .feature_statistics import FeatureStatistics, feature_targets
 from .objective import RunningLosses, classification_loss, draw_perturbation, smoothness
@@ -77,16 +78,16 @@ class SegInversion(Inversion):
         self.aggregation = TASK_UTILS.build(aggregation)
         self.stages = tuple((float(scale), int(iterations)) for scale, iterations in stages)
         if not self.stages or self.stages[-1][0] != 1 or min(n for _, n in self.stages) < 1:
-            raise ValueError(f'inversion.stages={stages!r} must be (scale, iterations) pairs with at least one '
+            raise UserError(f'inversion.stages={stages!r} must be (scale, iterations) pairs with at least one '
                              'iteration each, the last of scale 1.')
         if lr <= 0:
-            raise ValueError(f'inversion.lr={lr} must be positive.')
+            raise UserError(f'inversion.lr={lr} must be positive.')
         for name, value in dict(tv_weight=tv_weight, l2_weight=l2_weight, feature_weight=feature_weight,
                                 jitter=jitter, warmup=warmup).items():
             if value < 0:
-                raise ValueError(f'inversion.{name}={value} must not be negative.')
+                raise UserError(f'inversion.{name}={value} must not be negative.')
         if amp not in _AMP_TYPES:
-            raise ValueError(f'inversion.amp={amp!r} is not one of {list(_AMP_TYPES)}.')
+            raise UserError(f'inversion.amp={amp!r} is not one of {list(_AMP_TYPES)}.')
         self.lr = lr
         self.betas = (betas[0], betas[1])
         self.warmup = warmup
@@ -116,10 +117,10 @@ class SegInversion(Inversion):
         """Synthesise one batch, see ``Inversion.__call__``.
 
         Raises:
-            FloatingPointError: a loss is NaN or Inf; names batch, classes and iteration.
+            UserError: a loss is NaN or Inf; names batch, classes and iteration.
         """
         if model.training or any(parameter.requires_grad for parameter in model.parameters()):
-            raise ValueError('SegInversion needs a frozen network: call model.eval().requires_grad_(False) first.')
+            raise UserError('SegInversion needs a frozen network: call model.eval().requires_grad_(False) first.')
         device = next(model.parameters()).device
         # Two streams: with another set of r, noise, rolls and flips stay the same (Fig. 3).
         rng = np.random.default_rng([request.seed, 0])

@@ -153,7 +153,7 @@ def test_the_tool_converts_a_folder_by_a_config_s_palette(repo, tmp_path):
         assert mask.mode == 'L' and np.asarray(mask).tolist() == [[0, 1], [2, 0]]
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / 'painted' / 'b.png')
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=repo)
-    assert done.returncode == 1 and 'b.png holds labels already (mode L)' in done.stderr
+    assert done.returncode == 2 and 'b.png holds labels already (mode L)' in done.stderr
 
 
 def test_the_tool_begins_at_1_where_0_is_unlabelled(repo, tmp_path):
@@ -164,7 +164,7 @@ def test_the_tool_begins_at_1_where_0_is_unlabelled(repo, tmp_path):
     command = [sys.executable, str(repo / 'tools/convert_colour_masks.py'), str(config), str(tmp_path / 'painted'),
                str(tmp_path / 'labels')]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=repo)
-    assert done.returncode == 1 and '(255, 255, 255), which is no label' in done.stderr and '--ignore' in done.stderr
+    assert done.returncode == 2 and '(255, 255, 255), which is no label' in done.stderr and '--ignore' in done.stderr
     done = subprocess.run([*command, '--ignore', '255', '255', '255'], capture_output=True, text=True, timeout=120,
                           cwd=repo)
     assert done.returncode == 0, done.stderr

@@ -11,6 +11,7 @@ from mmengine.registry import HOOKS
 from mmseg.registry import RUNNERS
 
 from mmseg_hrhf.engine.hooks.training import FiniteLossHook
+from mmseg_hrhf.utils.errors import UserError
 from mmseg_hrhf.work_dir.checkpoint import load_checkpoint
 
 
@@ -30,14 +31,14 @@ def test_finite_losses_go_on(runner):
 
 @pytest.mark.parametrize('value', [math.nan, math.inf, -math.inf])
 def test_step_iteration_and_term_are_named(runner, value):
-    with pytest.raises(FloatingPointError) as error:
+    with pytest.raises(UserError) as error:
         after(runner, loss=value, loss_kd=value, **{'decode.loss_ce': 1.0})
     assert str(error.value).startswith(f'Step 2, iteration 42: loss_kd={value} is not finite')
     assert 'loss_ce' not in str(error.value) and 'runs/step_2/train' in str(error.value)
 
 
 def test_a_sum_alone_that_overflows_is_named(runner):
-    with pytest.raises(FloatingPointError, match=r'iteration 42: loss=inf is not finite'):
+    with pytest.raises(UserError, match=r'iteration 42: loss=inf is not finite'):
         after(runner, loss=math.inf, loss_kd=1e38, loss_ce=3e38)
 
 
@@ -97,7 +98,7 @@ def test_a_run_stops_and_keeps_its_last_good_state(tiny_iter_config, what, itera
     cfg = tiny_iter_config
     cfg.custom_hooks = [dict(type='Spoil', iteration=iteration, what=what)]
     cfg.default_hooks.checkpoint.interval = 1
-    with pytest.raises(FloatingPointError, match=rf'^Step 0, iteration {named}: decode\.loss_ce=.* is not finite'):
+    with pytest.raises(UserError, match=rf'^Step 0, iteration {named}: decode\.loss_ce=.* is not finite'):
         RUNNERS.build(cfg).train()
     train = Path(cfg.work_dir) / 'step_0' / 'train'
     assert not (train.parent / 'result.json').exists()

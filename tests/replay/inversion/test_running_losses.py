@@ -3,6 +3,7 @@ import torch
 
 from mmseg_hrhf.replay.inversion.base import FakeRequest
 from mmseg_hrhf.replay.inversion.objective import RunningLosses
+from mmseg_hrhf.utils.errors import UserError
 
 REQUEST = FakeRequest(((1, ), (2, )), seed=7)
 
@@ -36,5 +37,5 @@ def test_at_once_reports_as_iterations_end():
 def test_what_is_not_finite_is_named_with_its_iteration(values, message):
     losses = RunningLosses(REQUEST, None, at_once=False)
     fill(losses, 2, **values)
-    with pytest.raises(FloatingPointError, match=message):
+    with pytest.raises(UserError, match=message):
         losses.read()

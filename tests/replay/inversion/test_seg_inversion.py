@@ -8,6 +8,7 @@ from mmseg_hrhf.replay.inspection import recognised
 from mmseg_hrhf.replay.inversion import seg_inversion
 from mmseg_hrhf.replay.inversion.base import FakeRequest, plan_requests
 from mmseg_hrhf.replay.inversion.seg_inversion import SegInversion
+from mmseg_hrhf.utils.errors import UserError
 
 NORM = dict(type='BN', requires_grad=True)
 
@@ -197,7 +198,7 @@ def test_images_stay_real_pixels_throughout(net):
 
 def test_a_loss_that_is_not_finite_names_the_batch(net):
     net.score.bias[0] = float('nan')
-    with pytest.raises(FloatingPointError, match=r'iteration 0 of the batch with seed 7 and classes \[\(1,\), \(2,\)'):
+    with pytest.raises(UserError, match=r'iteration 0 of the batch with seed 7 and classes \[\(1,\), \(2,\)'):
         inversion()(net, REQUEST)
 
 
