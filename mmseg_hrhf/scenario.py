@@ -6,7 +6,6 @@ in which they are learnt.
 """
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, field
 from typing import Mapping, Optional, Sequence, Union
@@ -14,7 +13,7 @@ from typing import Mapping, Optional, Sequence, Union
 import numpy as np
 
 from .utils.errors import UserError
-from .utils.options import check_choice, check_names, check_types
+from .utils.options import check_choice, check_names, check_types, suggest
 
 SETTINGS = ('overlapped', 'disjoint', 'sequential')
 LABEL_PROTOCOLS = ('mib', 'plop')
@@ -95,9 +94,8 @@ class Scenario:
                 raise UserError(f'scenario.steps[{t}] is empty: every step must learn at least one class.')
             for name in names:
                 if name not in self.labels:
-                    near = difflib.get_close_matches(str(name), self.labels, n=1)
-                    hint = f' Did you mean {near[0]!r}?' if near else f' Known classes: {", ".join(self.labels)}.'
-                    raise UserError(f'scenario.steps[{t}] names the unknown class {name!r}.{hint}')
+                    hint = suggest(name, self.labels, f'; known classes are {", ".join(self.labels)}.')
+                    raise UserError(f'scenario.steps[{t}] names the unknown class {name!r}{hint}')
                 if name in seen:
                     raise UserError(f'scenario.steps[{t}] names the class {name!r} a second time: '
                                      'a class belongs to exactly one step.')

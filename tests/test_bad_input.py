@@ -82,11 +82,11 @@ CONFIGS = {
     'increments of 0': ({'scenario.task': '2-0'}, r"task='2-0': base classes and increment must both be at least 1"),
     'neither task nor steps': ({'scenario.task': None}, r'needs exactly one of task='),
     'both task and steps': ({'scenario.steps': [['red'], ['blue']]}, r'needs exactly one of task='),
-    'misspelt setting': ({'scenario.setting': 'overlaped'}, r"setting='overlaped' .* Did you mean 'overlapped'\?"),
+    'misspelt setting': ({'scenario.setting': 'overlaped'}, r"setting='overlaped' .*: did you mean 'overlapped'\?"),
     'misspelt label protocol': ({'scenario.label_protocol': 'mibb'}, r"label_protocol='mibb' .* mean 'mib'\?"),
     'setting of another type': ({'scenario.setting': 3}, r'scenario\.setting=3 is not one of'),
     'misspelt option of scenario': ({'scenario.seting': 'disjoint'}, r"no option 'seting': did you mean 'setting'\?"),
-    'unknown class': ({'scenario.task': None, 'scenario.steps': [['red'], ['gren']]}, r"'gren'\. Did you mean 'green'"),
+    'unknown class': ({'scenario.task': None, 'scenario.steps': [['red'], ['gren']]}, r"'gren': did you mean 'green'"),
     'a class that the data leave out': (
         {'train_dataloader.dataset': WITHOUT_BLUE, 'test_dataloader.dataset': WITHOUT_BLUE, 'scenario.task': None,
          'scenario.steps': [['red', 'green'], ['blue']]},

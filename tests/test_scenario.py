@@ -140,12 +140,12 @@ def test_empty_step_is_named():
 
 
 def test_unknown_class_is_named_with_the_nearest():
-    with pytest.raises(ValueError, match=r"steps\[1\] names the unknown class 'dgo'. Did you mean 'dog'\?"):
+    with pytest.raises(ValueError, match=r"steps\[1\] names the unknown class 'dgo': did you mean 'dog'\?"):
         scenario(steps=[['cat'], ['dgo']])
 
 
 def test_unknown_class_without_a_near_one_lists_the_known():
-    with pytest.raises(ValueError, match=r"'zebra'\. Known classes: cat, cow, dog, hen"):
+    with pytest.raises(ValueError, match=r"'zebra'; known classes are cat, cow, dog, hen"):
         scenario(steps=[['zebra']])
 
 
@@ -160,7 +160,7 @@ def test_class_in_two_steps_is_named():
     ('label_protocol', 'plopp', 'plop'),
 ])
 def test_misspelt_choice_is_named_with_the_nearest(name, value, near):
-    with pytest.raises(ValueError, match=rf"scenario\.{name}='{value}'.*Did you mean '{near}'\?"):
+    with pytest.raises(ValueError, match=rf"scenario\.{name}='{value}'.*: did you mean '{near}'\?"):
         scenario(**{name: value})
 
 

@@ -91,26 +91,6 @@ def enable_amp(cfg: Config) -> None:
         cfg.optim_wrapper.setdefault('dtype', 'bfloat16')
 
 
-# Content and text of the config that was laid out last.
-_last: tuple[str, str] = ('', '')
-
-
-class TextOnceConfig(Config):
-    """A config that remembers its text until its content changes.
-
-    As a training starts, mmengine asks for the text four times (log, file, visualizer, records), and lays it out anew
-    each time, which takes as long as several iterations.
-    """
-
-    @property
-    def pretty_text(self) -> str:
-        global _last
-        content = repr(self._cfg_dict)
-        if _last[0] != content:
-            _last = content, super().pretty_text
-        return _last[1]
-
-
 def named_types(value: Any) -> Any:
     """A copy of a config's values in which classes and functions, as pure-Python configs hold them, are strings.
 

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import copy
-import difflib
 import os.path as osp
 import re
 from typing import Any, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
 from ..utils.errors import UserError
+from ..utils.options import suggest
 
 BACKGROUND_NAMES = ('background', 'bg')
 
@@ -136,10 +136,8 @@ def _check_subset(dataset: type[BaseSegDataset], names: Sequence[str], owner: st
     own = dataset.METAINFO['classes']
     for name in names:
         if name not in own:
-            near = difflib.get_close_matches(name, own, n=1)
-            hint = f'did you mean {near[0]!r}?' if near else (
-                'choose among its classes, or use BaseSegDataset for others.')
-            raise UserError(f'metainfo.classes of {owner} names {name!r}, which is not a class of it: {hint}')
+            hint = suggest(name, own, ': choose among its classes, or use BaseSegDataset for others.')
+            raise UserError(f'metainfo.classes of {owner} names {name!r}, which is not a class of it{hint}')
 
 
 def _check_palette(palette: Any, names: Sequence[str], own: Any, owner: str) -> None:

@@ -55,13 +55,6 @@ def end_distributed() -> None:
         torch.distributed.destroy_process_group()
 
 
-def wrap_for_cpu(cfg: Config) -> None:
-    """Choose the DDP wrapper that works without a GPU, unless the config names one."""
-    if is_distributed() and not torch.cuda.is_available() and cfg.get('model_wrapper_cfg') is None:
-        cfg.model_wrapper_cfg = dict(
-            type='IncrementalDataParallel', find_unused_parameters=cfg.get('find_unused_parameters', False))
-
-
 @MODEL_WRAPPERS.register_module()
 class IncrementalDataParallel(MMDistributedDataParallel):
     """DDP over gloo: no device ids, and batch norm per process, since SyncBN exists on accelerators only."""

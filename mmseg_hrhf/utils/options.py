@@ -20,12 +20,25 @@ _NAMES = {
 }
 
 
+def suggest(word: Any, choices: Iterable, otherwise: str = '', cutoff: float = 0.6) -> str:
+    """End of a message about a wrong name: ``": did you mean 'ratio'?"``, or ``otherwise`` where none is near.
+
+    Args:
+        word: what was given.
+        choices: what could have been; of them only strings are suggested.
+        otherwise: end of the sentence without a suggestion.
+        cutoff: how alike the two must be, of 0 to 1 (``difflib``'s ratio).
+    """
+    names = [choice for choice in choices if isinstance(choice, str)]
+    near = difflib.get_close_matches(str(word), names, n=1, cutoff=cutoff)
+    return f': did you mean {near[0]!r}?' if near else otherwise
+
+
 def check_choice(name: str, value: Any, choices: Sequence) -> None:
     """Raise ``UserError`` unless ``value`` is one of ``choices``; names the nearest."""
     if not any(value == choice and type(value) is type(choice) for choice in choices):
-        near = difflib.get_close_matches(str(value), [choice for choice in choices if isinstance(choice, str)], n=1)
-        hint = f' Did you mean {near[0]!r}?' if near else ''
-        raise UserError(f'{name}={value!r} is not one of {", ".join(map(repr, choices))}.{hint}')
+        hint = suggest(value, choices, otherwise='.')
+        raise UserError(f'{name}={value!r} is not one of {", ".join(map(repr, choices))}{hint}')
 
 
 def check_names(owner: str, options: Iterable[str], known: Iterable[str]) -> None:
@@ -33,9 +46,7 @@ def check_names(owner: str, options: Iterable[str], known: Iterable[str]) -> Non
     known = sorted(known)
     for key in options:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            raise UserError(f'{owner} has no option {key!r}' +
-                             (f': did you mean {near[0]!r}?' if near else f'; its options are {known}.'))
+            raise UserError(f'{owner} has no option {key!r}' + suggest(key, known, f'; its options are {known}.'))
 
 
 def check_types(prefix: str, options: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from mmengine.config import Config
 
 from mmseg_hrhf.config.check import check_config
 from mmseg_hrhf.config.load import load_config
-from mmseg_hrhf.utils.options import check_choice, check_names, check_types, parameters
+from mmseg_hrhf.utils.options import check_choice, check_names, check_types, parameters, suggest
 
 
 def test_every_config_of_ours_passes(repo):
@@ -46,6 +46,14 @@ def test_nearest_name_is_given_only_where_one_is_near():
         check_names('replay', ['xyz'], ['ratio', 'seed'])
     with pytest.raises(ValueError, match=r"^m=1 is not one of 'a', True\.$"):
         check_choice('m', 1, ['a', True])
+    with pytest.raises(ValueError, match=r"^m='abcd' is not one of 'abcde', True: did you mean 'abcde'\?$"):
+        check_choice('m', 'abcd', ['abcde', True])
+
+
+def test_how_near_a_suggestion_is_can_be_chosen():
+    assert suggest('scenaro', ['scenario', 'method', 3]) == ": did you mean 'scenario'?"
+    assert suggest('scene', ['scenario'], cutoff=0.6) != suggest('scene', ['scenario'], cutoff=0.8) == ''
+    assert suggest(None, ['ratio'], '; give one.') == '; give one.'
 
 
 def test_options_of_parents_count():

@@ -2,12 +2,12 @@
 from __future__ import annotations
 
 import copy
-import difflib
 from typing import Callable, Optional, Sequence
 
 from mmengine.config import Config
 
 from ...utils.errors import UserError
+from ...utils.options import suggest
 
 # Table 1, in the paper's order, and PLOP from later work.
 _METHODS = {
@@ -113,9 +113,7 @@ def choose_systems(names: Sequence[str], own: Sequence[str] = ()) -> list[str]:
             chosen.append(name)
         else:
             known = [*GROUPS, *SYSTEMS, *own]
-            near = difflib.get_close_matches(name, known, n=1)
-            raise UserError(f'There is no system {name!r}' +
-                             (f': did you mean {near[0]!r}?' if near else f'; there are {known}.'))
+            raise UserError(f'There is no system {name!r}' + suggest(name, known, f'; there are {known}.'))
     return list(dict.fromkeys(chosen))
 
 

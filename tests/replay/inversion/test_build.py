@@ -20,7 +20,7 @@ def test_what_the_options_say_is_built(kind):
     (None, r"replay\.inversion=None must be a dict with a type, such as dict\(type='SegInversion'"),
     (dict(size=32), r"replay\.inversion=\{'size': 32\} must be a dict with a type"),
     (dict(type='SegInversion'), r"replay\.inversion lacks size, which SegInversion has no default for"),
-    (dict(OPTIONS, type='SegInvertion'), r"replay\.inversion\.type='SegInvertion'.*Did you mean 'SegInversion'\?"),
+    (dict(OPTIONS, type='SegInvertion'), r"replay\.inversion\.type='SegInvertion'.*: did you mean 'SegInversion'\?"),
     (dict(OPTIONS, sise=3), r"replay\.inversion has no option 'sise'"),
     (dict(OPTIONS, lr='high'), r"replay\.inversion\.lr='high' must be a number"),
     (dict(OPTIONS, aggregation='max'), r"replay\.inversion\.aggregation='max' must be a dict"),
