@@ -36,7 +36,9 @@ def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
     except ImportError as error:  # mmengine's message lists sys.path; its first line names what was to be imported
         raise UserError(f'Config {path!r} needs a package that cannot be imported: {str(error).splitlines()[0]} '
                          f'Cause: {error.__cause__ or error.__context__ or error}.') from error
-    _drop_own_scope(cfg._cfg_dict)
+    _drop_own_scope(list(cfg.values()))
+    if cfg.get('_scope_') == 'mmseg_hrhf':
+        cfg.pop('_scope_')
     if options:
         bad = [option for option in options if '=' not in option]
         if bad:

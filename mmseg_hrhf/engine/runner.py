@@ -10,7 +10,7 @@ from typing import Optional
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier, broadcast, broadcast_object_list, is_main_process
+from mmengine.dist import barrier, broadcast, is_main_process
 from mmengine.logging import MMLogger, print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import init_default_scope
@@ -36,7 +36,7 @@ from ..work_dir.checkpoint import held_classes, load_checkpoint, only_data, save
 from ..work_dir.layout import StepFiles, read_result, resume_point
 from ..work_dir.lock import lock_work_dir
 from ..work_dir.record import check_steps, claim_work_dir
-from .distributed import start_distributed
+from .distributed import from_rank_0, start_distributed
 from .loops import release
 from .plan import RunPlan
 
@@ -73,7 +73,7 @@ class IncrementalRunner:
         self.plan = RunPlan(self.run, osp.join(self.work_dir, 'class_index'))
         self.scenario = self.plan.scenario
         self._identities = self.plan.identities()
-        self._tested_otherwise = self._check_steps()
+        self._tested_otherwise = from_rank_0(lambda: check_steps(self.work_dir, self._identities))
         self._check_only_step()
         if self._tested_otherwise or self._result(self.plan.steps[-1]) is None:
             self.plan.rehearse()
@@ -103,19 +103,6 @@ class IncrementalRunner:
             if self._lock is not None:
                 self._lock.release()
 
-    def _check_steps(self) -> list[int]:
-        """As rank 0 finds it, see ``_result``."""
-        found: list = [None, None]
-        if is_main_process():
-            try:
-                found = [check_steps(self.work_dir, self._identities), None]
-            except ValueError as error:
-                found = [None, str(error)]
-        broadcast_object_list(found)
-        if found[1] is not None:
-            raise UserError(found[1])
-        return found[0]
-
     # -- one step ----------------------------------------------------------------------------------------------------
 
     def _run_step(self, step: int) -> None:
@@ -126,9 +113,7 @@ class IncrementalRunner:
             self._check_teacher(step, cfg.model.teacher_checkpoint)
         if is_main_process():
             write_json(files.identity, self._identities[step])
-        held = [resume_point(files.train) if is_main_process() else None]
-        broadcast_object_list(held)
-        runner = self._runner = Runner.from_cfg(continued(cfg, held[0]))
+        runner = self._runner = Runner.from_cfg(continued(cfg, from_rank_0(lambda: resume_point(files.train))))
         given = self.run.first_step_from if step == 0 else None
         model = runner.train() if given is None else runner.model
         model = model.module if is_model_wrapper(model) else model
@@ -244,10 +229,7 @@ class IncrementalRunner:
                 checkpoint_sha256=sha256(files.checkpoint)))
 
     def _result(self, step: int) -> Optional[dict]:
-        """As rank 0 finds it: on network drives, other nodes may not see for a while what it has just written."""
-        held = [read_result(self._files(step)) if is_main_process() else None]
-        broadcast_object_list(held)
-        return held[0]
+        return from_rank_0(lambda: read_result(self._files(step)))
 
     def _mend_plain_config(self, step: int) -> None:
         files, positions = self._files(step), self.plan.test_positions[step]
