@@ -104,7 +104,7 @@ def claim_work_dir(work_dir: str, cfg: Config, seed: int) -> None:
 
 
 def _config_text(cfg: Config, seed: int) -> str:
-    whole = Config(named_types(copy.deepcopy(cfg._cfg_dict.to_dict())))
+    whole = Config(named_types(copy.deepcopy(cfg.to_dict())))
     for where in ('work_dir', 'only_step', 'launcher'):
         whole.pop(where, None)
     whole.randomness = dict(whole.get('randomness') or {}, seed=seed)
