@@ -26,7 +26,7 @@ def plain_synthesis(forward, model, images, classes, r, iterations, lr=0.25, tv_
     """
     inputs = []
     handles = [layer.register_forward_pre_hook(lambda layer, given: inputs.append((layer, given[0])))
-               for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+               for layer in model.modules() if isinstance(layer, (nn.BatchNorm2d, nn.SyncBatchNorm))]
     images = images.clone().requires_grad_()
     optimizer = torch.optim.Adam([images], lr=lr, betas=(0.5, 0.9))
     rising = max(1, warmup * iterations)

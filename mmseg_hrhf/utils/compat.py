@@ -9,7 +9,7 @@ here                       private                                        no pub
 BatchNorm, ConvNd,         torch's _BatchNorm, _ConvNd, _InstanceNorm     mmengine's revert_sync_batchnorm makes layers
 InstanceNorm                                                              of the base class alone
 rename_in_state            Module._register_(load_)state_dict_(pre_)hook  before torch 2.5; public from there on
-FollowedByOthers           Module._apply                                  .to(), .half(), .cuda() and the like meet there
+FollowedByOthers           Module._apply                                  to(), half(), cuda() and the like meet there
 dataset_metainfo           BaseDataset._load_metainfo                     building a dataset wants its files
 config_dict                Config._cfg_dict                               Config.to_dict copies, and turns types to text
 set_package_name           mmengine.config.utils.MODULE2PACKAGE           ``_base_ = 'mmseg::...'`` looks nowhere else
@@ -42,9 +42,22 @@ from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
 from torch.utils.data import DataLoader
 
 __all__ = [
-    'BatchNorm', 'ConvNd', 'FollowedByOthers', 'InstanceNorm', 'NoTrace', 'TRAINING_PARTS', 'config_dict',
-    'dataset_metainfo', 'end_data_workers', 'forget', 'loading_by', 'mmengine_home', 'rename_in_state',
-    'replaced_loss', 'set_package_name', 'swaps_channels'
+    'TRAINING_PARTS',
+    'BatchNorm',
+    'ConvNd',
+    'FollowedByOthers',
+    'InstanceNorm',
+    'NoTrace',
+    'config_dict',
+    'dataset_metainfo',
+    'end_data_workers',
+    'forget',
+    'loading_by',
+    'mmengine_home',
+    'rename_in_state',
+    'replaced_loss',
+    'set_package_name',
+    'swaps_channels'
 ]
 
 # -- torch -----------------------------------------------------------------------------------------------------------
@@ -87,7 +100,7 @@ class FollowedByOthers:
     def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> Any:
         for module in self.followers():
             module._apply(fn, *args, **kwargs)
-        return super()._apply(fn, *args, **kwargs)  # type: ignore[misc]
+        return super()._apply(fn, *args, **kwargs)
 
 
 # -- configs and datasets --------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import pickle
 import pickletools
 import re
 import zipfile
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 from urllib.parse import urlparse
 
 import numpy as np
@@ -42,9 +42,9 @@ def read_data(path: PathLike, map_location: Any = 'cpu') -> Any:
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
     except pickle.UnpicklingError:
-        if not hasattr(torch.serialization, 'safe_globals'):  # torch < 2.5
-            raise
         content = _with_own_names(path)
+        if content is None or not hasattr(torch.serialization, 'safe_globals'):  # torch < 2.5
+            raise
     with torch.serialization.safe_globals(_LOG_PARTS):
         return torch.load(content, map_location=map_location, weights_only=True)
 
@@ -57,30 +57,33 @@ def log_statistic(owner: type, name: str) -> Callable:
 
 
 # What makes NumPy's arrays and numbers.
-_NUMPY = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
+_NUMPY: tuple = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
 # What a log consists of: smoothed values, that is arrays of NumPy's numbers and a HistoryBuffer's methods.
 _LOG_PARTS = [HistoryBuffer, log_statistic, np.ndarray, np.dtype, *_NUMPY, *(type(np.dtype(kind)) for kind in _DTYPES)]
 # By the name that such a file has for a function, the function that is called in its place.
-_STAND_INS = {
+_STAND_INS: dict[str, Callable] = {
     **{f'{module} getattr': log_statistic for module in ('builtins', '__builtin__')},
     **{f'numpy.{core}.multiarray {function.__name__}': function for function in _NUMPY for core in ('core', '_core')},
 }
 
 
-def _with_own_names(path: PathLike) -> io.BytesIO:
-    """A copy of a file of ``torch.save`` whose pickle calls the stand-ins by their own names.
+def _with_own_names(path: PathLike) -> Optional[io.BytesIO]:
+    """A copy of a file of ``torch.save`` whose pickle calls the stand-ins by their own names; None of any other file.
 
     mmengine's pickles fetch a log value's methods by ``getattr``, which could fetch anything, and name NumPy's modules
     as the NumPy does under which they were written.
     """
-    if not zipfile.is_zipfile(path):
-        with open(path, 'rb') as file:
-            return io.BytesIO(_rename(file.read(), _OLD_PICKLES))
-    out = io.BytesIO()
-    with zipfile.ZipFile(path) as held, zipfile.ZipFile(out, 'w') as copy:
-        for name in held.namelist():
-            content = held.read(name)
-            copy.writestr(name, _rename(content, 1) if name.endswith('/data.pkl') else content)
+    try:
+        if not zipfile.is_zipfile(path):
+            with open(path, 'rb') as file:
+                return io.BytesIO(_rename(file.read(), _OLD_PICKLES))
+        out = io.BytesIO()
+        with zipfile.ZipFile(path) as held, zipfile.ZipFile(out, 'w') as copy:
+            for name in held.namelist():
+                content = held.read(name)
+                copy.writestr(name, _rename(content, 1) if name.endswith('/data.pkl') else content)
+    except (ValueError, zipfile.BadZipFile):  # no pickle
+        return None
     out.seek(0)
     return out
 
@@ -90,7 +93,7 @@ def _rename(content: bytes, number: int) -> bytes:
     stream, parts, end = io.BytesIO(content), [], 0
     for _ in range(number):
         for opcode, argument, start in pickletools.genops(stream):
-            if opcode.name == 'GLOBAL' and argument in _STAND_INS:
+            if opcode.name == 'GLOBAL' and argument in _STAND_INS and start is not None:
                 function = _STAND_INS[argument]
                 parts += [content[end:start], f'c{function.__module__}\n{function.__name__}\n'.encode()]
                 end = start + len(f'c{argument}\n')

@@ -10,7 +10,7 @@ from mmengine.runner import CheckpointLoader
 from mmengine.runner import checkpoint as mmengine_checkpoint
 
 from mmseg_hrhf.work_dir import weights
-from mmseg_hrhf.work_dir.checkpoint import only_data
+from mmseg_hrhf.work_dir.checkpoint import load_weights, only_data
 from mmseg_hrhf.work_dir.weights import load_from_data_only, log_statistic, read_data
 
 from .test_checkpoint import Payload, rename_in_pickle
@@ -97,18 +97,18 @@ def test_an_object_store_is_read_as_data(tmp_path, monkeypatch):
             pass
 
     monkeypatch.setattr(weights, 'get_local_path', Local)
-    with pytest.raises(ValueError, match='s3://bucket/net.pth.* holds more than'), only_data():
+    with pytest.raises(ValueError, match=r's3://bucket/net.pth.* holds more than'), only_data():
         CheckpointLoader.load_checkpoint('s3://bucket/net.pth')
     assert not (tmp_path / 'ran').exists()
 
 
 def test_a_scheme_that_cannot_be_checked_is_refused():
-    with pytest.raises(ValueError, match='pavi:// cannot be read as data alone. Fetch the file'), only_data():
+    with pytest.raises(ValueError, match=r'pavi:// cannot be read as data alone. Fetch the file'), only_data():
         CheckpointLoader.load_checkpoint('pavi://net')
 
 
 def test_a_missing_file_is_as_in_mmengine(tmp_path):
-    with pytest.raises(FileNotFoundError, match='net.pth can not be found'), only_data():
+    with pytest.raises(FileNotFoundError, match=r'net\.pth can not be found'), only_data():
         CheckpointLoader.load_checkpoint(str(tmp_path / 'net.pth'))
 
 
@@ -149,7 +149,7 @@ def test_text_that_looks_like_a_name_stays_as_it_is(tmp_path):
 def test_nothing_but_its_methods_is_fetched_from_a_log(tmp_path):
     torch.save(dict(message_hub=hub_state()), tmp_path / 'a.pth')
     rename_in_pickle(tmp_path / 'a.pth', b'\x03\x00\x00\x00min', b'\x08\x00\x00\x00__init__')
-    with pytest.raises(pickle.UnpicklingError, match='getattr.*__init__'):
+    with pytest.raises(pickle.UnpicklingError, match=r'getattr.*__init__'):
         read_data(tmp_path / 'a.pth')
 
 
@@ -158,6 +158,15 @@ def test_nothing_but_its_methods_is_fetched_from_a_log(tmp_path):
 def test_a_stand_in_gives_no_other_attribute(owner, name):
     with pytest.raises(pickle.UnpicklingError):
         log_statistic(owner, name)
+
+
+@pytest.mark.parametrize('content', [b'', b'no weights', b'x' * 99, pickle.dumps([1]), pickle.dumps(Payload('never'))])
+def test_a_file_of_another_kind_is_named(tmp_path, content):
+    (tmp_path / 'a.pth').write_bytes(content)
+    with pytest.raises(ValueError, match=r"load_from='.*a\.pth' (is truncated|holds more)"):
+        load_weights('load_from', tmp_path / 'a.pth')
+    with pytest.raises(ValueError if content else EOFError, match=r'a\.pth' if content else None), only_data():
+        CheckpointLoader.load_checkpoint(str(tmp_path / 'a.pth'))
 
 
 def test_torch_keeps_nothing_of_it(tmp_path):
