@@ -1,28 +1,38 @@
 """Every use of what the toolbox keeps private, and every replacement of a part of it.
 
-Elsewhere the package uses public names alone. For each entry, tests/utils/test_compat.py says what must hold of
-mmengine, mmseg and torch; it runs on both lines of the toolbox.
+Elsewhere the package uses public names alone. Each entry says what is private, why no public name does, and which test
+of tests/utils/test_compat.py fails when a new version of mmengine, mmseg or torch changes it. The tests run on both
+lines of the toolbox; the last of them finds private uses elsewhere.
 
-=========================  =============================================  ==============================================
-here                       private                                        no public way, since
-=========================  =============================================  ==============================================
-BatchNorm, ConvNd,         torch's _BatchNorm, _ConvNd, _InstanceNorm     mmengine's revert_sync_batchnorm makes layers
-InstanceNorm                                                              of the base class alone
-rename_in_state            Module._register_(load_)state_dict_(pre_)hook  before torch 2.5; public from there on
-FollowedByOthers           Module._apply                                  to(), half(), cuda() and the like meet there
-dataset_metainfo           BaseDataset._load_metainfo                     building a dataset wants its files
-config_dict                Config._cfg_dict                               Config.to_dict copies, and turns types to text
-set_package_name           mmengine.config.utils.MODULE2PACKAGE           ``_base_ = 'mmseg::...'`` looks nowhere else
-swaps_channels             ImgDataPreprocessor._channel_conversion        it keeps the option under no other name
-TRAINING_PARTS             names of EncoderDecoder's methods              a subclass may override them
-replaced_loss              ``loss_by_feat`` of a head is replaced         mmseg calls ``head.forward``: no hook fires
-NoTrace                    Runner._log_env                                a Runner always logs its environment
-end_data_workers           Runner._train_loop (_val_, _test_),            the public properties build what is not built;
-                           DataLoader._iterator                           persistent workers have no end of their own
-forget                     ManagerMixin._instance_dict                    nothing else lets an instance go
-loading_by                 CheckpointLoader._schemes                      to put the loaders back; registering is public
-mmengine_home              mmengine.runner.checkpoint._get_mmengine_home  open-mmlab:// may name files in it
-=========================  =============================================  ==============================================
+BatchNorm, ConvNd, InstanceNorm: base classes ``_BatchNorm``, ``_ConvNd``, ``_InstanceNorm`` of torch's layers.
+    mmengine's ``revert_sync_batchnorm`` makes layers of the base class alone. test_base_classes_of_layers
+rename_in_state: ``Module._register_state_dict_hook``, ``_register_load_state_dict_pre_hook``.
+    Public from torch 2.5 on, and then taken so. test_state_is_renamed_alone_and_nested
+FollowedByOthers: ``Module._apply`` is overridden.
+    ``to()``, ``half()``, ``cuda()`` and the like meet there. test_others_follow
+config_dict: ``Config._cfg_dict``.
+    ``Config.to_dict`` copies, and turns classes into text. test_a_config_holds_a_dict
+set_package_name: ``mmengine.config.utils.MODULE2PACKAGE`` is added to.
+    ``_base_ = 'mmseg::...'`` looks nowhere else. test_a_config_is_found_by_the_name_of_a_package
+dataset_metainfo: ``BaseDataset._load_metainfo``.
+    Building a dataset needs its files. test_metainfo_is_that_of_a_built_dataset
+swaps_channels: ``ImgDataPreprocessor._channel_conversion``.
+    It keeps the option under no other name. test_swapped_channels
+TRAINING_PARTS: names of methods of ``EncoderDecoder``, which a subclass may override.
+    test_training_goes_by_these_methods_alone
+replaced_loss: ``loss_by_feat`` of a head is replaced.
+    mmseg calls ``head.forward``, so that no hook fires. test_a_replaced_loss_is_called_once_with_the_logits
+NoTrace: ``Runner._log_env`` is overridden.
+    A Runner always logs its environment. test_a_runner_without_a_trace
+end_data_workers: ``Runner._train_loop``, ``_val_loop``, ``_test_loop``; ``DataLoader._iterator``.
+    The public properties build what is not built; persistent workers cannot be ended. test_workers_end_at_once
+forget: ``ManagerMixin._instance_dict``.
+    Nothing else lets an instance go. test_what_is_forgotten_is_let_go
+loading_by: ``CheckpointLoader._schemes``.
+    Registering a loader is public, finding the one before is not.
+    test_every_loader_of_mmengine_is_replaced_and_put_back
+mmengine_home: ``mmengine.runner.checkpoint._get_mmengine_home``.
+    A model of ``open-mmlab://`` may be a file in it. test_mmengines_folder
 """
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class PixelMap:
         # mmcv decodes to BGR; the preprocessor swaps where the network wants RGB.
         channels = (0, 1, 2) if swaps_channels(data_preprocessor) else (2, 1, 0)
         mean, std = torch.zeros(3), torch.ones(3)
-        if hasattr(data_preprocessor, 'mean'):
+        if getattr(data_preprocessor, 'mean', None) is not None:
             mean, std = (value.detach().cpu().float().flatten().expand(3)
                          for value in (data_preprocessor.mean, data_preprocessor.std))
         return cls(channels, tuple((1 / std).tolist()), tuple((-mean / std).tolist()))
@@ -60,7 +60,7 @@ class PixelSpace:
         held = PixelMap.of(data_preprocessor) if pixel_map is None else pixel_map
         # RGB channel of each channel of the network.
         self.channels = list(held.channels)
-        if pixel_map is None and hasattr(data_preprocessor, 'mean'):
+        if pixel_map is None and getattr(data_preprocessor, 'mean', None) is not None:
             mean, std = data_preprocessor.mean.flatten(), data_preprocessor.std.flatten()
         else:
             mean, std = (torch.tensor([-b / a for a, b in zip(held.scale, held.offset)]),
