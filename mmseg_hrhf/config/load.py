@@ -8,10 +8,10 @@ from typing import Any, Optional, Sequence
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.config import utils as config_utils
 from mmengine.registry import Registry, root
 from mmseg import registry
 
+from ..utils.compat import set_package_name
 from ..utils.environment import config_path
 from ..utils.errors import UserError
 
@@ -62,15 +62,14 @@ def _drop_own_scope(value: Any) -> None:
 
 
 def _register_package_names() -> None:
-    names = config_utils.MODULE2PACKAGE
-    names['mmseg_hrhf'] = 'mmseg_hrhf'
+    set_package_name('mmseg_hrhf', 'mmseg_hrhf')
     for module, package in (('mmseg', 'onedl-mmsegmentation'), ('mmdet', 'onedl-mmdetection'),
                             ('mmpretrain', 'onedl-mmpretrain')):
         try:
             importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-        names[module] = package
+        set_package_name(module, package)
 
 
 def enable_amp(cfg: Config) -> None:

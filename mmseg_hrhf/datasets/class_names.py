@@ -1,7 +1,6 @@
 """Lists of class names and their colours in a config: what can be one, and which names stand for background."""
 from __future__ import annotations
 
-import copy
 import os.path as osp
 import re
 from typing import Any, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from ..utils.compat import dataset_metainfo
 from ..utils.errors import UserError
 from ..utils.options import suggest
 
@@ -117,7 +117,7 @@ def _check_metainfo(dataset: type[BaseSegDataset], given: Any, owner: str) -> No
             hint = one_name(value) if key == 'classes' else 'an item is three numbers, such as [255, 0, 0]'
             raise UserError(f'metainfo.{key} of {owner} is the string {value!r}, but must be a list: {hint}. '
                              '(A string is the path of a file with one item a line; there is no such file.)')
-    metainfo = dataset._load_metainfo(copy.deepcopy(given))
+    metainfo = dataset_metainfo(dataset, given)
     names, palette = metainfo.get('classes'), metainfo.get('palette', ())
     check_class_names(names, f'metainfo.classes of {owner}')
     own = dataset.METAINFO.get('classes')

@@ -13,6 +13,7 @@ from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
 from ..scenario import IGNORE, Scenario
+from ..utils.compat import dataset_metainfo
 from ..utils.errors import UserError
 from ..utils.randomness import sample_randomness
 from .class_index import class_index
@@ -112,7 +113,7 @@ def scenario_of_config(cfg: dict, options: Mapping[str, Any]) -> Scenario:
     dataset = DATASETS.get(leaf['type']) if isinstance(leaf['type'], str) else leaf['type']
     if dataset is None:
         raise UserError(f'Dataset type {leaf["type"]!r} is not registered: check its spelling and custom_imports.')
-    metainfo = dataset._load_metainfo(copy.deepcopy(leaf.get('metainfo')))
+    metainfo = dataset_metainfo(dataset, leaf.get('metainfo'))
     return RawLabels.of(dataset, metainfo.get('classes'), leaf.get('reduce_zero_label')).scenario(options)
 
 

@@ -29,6 +29,7 @@ from ..datasets.transforms import find_loading
 from ..replay.buffer import FakeImageBuffer
 from ..replay.inversion.pixels import PixelMap
 from ..replay.pixel_check import check_real_range, check_training_pixels, measure_pixel_map
+from ..utils.compat import NoTrace
 from ..utils.errors import UserError, explain
 from ..utils.randomness import REAL_SAMPLE, SampleIndex
 from .loops import release
@@ -41,8 +42,8 @@ _RUNNER_OPTIONS = ('work_dir', 'train_cfg', 'val_cfg', 'test_cfg', 'auto_scale_l
 _REAL = 2
 
 
-class _RehearsalRunner(Runner):
-    """A Runner that builds everything and leaves no trace: no log of the environment, no config file, no DDP."""
+class _RehearsalRunner(NoTrace, Runner):
+    """A Runner that builds everything and leaves no trace."""
 
     def __init__(self, **options: Any) -> None:
         try:
@@ -50,15 +51,6 @@ class _RehearsalRunner(Runner):
         except BaseException:
             release(self)
             raise
-
-    def wrap_model(self, model_wrapper_cfg: Optional[dict], model: nn.Module) -> nn.Module:
-        return model
-
-    def dump_config(self) -> None:
-        pass
-
-    def _log_env(self, env_cfg: dict) -> None:
-        pass
 
 
 class StepRehearsal:

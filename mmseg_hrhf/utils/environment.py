@@ -5,7 +5,6 @@ import contextlib
 import os
 import platform
 import sys
-import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Iterator
@@ -73,13 +72,13 @@ class _Muted:
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
     """Print nothing, and of several processes let only the first warn."""
-    stdout, sys.stdout = sys.stdout, _Muted(sys.stdout)
-    # The filters stay as they are: modules add theirs when they are imported.
-    show = warnings.showwarning
-    if rank() != 0:
-        warnings.showwarning = lambda *args, **kwargs: None
+    streams = [_Muted(sys.stdout)] if rank() == 0 else [_Muted(sys.stdout), _Muted(sys.stderr)]
+    # The filters of warnings stay as they are: modules add theirs when they are imported.
     try:
-        yield
+        with contextlib.ExitStack() as stack:
+            for stream, redirect in zip(streams, (contextlib.redirect_stdout, contextlib.redirect_stderr)):
+                stack.enter_context(redirect(stream))
+            yield
     finally:
-        sys.stdout.muted = False
-        sys.stdout, warnings.showwarning = stdout, show
+        for stream in streams:
+            stream.muted = False

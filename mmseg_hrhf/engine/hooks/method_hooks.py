@@ -74,7 +74,7 @@ class TrainingStateHook(Hook):
         checkpoint['method_training_state'] = _model(runner).training_state()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        if not runner._resume:
+        if not runner.cfg.get('resume'):
             return  # weights to start from (load_from)
         if 'method_training_state' not in checkpoint:
             raise UserError(f'The training checkpoint holds no state of {type(_model(runner)).__name__}: another '

@@ -11,6 +11,7 @@ from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner.checkpoint import weights_to_cpu
 from mmengine.utils import apply_to
@@ -55,7 +56,7 @@ class ResumeHook(Hook):
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         done = runner.iter - self._last
-        if done >= self.interval and not _accumulates(runner):
+        if done >= self.interval and not _accumulates(runner.optim_wrapper):
             self._write(runner)
 
     def after_train(self, runner) -> None:
@@ -111,9 +112,10 @@ def _message_hub(hub: dict) -> dict:
     return dict(log_scalars={}, runtime_info=info, resumed_keys=kept)
 
 
-def _accumulates(runner) -> bool:
+def _accumulates(optim_wrapper: OptimWrapper) -> bool:
     """Whether gradients have been gathered that no update has used yet."""
-    return runner.iter % getattr(runner.optim_wrapper, '_accumulative_counts', 1) != 0
+    wrappers = optim_wrapper.values() if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
+    return not all(wrapper.should_update() for wrapper in wrappers)
 
 
 def _plain(value: object) -> object:

@@ -11,6 +11,7 @@ from mmseg.registry import MODELS
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMSEG_CONSTRUCTORS
 from torch import Tensor, nn
 
+from ...utils.compat import FollowedByOthers, rename_in_state
 from ...utils.errors import UserError
 from ...utils.options import check_choice
 from ...work_dir.checkpoint import load_checkpoint
@@ -19,7 +20,7 @@ from ..heads import captured_logits, check_losses, predicted_logits
 from ..student_pass import fuses, inherits, small_logits
 
 
-class IncrementalSegmentor(BaseModel):
+class IncrementalSegmentor(FollowedByOthers, BaseModel):
     """A segmentor at one learning step.
 
     Its checkpoint is the student's alone, with the keys of a bare segmentor. The teacher is not a submodule: it is in
@@ -77,8 +78,7 @@ class IncrementalSegmentor(BaseModel):
         self.channels_last = channels_last
         # Now, and not in a hook: DDP lays out its buckets by the strides that it finds.
         self.to(memory_format=self.memory_format)
-        self._register_state_dict_hook(_drop_student_prefix)
-        self._register_load_state_dict_pre_hook(_add_student_prefix)
+        rename_in_state(self, 'student.', '')
 
     @classmethod
     def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:
@@ -105,14 +105,14 @@ class IncrementalSegmentor(BaseModel):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            student = self.__dict__.get('_modules', {}).get('student')
+            student = None if name == 'student' else getattr(self, 'student', None)
             if student is None or not hasattr(student, name):
                 raise
             return getattr(student, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        student = self.__dict__.get('_modules', {}).get('student')
-        if student is not None and name in student._modules and name not in self._modules:
+        student = getattr(self, 'student', None)
+        if isinstance(getattr(student, name, None), nn.Module) and name not in dict(self.named_children()):
             setattr(student, name, value)  # as in `runner.model.backbone = ...`
         else:
             super().__setattr__(name, value)
@@ -122,11 +122,9 @@ class IncrementalSegmentor(BaseModel):
         for name, module in super().named_modules(memo, prefix, remove_duplicate):
             yield _bare_name(name, prefix), module
 
-    def _apply(self, fn, *args, **kwargs):
+    def followers(self) -> list[nn.Module]:
         # Not a submodule, the teacher must be told to change device or type.
-        for teacher in self._hidden_teacher:
-            teacher._apply(fn, *args, **kwargs)
-        return super()._apply(fn, *args, **kwargs)
+        return self._hidden_teacher
 
     def init_weights(self) -> None:
         """Start from the previous step with a grown classifier, or, at step 0, as the student's config says."""
@@ -214,19 +212,6 @@ def _load_strictly(model: nn.Module, state: dict, path: str) -> None:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise UserError(f'Checkpoint {path} does not fit the network of the previous step: {error}') from error
-
-
-def _drop_student_prefix(module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict) -> None:
-    _rename_prefix(state_dict, f'{prefix}student.', prefix)
-
-
-def _add_student_prefix(state_dict: dict, prefix: str, *args) -> None:
-    _rename_prefix(state_dict, prefix, f'{prefix}student.')
-
-
-def _rename_prefix(state_dict: dict, old: str, new: str) -> None:
-    for key in [key for key in state_dict if key.startswith(old)]:
-        state_dict[new + key[len(old):]] = state_dict.pop(key)
 
 
 def check_weight(name: str, value: float) -> float:

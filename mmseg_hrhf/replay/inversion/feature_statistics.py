@@ -7,19 +7,17 @@ from typing import Callable, Optional
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.rnn import pad_sequence
 
+from ...utils.compat import BatchNorm, ConvNd, InstanceNorm
 from ...utils.errors import UserError
 from .base import RecordedStatistics
 from .objective import statistics_distance
 
 _DEFAULT_EPS = 1e-5
 # Their backward pass makes a tensor of its own.
-_OWN_GRADIENT = (_BatchNorm.forward, nn.SyncBatchNorm.forward, nn.LayerNorm.forward, nn.GroupNorm.forward)
-_CHANNELS_SECOND = (nn.GroupNorm, _BatchNorm, _InstanceNorm, _ConvNd)
+_OWN_GRADIENT = (BatchNorm.forward, nn.SyncBatchNorm.forward, nn.LayerNorm.forward, nn.GroupNorm.forward)
+_CHANNELS_SECOND = (nn.GroupNorm, BatchNorm, InstanceNorm, ConvNd)
 
 
 def channel_dim(layer: nn.Module, ndim: int, data_format: Optional[str] = None) -> int:
@@ -73,7 +71,7 @@ def feature_targets(model: nn.Module, recorded: Optional[RecordedStatistics] = N
         if name in recorded:
             mean, var = (recorded[name][key] for key in ('mean', 'var'))
             del recorded[name]
-        elif isinstance(layer, _BatchNorm) and layer.running_mean is not None:
+        elif isinstance(layer, BatchNorm) and layer.running_mean is not None:
             mean, var = layer.running_mean, layer.running_var
         else:
             continue
