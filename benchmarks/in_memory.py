@@ -13,7 +13,8 @@ from mmseg.registry import DATASETS, MODELS
 from mmseg.structures import SegDataSample
 from torch.utils.data import Dataset
 
-from mmseg_hrhf.config.classes import set_classes
+from mmseg_hrhf.config.plain import set_classes
+from mmseg_hrhf.config.run import RunConfig
 from mmseg_hrhf.config.step import step_config
 from mmseg_hrhf.datasets.raw_labels import RawLabels
 from mmseg_hrhf.work_dir.checkpoint import save_checkpoint
@@ -90,7 +91,8 @@ def in_memory_config(network: str, method: str, out: Path, channels_last: bool =
     cfg.method, cfg.channels_last = dict(type=method, **options), channels_last
     scenario = RawLabels.of(PascalVOCDataset, None, False).scenario(cfg.scenario)
     work_dir = out / f'{network}_{method}'
-    step = step_config(cfg, scenario, 1, str(work_dir), num_real=48, seed=0)
+    cfg.work_dir = str(work_dir)
+    step = step_config(RunConfig.parse(cfg), scenario, 1, num_real=48)
     torch.manual_seed(0)
     teacher = MODELS.build(set_classes(cfg.model, scenario.class_names(0)))
     save_checkpoint(step.model.teacher_checkpoint, teacher.state_dict(),

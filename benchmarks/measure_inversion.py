@@ -23,7 +23,7 @@ from mmseg.registry import DATASETS, MODELS, TASK_UTILS
 from PIL import Image
 
 from mmseg_hrhf.config.load import load_config
-from mmseg_hrhf.config.run import replay_options
+from mmseg_hrhf.config.run import RunConfig
 from mmseg_hrhf.models.heads import predicted_logits
 from mmseg_hrhf.replay.inspection import recognised
 from mmseg_hrhf.replay.inversion.base import FakeRequest, plan_requests
@@ -131,7 +131,7 @@ def main():
         help=f'also the mean area by r, from the same noise (default: {R_VALUES})')
     parser.add_argument('--cfg-options', nargs='+')
     args = parser.parse_args()
-    inversion = replay_options(load_config(args.config, args.cfg_options))['inversion']
+    inversion = RunConfig.parse(load_config(args.config, args.cfg_options)).replay.inversion
     init_default_scope('mmseg')
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,8 @@ from mmengine.registry import init_default_scope
 from mmseg.registry import DATASETS
 
 from mmseg_hrhf.config.check import refuse_unsupported
-from mmseg_hrhf.config.run import plain_config, replay_options
+from mmseg_hrhf.config.plain import plain_config
+from mmseg_hrhf.config.run import RunConfig
 from mmseg_hrhf.config.step import step_config
 from mmseg_hrhf.datasets.raw_labels import RawLabels
 from mmseg_hrhf.datasets.source import split_mix, unwrap
@@ -54,13 +55,13 @@ def turn(cfg: Config) -> None:
     """Raise ``ValueError`` unless the configs of both steps hold what ``cfg`` says."""
     raw = labels_of(cfg.train_dataloader.dataset)
     foreground = len(raw.chosen) - (raw.names[0].lower() == 'background')
-    refuse_unsupported(plain_config(cfg), replay_options(cfg) is not None)
+    refuse_unsupported(plain_config(cfg), cfg.get('replay') is not None)
     if foreground < 2:
         raise ValueError(f'{raw.dataset} has one foreground class: there is no second step to learn.')
     cfg.scenario = dict(task=f'{foreground - 1}-1', setting='overlapped')
-    scenario = raw.scenario(cfg.scenario)
+    scenario, run = raw.scenario(cfg.scenario), RunConfig.parse(cfg)
     for step in (0, 1):
-        out = step_config(cfg, scenario, step, 'run', 600, 0)
+        out = step_config(run, scenario, step, 600)
         lost = [
             key for key, value in plain_config(cfg).items()
             if key not in FOLLOWS_THE_STEP and out.get(key, 'lost') != value

@@ -20,7 +20,7 @@ from zoo_config import CLASSES, zoo_config
 from zoo_families import FAMILIES
 
 import mmseg_hrhf  # noqa: F401
-from mmseg_hrhf.config.classes import set_classes
+from mmseg_hrhf.config.plain import set_classes
 from mmseg_hrhf.models.heads import predicted_logits
 from mmseg_hrhf.work_dir.checkpoint import load_checkpoint, weights_fingerprint
 from mmseg_hrhf.work_dir.layout import StepFiles

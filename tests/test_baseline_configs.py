@@ -5,8 +5,7 @@ import pytest
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
-from mmseg_hrhf.config.check import check_config
-from mmseg_hrhf.config.run import method_class, num_fake_images
+from mmseg_hrhf.config.run import RunConfig
 from mmseg_hrhf.config.step import step_config
 from mmseg_hrhf.scenario import Scenario
 
@@ -20,12 +19,12 @@ def test_there_is_one_for_every_system_of_the_comparison():
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_a_baseline_differs_from_hrhf_in_its_method_alone(path, repo):
     cfg, hrhf = Config.fromfile(path), Config.fromfile(repo / 'configs/hrhf/voc_15-1.py')
-    check_config(cfg)
+    run = RunConfig.parse(cfg)
     scenario = Scenario.build({f'class {i}': i for i in range(1, 21)}, **cfg.scenario)
-    assert num_fake_images(cfg, 5, 500) == 0
-    last = step_config(cfg, scenario, 5, '/w', 500, 0)
+    assert run.num_fake_images(5, 500) == 0
+    last = step_config(run, scenario, 5, 500)
     assert last.model.type == cfg.method.type and last.model.student.decode_head.num_classes == 21
-    joint = method_class(cfg).joint
+    joint = run.method.joint
     assert last.optim_wrapper.optimizer.lr == (0.01 if joint else 0.001)
     assert ('teacher' in last.model) != joint
     changed = {key for key in hrhf if cfg.get(key) != hrhf[key]}
@@ -61,6 +60,6 @@ def test_joint_learns_all_classes_from_every_image_that_shows_one(repo):
     cfg = Config.fromfile(repo / 'configs/baselines/joint_voc_15-1.py')
     cfg.scenario.setting = 'disjoint'
     scenario = Scenario.build({f'class {i}': i for i in range(1, 21)}, **cfg.scenario)
-    data = step_config(cfg, scenario, 5, '/w', 500, 0).train_dataloader.dataset
+    data = step_config(RunConfig.parse(cfg), scenario, 5, 500).train_dataloader.dataset
     assert data.step == 0 and data.scenario.steps == [[f'class {i}' for i in range(1, 21)]]
     assert 'task' not in data.scenario and 'setting' not in data.scenario

@@ -9,7 +9,7 @@ from mmengine.structures import PixelData
 from mmseg.registry import MODELS, TASK_UTILS
 from mmseg.structures import SegDataSample
 
-from mmseg_hrhf.config.classes import set_classes
+from mmseg_hrhf.config.plain import set_classes
 from mmseg_hrhf.models.heads import check_losses, class_heads, predicted_logits
 from mmseg_hrhf.replay.inversion.base import FakeRequest
 from mmseg_hrhf.work_dir.checkpoint import save_checkpoint, weights_fingerprint

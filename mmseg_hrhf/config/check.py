@@ -1,7 +1,6 @@
 """Checks of a run's config that need neither its data nor its networks."""
 from __future__ import annotations
 
-import difflib
 from typing import Any, Iterable, Mapping, Optional
 
 from mmengine.config import Config
@@ -9,13 +8,11 @@ from mmengine.config import Config
 from ..datasets.class_names import check_dataset_names, check_scenario_names
 from ..datasets.source import split_mix, type_name, unwrap
 from ..models.segmentors.base import IncrementalSegmentor
-from ..replay.recording import statistics_options
 from ..scenario import IGNORE
 from ..utils.errors import UserError
-from ..utils.options import check_types
+from ..utils.options import check_types, suggest
 from ..work_dir.checkpoint import load_weights
-from .classes import as_list, is_elsewhere, weight_files
-from .run import OWN_KEYS, effective_config, method_class, plain_config, replay_options
+from .plain import OWN_KEYS, as_list, is_elsewhere, weight_files
 
 # The plain mmseg config must hold these.
 _NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
@@ -23,48 +20,46 @@ _NEEDED = ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper')
 _ALIKE = 0.8
 
 
-def check_config(cfg: Config) -> None:
-    """Check what is ours, and what of mmseg's every learning step needs.
+def check_keys(cfg: Config) -> None:
+    """Check the keys that are ours, as far as one can be checked without the others.
 
     Raises:
         UserError: a key that is missing, misspelt, or has a value of the wrong type; names it.
     """
     for key in cfg:
-        near = difflib.get_close_matches(key, OWN_KEYS, n=1, cutoff=_ALIKE)
+        near = suggest(key, OWN_KEYS, cutoff=_ALIKE)
         if near and key not in OWN_KEYS:
-            raise UserError(f'The config has the key {key!r}, which nothing reads: did you mean {near[0]!r}?')
+            raise UserError(f'The config has the key {key!r}, which nothing reads{near}')
     for key in ('scenario', 'method'):
         if not isinstance(cfg.get(key), dict):
             raise UserError(f'The config has no {key}=dict(...): take one from configs/_base_/methods or see '
-                             'docs/get_started.md.')
-    _check_plain(cfg)
+                            'docs/get_started.md.')
     types = dict(only_step=Optional[int], channels_last=Optional[bool], first_step_from=Optional[str])
     check_types('config', {key: cfg.get(key) for key in types}, types)
     check_types('randomness', cfg.get('randomness') or {}, dict(seed=Optional[int]))
-    seed = (cfg.get('randomness') or {}).get('seed')
-    if seed is not None and not 0 <= seed < 2**31:
-        raise UserError(f'randomness.seed={seed} (--seed) must lie within 0 and 2**31 - 1.')
     check_names_of_classes(cfg)
     _check_overrides(cfg)
-    method = method_class(cfg)
-    if cfg.get('first_step_from') is not None:
-        _check_first_step(cfg, method)
-    replay = replay_options(cfg)
-    if replay is not None:
-        statistics_options(replay)
-    refuse_unsupported(plain_config(cfg), replay is not None)
-    if cfg.get('incremental_overrides'):
-        overridden = effective_config(cfg, 1)
-        try:
-            _check_plain(overridden)
-            _check_same_data(cfg, overridden)
-            refuse_unsupported(overridden, replay is not None)
-        except ValueError as error:
-            raise UserError(f'With incremental_overrides, from step 1 on: {error}') from error
 
 
-def _check_plain(cfg: Config) -> None:
-    """Check the plain mmseg config that holds at a step."""
+def check_seed(seed: Optional[int]) -> int:
+    """The seed of a run; 0 where none is given."""
+    if seed is not None and not 0 <= seed < 2**31:
+        raise UserError(f'randomness.seed={seed} (--seed) must lie within 0 and 2**31 - 1.')
+    return 0 if seed is None else seed
+
+
+def check_overridden(cfg: Config, overridden: Config, uses_fake_images: bool) -> None:
+    """Check the plain config that holds from step 1 on, see ``check_plain``; all steps must divide the same data."""
+    try:
+        check_plain(overridden)
+        _check_same_data(cfg, overridden)
+        refuse_unsupported(overridden, uses_fake_images)
+    except ValueError as error:
+        raise UserError(f'With incremental_overrides, from step 1 on: {error}') from error
+
+
+def check_plain(cfg: Config) -> None:
+    """Raise ``UserError`` where the plain mmseg config of a step lacks what every learning step needs."""
     for key in _NEEDED:
         if not isinstance(cfg.get(key), dict):
             raise UserError(f'The config has no {key}=dict(...), so it is not a whole mmseg config: take one from '
@@ -88,7 +83,8 @@ def check_names_of_classes(cfg: Config) -> None:
             check_dataset_names(loader.get('dataset'), name)
 
 
-def _check_first_step(cfg: Config, method: type[IncrementalSegmentor]) -> None:
+def check_first_step(cfg: Config, method: type[IncrementalSegmentor]) -> None:
+    """Raise ``UserError`` where ``first_step_from`` cannot stand in for step 0."""
     given = cfg.first_step_from
     if not method.shares_first_step:
         raise UserError(f'first_step_from={given!r}: {method.__name__} trains a step 0 of its own, which no other '
@@ -127,10 +123,9 @@ def _check_overrides(cfg: Config) -> None:
         raise UserError("incremental_overrides has '_delete_' at its top, where there is nothing to delete: give it "
                          'within the setting that it replaces, such as optim_wrapper=dict(_delete_=True, ...).')
     for key in overrides:
-        near = difflib.get_close_matches(key, list(cfg), n=1, cutoff=_ALIKE)
+        near = suggest(key, list(cfg), cutoff=_ALIKE)
         if key not in cfg and near:
-            raise UserError(f'incremental_overrides has the key {key!r}, which the config does not have: did you '
-                             f'mean {near[0]!r}?')
+            raise UserError(f'incremental_overrides has the key {key!r}, which the config does not have{near}')
 
 
 def _check_same_data(cfg: Config, overridden: Config) -> None:

@@ -1,4 +1,4 @@
-"""What a finished step depends on, and whether the config still says the same."""
+"""What the weights and the figures of a step depend on, as data that a work dir records."""
 from __future__ import annotations
 
 import functools
@@ -6,13 +6,10 @@ import hashlib
 import os.path as osp
 from typing import Any, Iterable, Mapping
 
-from mmengine.config import Config
-
 from ..datasets.source import type_name
-from ..replay.recording import statistics_options
 from ..utils.io import sha256
-from .classes import weight_files
-from .run import effective_config, method_class, replay_options
+from .plain import weight_files
+from .run import RunConfig
 
 # What of the config that holds at a step changes its weights. Another number of workers, log level or process count
 # does not, and what `default_hooks` hold only looks, but for these.
@@ -25,22 +22,12 @@ _VALIDATION = ('val_interval', 'val_begin', 'dynamic_intervals')
 _NOT_IDENTITY = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 
 
-def run_seed(cfg: Config) -> int:
-    """``randomness.seed`` of a run; 0 where the config gives none."""
-    seed = (cfg.get('randomness') or {}).get('seed')
-    return 0 if seed is None else int(seed)
-
-
-# -- identities ------------------------------------------------------------------------------------------------------
-
-
-def training_identity(cfg: Config, step: int, seed: int) -> dict:
+def training_identity(run: RunConfig, step: int) -> dict:
     """What the weights of a step depend on besides the step before and the data, as JSON data.
 
     Step 0 of most methods is plain training, which does not depend on the method.
     """
-    out, method = effective_config(cfg, step), method_class(cfg)
-    first = step == 0 or method.joint
+    out, first = run.at(step), not run.has_teacher(step)
     identity = {key: _plain(out.get(key)) for key in _TRAINING}
     for key in _VALIDATION:
         identity['train_cfg'].pop(key, None)
@@ -50,19 +37,18 @@ def training_identity(cfg: Config, step: int, seed: int) -> dict:
         key: _plain(hook) for key, hook in hooks.items() if hook and type_name(hook) in _CHANGING_HOOKS}
     if 'param_scheduler' in hooks and hooks['param_scheduler'] is None:
         identity['default_hooks']['param_scheduler'] = 'off'
-    identity.update(seed=seed, channels_last=bool(cfg.get('channels_last')))
+    identity.update(seed=run.seed, channels_last=run.channels_last)
     if first:
-        identity.update(load_from=cfg.get('load_from'), first_step_from=cfg.get('first_step_from'))
+        identity.update(load_from=run.plain.get('load_from'), first_step_from=run.first_step_from)
         # By names without nesting, which are compared only where both times the file was there.
-        identity.update({f'{name}.sha256': _sha256(path, osp.getmtime(path)) for name, path in weight_files(cfg)
+        identity.update({f'{name}.sha256': _sha256(path, osp.getmtime(path)) for name, path in weight_files(run.user)
                          if osp.isfile(path)})
-    identity['method'] = None if step == 0 and method.shares_first_step else _plain(cfg.method)
-    replay = replay_options(cfg)
-    if replay is not None:
-        # Recorded at the end of a step, for the fakes of the next.
-        identity['replay'] = dict(feature_statistics=_plain(statistics_options(replay)))
+    identity['method'] = None if step == 0 and run.method.shares_first_step else _plain(run.method_options)
+    if run.replay is not None:
+        # Recorded at the end of a step, for the synthetic images of the next.
+        identity['replay'] = dict(feature_statistics=_plain(run.replay.statistics))
         if not first:
-            identity['replay'] = _plain(replay)
+            identity['replay'] = _plain(run.replay.options)
     return identity
 
 
@@ -71,9 +57,9 @@ def _sha256(path: str, changed: float) -> str:
     return sha256(path)
 
 
-def test_identity(cfg: Config, step: int) -> dict:
+def test_identity(run: RunConfig, step: int) -> dict:
     """What the figures of a step depend on besides its weights and the data, as JSON data."""
-    out = effective_config(cfg, step)
+    out = run.at(step)
     identity = {key: _plain(out.get(key) or out.get(other)) for key, other in _TEST.items()}
     identity['test_dataloader'].pop('batch_size', None)
     identity['model'] = dict(test_cfg=_plain(out.model.get('test_cfg')))
@@ -89,16 +75,16 @@ def data_identity(classes: Iterable[str], label_map: Mapping[int, int], names: I
         images=hashlib.sha256(listed.encode('utf-8', 'surrogateescape')).hexdigest())
 
 
-def run_identity(cfg: Config, seed: int) -> dict:
+def run_identity(run: RunConfig) -> dict:
     """The options of a run, as JSON data: for its records, and to find runs that could share work."""
-    identity = training_identity(cfg, 0, seed)
+    cfg, identity = run.user, training_identity(run, 0)
     identity.update(
-        scenario=_plain(cfg.scenario),
-        method=_plain(cfg.method),
+        scenario=_plain(run.scenario),
+        method=_plain(run.method_options),
         replay=_plain(cfg.get('replay')),
-        incremental_overrides=_plain(cfg.get('incremental_overrides')),
-        randomness=dict(_plain(cfg.get('randomness') or {}), seed=seed),
-        **test_identity(cfg, 0))
+        incremental_overrides=_plain(run.overrides),
+        randomness=dict(_plain(cfg.get('randomness') or {}), seed=run.seed),
+        **test_identity(run, 0))
     return dict(identity, model=_plain(cfg.model))
 
 

@@ -38,7 +38,9 @@ def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
     except ImportError as error:  # mmengine's message lists sys.path; its first line names what was to be imported
         raise UserError(f'Config {path!r} needs a package that cannot be imported: {str(error).splitlines()[0]} '
                          f'Cause: {error.__cause__ or error.__context__ or error}.') from error
-    _drop_own_scope(cfg._cfg_dict)
+    _drop_own_scope(list(cfg.values()))
+    if cfg.get('_scope_') == 'mmseg_hrhf':
+        cfg.pop('_scope_')
     if options:
         bad = [option for option in options if '=' not in option]
         if bad:
@@ -91,26 +93,6 @@ def enable_amp(cfg: Config) -> None:
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if torch.cuda.get_device_capability()[0] >= 8:  # torch.cuda.is_bf16_supported() counts emulation, too
         cfg.optim_wrapper.setdefault('dtype', 'bfloat16')
-
-
-# Content and text of the config that was laid out last.
-_last: tuple[str, str] = ('', '')
-
-
-class TextOnceConfig(Config):
-    """A config that remembers its text until its content changes.
-
-    As a training starts, mmengine asks for the text four times (log, file, visualizer, records), and lays it out anew
-    each time, which takes as long as several iterations.
-    """
-
-    @property
-    def pretty_text(self) -> str:
-        global _last
-        content = repr(self._cfg_dict)
-        if _last[0] != content:
-            _last = content, super().pretty_text
-        return _last[1]
 
 
 def named_types(value: Any) -> Any:

@@ -1,147 +1,198 @@
-"""From a plain mmseg config to the config of one learning step. The only code that edits a config."""
+"""What a run's own options say, parsed once: all other code is handed this in place of the config."""
 from __future__ import annotations
 
 import copy
-import difflib
-from typing import Optional
+import os.path as osp
+from dataclasses import dataclass, field
+from typing import Any, Mapping, Optional
 
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from ..models.segmentors.base import IncrementalSegmentor
 from ..replay.inversion.base import build_inversion
+from ..replay.recording import statistics_options
 from ..replay.sampler import split_batch
 from ..scenario import Scenario
 from ..utils.errors import UserError
-from ..utils.options import check_names, check_types, parameters
-from .classes import inversion_batch, training_size
-from .load import TextOnceConfig
+from ..utils.options import check_names, check_types, parameters, suggest
+from .check import check_first_step, check_keys, check_overridden, check_plain, check_seed, refuse_unsupported
+from .load import named_types
+from .plain import inversion_batch, plain_config, training_size, with_overrides
 
-# Top-level keys that are ours; what is left is a plain mmseg config.
-OWN_KEYS = ('scenario', 'method', 'replay', 'incremental_overrides', 'runner_type', 'only_step', 'comparison',
-            'channels_last', 'first_step_from')
-# Of the plain config, too, some hold for the whole run.
-_NOT_BY_STEP = (*OWN_KEYS, 'work_dir', 'launcher', 'load_from', 'resume', 'custom_imports', 'default_scope')
 _REPLAY_OPTIONS = ('ratio', 'num_images', 'inversion', 'feature_statistics')
-PACKAGE = 'mmseg_hrhf'
+# Options of a method that a step's config sets.
+_SET_BY_STEP = {'student', 'teacher', 'teacher_checkpoint', 'channels_last'}
 
 
-def method_class(cfg: Config) -> type[IncrementalSegmentor]:
-    """The class that ``method.type`` names."""
-    name = cfg.method.get('type') if isinstance(cfg.get('method'), dict) else None
+@dataclass(frozen=True)
+class ReplayConfig:
+    """The ``replay`` options of a run that trains with synthetic images.
+
+    Args:
+        options: as given, with the ``inversion`` below.
+        ratio: real to synthetic images in a batch, such as ``'1:1'``.
+        num_images: declared size of a step's buffer, or None.
+        inversion: options of what synthesises, with ``size`` and, where none is given, a ``batch_size`` that fits it.
+        size: (height, width) of synthetic images.
+        statistics: options of ``step_statistics``; None: no feature statistics are recorded.
+    """
+    options: Mapping[str, Any]
+    ratio: str
+    num_images: Optional[int]
+    inversion: Mapping[str, Any]
+    size: tuple[int, int]
+    statistics: Optional[Mapping[str, Any]]
+
+    @classmethod
+    def parse(cls, options: Any, plain: Config) -> ReplayConfig:
+        """Check the ``replay`` of a config whose other keys are ``plain``.
+
+        Raises:
+            UserError: an unknown option, or a value of the wrong type or out of range; names it.
+        """
+        if not isinstance(options, dict):
+            raise UserError(f'replay={options!r} must be a dict, or None to train without fake images.')
+        check_names('replay', options, _REPLAY_OPTIONS)
+        ratio, number = options.get('ratio', '1:1'), options.get('num_images')
+        split_batch(plain.train_dataloader.batch_size, ratio)
+        if number is not None and (type(number) is not int or number < 1):
+            raise UserError(f'replay.num_images={number!r} must be a positive number, or None for the number of real '
+                            'images of the step within 512 to 4096.')
+        inversion: Any = options.get('inversion')
+        if isinstance(inversion, dict):
+            inversion = dict(copy.deepcopy(inversion))
+            size = inversion.setdefault('size', training_size(plain))
+            if size is None:
+                raise UserError('replay.inversion.size is not given, and neither data_preprocessor.size nor a crop in '
+                                'the training pipeline says on what size the network trains: give one.')
+            inversion.setdefault('batch_size', inversion_batch(size))
+        built = build_inversion(inversion)  # hours later, at step 1, is too late for a mistake in its options
+        return cls(dict(options, inversion=inversion), ratio, number, inversion, built.size,
+                   statistics_options(options))
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """A run's config, checked and parsed. Configs in it are shared: copy one before changing it.
+
+    Args:
+        plain: mmseg config of step 0.
+        later: mmseg config of the other steps: ``plain`` merged with ``incremental_overrides``.
+        scenario: options of :meth:`.Scenario.build`.
+        method: class of the segmentor.
+        method_options: its config, with ``type``.
+        replay: None where the method or the config wants no synthetic images.
+        seed: of the run.
+        channels_last: whether networks compute in channels last.
+        first_step_from: file of a trained network that stands in for step 0.
+        only_step: the only step to run.
+        work_dir: absolute path.
+        overrides: ``incremental_overrides``.
+        user: the config as given, for records.
+    """
+    plain: Config
+    later: Config
+    scenario: Mapping[str, Any]
+    method: type[IncrementalSegmentor]
+    method_options: Mapping[str, Any]
+    replay: Optional[ReplayConfig]
+    seed: int
+    channels_last: bool
+    first_step_from: Optional[str]
+    only_step: Optional[int]
+    work_dir: str
+    overrides: Mapping[str, Any]
+    user: Config = field(repr=False)
+
+    @classmethod
+    def parse(cls, cfg: Config, seed: Optional[int] = None) -> RunConfig:
+        """Check what is ours in a config, and what of mmseg's every learning step needs; files are not read.
+
+        Args:
+            cfg: plain mmseg config plus ``scenario``, ``method`` and, optionally, the rest of ``OWN_KEYS``.
+            seed: in place of the config's.
+        Raises:
+            UserError: a key that is missing, misspelt, or has a value of the wrong type or out of range; names it.
+        """
+        check_keys(cfg)
+        seed = check_seed((cfg.get('randomness') or {}).get('seed') if seed is None else seed)
+        plain = plain_config(cfg)
+        check_plain(plain)
+        method = method_class(cfg.method)
+        if cfg.get('first_step_from') is not None:
+            check_first_step(cfg, method)
+        wants_replay = cfg.get('replay') is not None and method.uses_fake_images
+        replay = ReplayConfig.parse(cfg.replay, plain) if wants_replay else None
+        refuse_unsupported(plain, wants_replay)
+        overrides = cfg.get('incremental_overrides') or {}
+        later = plain
+        if overrides:
+            later = with_overrides(plain, overrides)
+            check_overridden(plain, later, wants_replay)
+        return cls(
+            plain=plain,
+            later=plain if method.joint else later,
+            scenario=dict(cfg.scenario),
+            method=method,
+            method_options=dict(cfg.method),
+            replay=replay,
+            seed=seed,
+            channels_last=bool(cfg.get('channels_last')),
+            first_step_from=cfg.get('first_step_from'),
+            only_step=cfg.get('only_step'),
+            work_dir=osp.abspath(cfg.get('work_dir') or '.'),
+            overrides=overrides,
+            user=cfg)
+
+    def at(self, step: int) -> Config:
+        """The plain mmseg config that holds at a step."""
+        return self.plain if step == 0 else self.later
+
+    def has_teacher(self, step: int) -> bool:
+        """Whether the step continues the one before."""
+        return step > 0 and not self.method.joint
+
+    def num_fake_images(self, step: int, num_real: int) -> int:
+        """Size of a step's buffer: declared, or as many as real images within [512, 4096]; 0 without replay."""
+        if self.replay is None or step == 0:
+            return 0
+        declared = self.replay.num_images
+        return min(max(num_real, 512), 4096) if declared is None else declared
+
+    def training_scenario(self, scenario: Scenario, step: int) -> tuple[dict, int]:
+        """Options of the scenario, and its step, that choose a step's training images and labels.
+
+        For a joint method that is a scenario of one step, which learns all classes from all images that show any.
+        """
+        if not self.method.joint:
+            return dict(self.scenario), step
+        divided = ('task', 'steps', 'class_order', 'setting', 'image_lists')
+        options = {key: value for key, value in self.scenario.items() if key not in divided}
+        return dict(options, steps=[list(scenario.seen_classes(step))]), 0
+
+    def text(self) -> str:
+        """The whole config as Python: ``tools/train.py`` on it, with a ``--work-dir``, is this run."""
+        whole = Config(named_types(self.user.to_dict()))
+        for where in ('work_dir', 'only_step', 'launcher'):
+            whole.pop(where, None)
+        whole.randomness = dict(whole.get('randomness') or {}, seed=self.seed)
+        return whole.pretty_text
+
+
+def method_class(options: Mapping[str, Any]) -> type[IncrementalSegmentor]:
+    """The class that ``method.type`` names, its options checked."""
+    name = options.get('type')
     known = {key: value for key, value in MODELS.module_dict.items() if _is_method(value)}
     found = known.get(name) if isinstance(name, str) else name if _is_method(name) else None
     if found is None:
-        near = difflib.get_close_matches(str(name), known, n=1)
         raise UserError(f'method.type={name!r} is no incremental method' +
-                         (f': did you mean {near[0]!r}?' if near else f'; there are {sorted(known)}.'))
+                        suggest(name, known, f'; there are {sorted(known)}.'))
     annotations = parameters(found, IncrementalSegmentor)
-    set_here = {'student', 'teacher', 'teacher_checkpoint', 'channels_last'}
-    check_names(f'method {found.__name__}', cfg.method, set(annotations) - set_here | {'type'})
-    check_types('method', cfg.method, annotations)
+    check_names(f'method {found.__name__}', options, set(annotations) - _SET_BY_STEP | {'type'})
+    check_types('method', options, annotations)
     return found
 
 
-def _is_method(value) -> bool:
+def _is_method(value: Any) -> bool:
     return isinstance(value, type) and issubclass(value, IncrementalSegmentor) and value is not IncrementalSegmentor
-
-
-def training_scenario(cfg: Config, scenario: Scenario, step: int) -> tuple[dict, int]:
-    """Options of the scenario, and its step, that choose a step's training images and labels.
-
-    For a joint method that is a scenario of one step, which learns all classes from all images that show any.
-    """
-    if not method_class(cfg).joint:
-        return dict(cfg.scenario), step
-    divided = ('task', 'steps', 'class_order', 'setting', 'image_lists')
-    options = {key: value for key, value in cfg.scenario.items() if key not in divided}
-    return dict(options, steps=[list(scenario.seen_classes(step))]), 0
-
-
-def replay_options(cfg: Config) -> Optional[dict]:
-    """The ``replay`` options, checked; None where the method or the config wants no fake images.
-
-    Where ``inversion`` gives no size, it is that of the training images; where it gives no batch size, that follows.
-    """
-    replay = cfg.get('replay')
-    if replay is None or not method_class(cfg).uses_fake_images:
-        return None
-    if not isinstance(replay, dict):
-        raise UserError(f'replay={replay!r} must be a dict, or None to train without fake images.')
-    check_names('replay', replay, _REPLAY_OPTIONS)
-    split_batch(cfg.train_dataloader.batch_size, replay.get('ratio', '1:1'))
-    inversion = replay.get('inversion')
-    if isinstance(inversion, dict):
-        inversion = _with_size(inversion, cfg)
-    build_inversion(inversion)  # hours later, at step 1, is too late for a mistake in its options
-    number = replay.get('num_images')
-    if number is not None and (type(number) is not int or number < 1):
-        raise UserError(f'replay.num_images={number!r} must be a positive number, or None for the number of real '
-                         'images of the step within 512 to 4096.')
-    return dict(replay, inversion=inversion)
-
-
-def _with_size(inversion: dict, cfg: Config) -> dict:
-    """``inversion`` with the size of the training images, and as large a batch as fits it, unless it has its own."""
-    inversion = dict(inversion)
-    size = inversion.setdefault('size', training_size(cfg))
-    if size is None:
-        raise UserError('replay.inversion.size is not given, and neither data_preprocessor.size nor a crop in the '
-                         'training pipeline says on what size the network trains: give one.')
-    inversion.setdefault('batch_size', inversion_batch(size))
-    return inversion
-
-
-def num_fake_images(cfg: Config, step: int, num_real: int) -> int:
-    """Size of a step's buffer: declared, or as many as real images within [512, 4096]; 0 without replay."""
-    replay = replay_options(cfg)
-    if replay is None or step == 0:
-        return 0
-    declared = replay.get('num_images')
-    return min(max(num_real, 512), 4096) if declared is None else int(declared)
-
-
-def plain_config(cfg: Config) -> Config:
-    """The config without what is ours."""
-    plain = TextOnceConfig({key: copy.deepcopy(value) for key, value in cfg._cfg_dict.items() if key not in OWN_KEYS})
-    imports = plain.get('custom_imports')
-    if imports:
-        names = imports['imports']
-        names = [names] if isinstance(names, str) else names
-        kept = [name for name in names if name.split('.')[0] != PACKAGE]
-        if kept:
-            plain.custom_imports.imports = kept
-        else:
-            plain.pop('custom_imports')
-    return plain
-
-
-def effective_config(cfg: Config, step: int) -> Config:
-    """The plain config that holds at a step: with ``incremental_overrides`` from step 1 on.
-
-    Raises:
-        UserError: overrides of what holds for the whole run, or that cannot be merged.
-    """
-    out, overrides = plain_config(cfg), cfg.get('incremental_overrides') or {}
-    unchangeable = sorted(set(overrides) & set(_NOT_BY_STEP))
-    if unchangeable:
-        raise UserError(f'incremental_overrides cannot set {unchangeable}: these hold for the whole run.')
-    if step > 0 and overrides and not method_class(cfg).joint:
-        try:
-            # A copy, since merging takes `_delete_` out in place.
-            out.merge_from_dict(_flatten(copy.deepcopy(dict(overrides))))
-        except (TypeError, KeyError, AttributeError, IndexError, AssertionError) as error:
-            raise UserError(f'incremental_overrides={dict(overrides)} cannot be merged into the config: {error}. It '
-                             'must have the structure of the config, with lists given as a whole.') from error
-    return out
-
-
-def _flatten(overrides: dict, prefix: str = '') -> dict:
-    """Nested overrides as the dotted keys of ``Config.merge_from_dict``."""
-    flat = {}
-    for key, value in overrides.items():
-        if isinstance(value, dict) and not value.get('_delete_'):
-            flat.update(_flatten(value, f'{prefix}{key}.'))
-        else:
-            flat[f'{prefix}{key}'] = value
-    return flat

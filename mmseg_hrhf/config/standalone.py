@@ -24,9 +24,8 @@ from ..scenario import IGNORE, Scenario
 from ..utils.io import atomic_write, write_text
 from ..utils.randomness import EVALUATION, seeded
 from ..work_dir.layout import StepFiles
-from .classes import set_classes
 from .load import named_types
-from .run import PACKAGE, effective_config
+from .plain import PACKAGE, set_classes
 
 # mmengine replaces this by the folder of the config file, so a step's folder can be moved.
 _HERE = '{{ fileDirname }}'
@@ -39,8 +38,8 @@ _EVALUATION_KEYS = ('model', 'test_pipeline', 'tta_model', 'tta_pipeline', 'defa
                     'default_hooks', 'vis_backends', 'visualizer', 'log_processor', 'log_level', 'randomness')
 
 
-def write_plain_config(cfg: Config, scenario: Scenario, step: int, source: Source, positions: np.ndarray,
-                       files: StepFiles, view: IncrementalDataset) -> None:
+def write_plain_config(plain: Config, scenario: Scenario, source: Source, positions: np.ndarray, files: StepFiles,
+                       view: IncrementalDataset) -> None:
     """Write ``step_<t>/config.py`` and the list of its test images, and prove that mmseg can use them.
 
     The list and the masks follow the paths that the dataset itself gives, whatever its class. Where mmseg's own
@@ -51,14 +50,14 @@ def write_plain_config(cfg: Config, scenario: Scenario, step: int, source: Sourc
     The first lines of the file, and the log, say what it needs besides mmseg, or why mmseg cannot use it.
 
     Args:
-        cfg: the user's config.
-        scenario, step: what is evaluated.
+        plain: mmseg config that holds at the step.
+        scenario: of the run.
         source: the test dataset that the scenario divides.
-        positions: its images that evaluate ``step``.
+        positions: its images that evaluate the step.
         files: of the step.
         view: the test dataset of the step, with which the written one is compared.
     """
-    out = effective_config(cfg, step)
+    out, step = copy.deepcopy(plain), files.step
     loader = copy.deepcopy(out.get('test_dataloader') or out.val_dataloader)
     evaluator = copy.deepcopy(out.get('test_evaluator') or out.val_evaluator)
     preprocessor = out.get('data_preprocessor')
@@ -82,7 +81,7 @@ def write_plain_config(cfg: Config, scenario: Scenario, step: int, source: Sourc
     out.pop('custom_imports', None)
     if modules:
         out.custom_imports = dict(imports=modules, allow_failed_imports=False)
-    text = Config(named_types(out._cfg_dict.to_dict())).pretty_text
+    text = Config(named_types(out.to_dict())).pretty_text
     needs = f'# Needs, besides mmseg and the weights beside it: {", ".join(modules)}.\n' if modules else ''
     write_text(files.config, needs + text)
     reason = unnamed or _why_unlike(files, view)
@@ -97,9 +96,9 @@ def _needed_modules(out: Config) -> tuple[list[str], Optional[str]]:
     given = (out.get('custom_imports') or {}).get('imports') or []
     given = [given] if isinstance(given, str) else list(given)
     needed, unnamed = [], None
-    if any(backend not in _BACKENDS for backend in _values_of(out._cfg_dict, 'backend')):
+    if any(backend not in _BACKENDS for backend in _values_of(out.to_dict(), 'backend')):
         needed += given  # one of them registers it
-    for kind in _values_of(out._cfg_dict, 'type'):
+    for kind in _values_of(out.to_dict(), 'type'):
         owner = _owner(kind)
         package = owner.split('.')[0]
         if package in _STOCK or not package:

@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import copy
 import os.path as osp
-from typing import Any, Optional, Union
+from typing import Any, Mapping, Optional, Union
 
 import cv2
 import numpy as np
@@ -101,12 +101,12 @@ def _reduces(pipeline: Any) -> bool:
     return isinstance(pipeline, (list, tuple)) and any(_reduces(item) for item in pipeline)
 
 
-def scenario_of(source: Source, options: dict) -> Scenario:
+def scenario_of(source: Source, options: Mapping[str, Any]) -> Scenario:
     """The scenario over a source's classes: see ``RawLabels.scenario``."""
     return source.raw_labels.scenario(options)
 
 
-def scenario_of_config(cfg: dict, options: dict) -> Scenario:
+def scenario_of_config(cfg: dict, options: Mapping[str, Any]) -> Scenario:
     """The same, from a dataset's config; no file of the dataset is touched."""
     leaf = unwrap(split_mix(cfg)[0])[0][0]
     dataset = DATASETS.get(leaf['type']) if isinstance(leaf['type'], str) else leaf['type']

@@ -4,7 +4,7 @@ from __future__ import annotations
 import difflib
 import inspect
 from dataclasses import dataclass
-from typing import Optional, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 from ..scenario import IGNORE, Scenario
 from ..utils.errors import UserError
@@ -103,7 +103,7 @@ class RawLabels:
                              f'{others[0]!r}.')
         return chosen
 
-    def scenario(self, options: dict) -> Scenario:
+    def scenario(self, options: Mapping[str, Any]) -> Scenario:
         """The scenario over these classes.
 
         Args:

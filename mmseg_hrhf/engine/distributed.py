@@ -3,11 +3,11 @@ from __future__ import annotations
 
 import datetime
 import os
-from typing import Optional
+from typing import Callable, Optional, TypeVar
 
 import torch
 from mmengine.config import Config
-from mmengine.dist import init_dist, is_distributed
+from mmengine.dist import broadcast_object_list, init_dist, is_distributed, is_main_process
 from mmengine.model import MMDistributedDataParallel, revert_sync_batchnorm
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.utils.dl_utils import set_multi_processing
@@ -15,6 +15,7 @@ from torch import nn
 
 from ..utils.errors import UserError
 
+Found = TypeVar('Found')
 # Seconds. Ranks wait for each other's fake images, and for rank 0's scan of the masks, far longer than for a gradient.
 _TIMEOUT = 6 * 3600
 
@@ -49,17 +50,28 @@ def start_distributed(cfg: Config) -> None:
                          '(tools/dist_train.sh).')
 
 
+def from_rank_0(find: Callable[[], Found]) -> Found:
+    """What rank 0 finds, on every rank: on network drives, other nodes may not see for a while what it has written.
+
+    Raises:
+        UserError: on every rank, if it was raised on rank 0.
+    """
+    found: list = [None, None]
+    if is_main_process():
+        try:
+            found = [find(), None]
+        except UserError as error:
+            found = [None, str(error)]
+    broadcast_object_list(found)
+    if found[1] is not None:
+        raise UserError(found[1])
+    return found[0]
+
+
 def end_distributed() -> None:
     """Leave the process group, if there is one: all ranks call it, once their work is done."""
     if is_distributed():
         torch.distributed.destroy_process_group()
-
-
-def wrap_for_cpu(cfg: Config) -> None:
-    """Choose the DDP wrapper that works without a GPU, unless the config names one."""
-    if is_distributed() and not torch.cuda.is_available() and cfg.get('model_wrapper_cfg') is None:
-        cfg.model_wrapper_cfg = dict(
-            type='IncrementalDataParallel', find_unused_parameters=cfg.get('find_unused_parameters', False))
 
 
 @MODEL_WRAPPERS.register_module()

@@ -7,9 +7,9 @@ import tempfile
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
-from ..config.check import check_config, check_weight_files
-from ..config.classes import is_elsewhere, weight_files
-from ..config.identity import run_seed
+from ..config.check import check_weight_files
+from ..config.plain import is_elsewhere, weight_files
+from ..config.run import RunConfig
 from ..work_dir.layout import StepFiles
 from ..work_dir.record import check_steps
 from .distributed import start_distributed
@@ -27,13 +27,13 @@ def dry_run(cfg: Config) -> str:
         UserError: what would stop the run, with its remedy.
     """
     init_default_scope(cfg.get('default_scope', 'mmseg'))
-    check_config(cfg)
+    run = RunConfig.parse(cfg)
     check_weight_files(cfg)
     start_distributed(cfg)
-    work_dir, seed = osp.abspath(cfg.work_dir), run_seed(cfg)
+    work_dir = run.work_dir
     index = osp.join(work_dir, 'class_index')
     with tempfile.TemporaryDirectory(prefix='mmseg_hrhf_') as folder:
-        plan = RunPlan(cfg, work_dir, seed, index if osp.isdir(index) else folder)
+        plan = RunPlan(run, index if osp.isdir(index) else folder)
         tested_otherwise = check_steps(work_dir, plan.identities())
         plan.rehearse()
     lines = [plan.describe()]

@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import os.path as osp
 import tempfile
-from dataclasses import asdict
 from typing import Optional
 
 import numpy as np
@@ -14,19 +13,20 @@ from mmengine.dist import get_world_size
 from mmseg.registry import DATASETS, MODELS
 from torch import nn
 
-from ..config.classes import training_size
+from ..config.evaluation import test_loader
 from ..config.identity import data_identity, test_identity, training_identity
-from ..config.run import method_class, num_fake_images, replay_options, training_scenario
-from ..config.step import is_epoch_based, step_config
+from ..config.plain import is_epoch_based, training_size
+from ..config.run import RunConfig
+from ..config.step import step_config, view_options
 from ..datasets.incremental import IncrementalDataset, build_source, count_labels, scenario_of, select_images
 from ..datasets.label_check import check_loaded_labels, describe_shares
 from ..datasets.source import Source, split_mix
 from ..models.growth import check_growth, load_first_step
 from ..models.heads import check_head, main_head
-from ..replay.inversion.pixels import PixelMap, fastest_memory_format, image_size
-from ..replay.recording import layers_to_record, statistics_options
+from ..replay.inversion.pixels import PixelMap, fastest_memory_format
+from ..replay.recording import layers_to_record
 from ..replay.sampler import split_batch
-from ..scenario import IGNORE
+from ..scenario import IGNORE, Scenario
 from ..utils.errors import UserError, explain
 from .rehearsal import StepRehearsal
 
@@ -63,35 +63,32 @@ class RunPlan:
     """Scenario, data and config of every step of a run.
 
     Args:
-        cfg: of the run, see ``IncrementalRunner``.
-        work_dir: absolute path; nothing is written into it but the class index.
-        seed: of the run.
-        cache_dir: folder of the class index; None: the masks are read and nothing is written.
+        run: its config, parsed.
+        cache_dir: folder of the class index, the only thing that is written; None: the masks are read and nothing is
+            written.
     Raises:
         UserError: what is wrong with config or data.
     """
 
-    def __init__(self, cfg: Config, work_dir: str, seed: int, cache_dir: Optional[str]) -> None:
-        self.cfg = cfg
-        self.work_dir = work_dir
-        self.seed = seed
-        self.cache_dir = cache_dir
-        self.train_source = build_source(split_mix(cfg.train_dataloader.dataset)[0])
-        test_loader = cfg.get('test_dataloader') or cfg.val_dataloader
-        self.test_source = build_source(test_loader.dataset, test_mode=True)
-        self.scenario = scenario_of(self.train_source, cfg.scenario)
-        if scenario_of(self.test_source, cfg.scenario) != self.scenario:
+    def __init__(self, run: RunConfig, cache_dir: Optional[str]) -> None:
+        self.run = run
+        self._wanted = dict(train=split_mix(run.plain.train_dataloader.dataset)[0], test=test_loader(run.plain).dataset)
+        self.train_source = build_source(self._wanted['train'])
+        self.test_source = build_source(self._wanted['test'], test_mode=True)
+        self.scenario = scenario_of(self.train_source, run.scenario)
+        if scenario_of(self.test_source, run.scenario) != self.scenario:
             raise UserError('train_dataloader and test_dataloader have datasets of different classes or '
                              f'reduce_zero_label: {self.train_source.raw_labels.dataset} and '
                              f'{self.test_source.raw_labels.dataset} would not mean the same by a label.')
-        self.method = method_class(cfg)
         last = self.scenario.num_steps - 1
-        self.steps = [last] if self.method.joint else list(range(last + 1))
+        self.steps = [last] if run.method.joint else list(range(last + 1))
         counts = count_labels(self.train_source, self.scenario, cache_dir)
         self._presence = dict(train=counts > 0)
         # Most of the pixels of all training images, as a class that may be background: its name and share.
         self._widespread = self._find_widespread(counts)
-        self.train_positions = {t: self._training_images(t, counts > 0) for t in self.steps}
+        self._trained = {t: self._training_scenario(t) for t in self.steps}
+        self.train_positions = {t: select_images(self.train_source, scenario, counts > 0, learnt, False)
+                                for t, (scenario, learnt) in self._trained.items()}
         self.num_real = {t: len(positions) for t, positions in self.train_positions.items()}
         # (256,) training and test pixels of each raw label.
         self.train_pixels = {t: counts[positions].sum(axis=0) for t, positions in self.train_positions.items()}
@@ -110,7 +107,7 @@ class RunPlan:
         Raises:
             UserError: no step learns it, and the config does not say that it is to be ignored.
         """
-        options, scenario = self.cfg.scenario, self.scenario
+        options, scenario = self.run.scenario, self.scenario
         if scenario.background is not None:
             return None
         pixels = counts.sum(axis=0, dtype=np.int64)
@@ -127,8 +124,11 @@ class RunPlan:
         return None if 'background' in options else (name, share)
 
     def _step_config(self, step: int, pixel_map: Optional[PixelMap] = None) -> Config:
-        plain = None if pixel_map is None else {name: list(values) for name, values in asdict(pixel_map).items()}
-        return step_config(self.cfg, self.scenario, step, self.work_dir, self.num_real[step], self.seed, plain)
+        return step_config(self.run, self.scenario, step, self.num_real[step], pixel_map)
+
+    def _training_scenario(self, step: int) -> tuple[Scenario, int]:
+        options, learnt = self.run.training_scenario(self.scenario, step)
+        return scenario_of(self.train_source, options), learnt
 
     def identities(self) -> dict[int, dict]:
         """What the weights and the figures of each step depend on, see ``check_steps``."""
@@ -136,10 +136,10 @@ class RunPlan:
         for t in self.steps:
             classes, test_map = self.scenario.class_names(t), self.scenario.test_label_map(t)
             found[t] = dict(
-                training=training_identity(self.cfg, t, self.seed),
+                training=training_identity(self.run, t),
                 training_data=data_identity(classes, self._train_label_map(t),
                                             self._names(self.train_source, self.train_positions[t])),
-                test=test_identity(self.cfg, t),
+                test=test_identity(self.run, t),
                 test_data=data_identity(classes, test_map, self._names(self.test_source, self.test_positions[t])))
         return found
 
@@ -148,17 +148,12 @@ class RunPlan:
         return [osp.basename(source.get_data_info(int(i))['img_path']) for i in positions]
 
     def _train_label_map(self, step: int) -> dict[int, int]:
-        options, learnt = training_scenario(self.cfg, self.scenario, step)
-        return scenario_of(self.train_source, options).train_label_map(learnt)
+        scenario, learnt = self._trained[step]
+        return scenario.train_label_map(learnt)
 
     def learns(self, step: int) -> tuple[str, ...]:
         """Names of the classes whose labels the step trains on."""
-        return self.scenario.seen_classes(step) if self.method.joint else self.scenario.steps[step]
-
-    def _training_images(self, step: int, presence: np.ndarray) -> np.ndarray:
-        options, learnt = training_scenario(self.cfg, self.scenario, step)
-        scenario = scenario_of(self.train_source, options)
-        return select_images(self.train_source, scenario, presence, learnt, False)
+        return self.scenario.seen_classes(step) if self.run.method.joint else self.scenario.steps[step]
 
     def rehearse(self) -> None:
         """Build all that the first two steps need, and try it on a few images: see ``StepRehearsal``.
@@ -167,20 +162,19 @@ class RunPlan:
         steps' configs are told what the network is fed.
         """
         first = _build(self.configs[self.steps[0]].model)
-        if self.cfg.get('first_step_from') is not None:
-            load_first_step(first.student, self.cfg.first_step_from, self.scenario,
+        if self.run.first_step_from is not None:
+            load_first_step(first.student, self.run.first_step_from, self.scenario,
                             self.train_source.raw_labels.names)
-        if self.cfg.get('channels_last'):
-            _check_channels_last(first.student, training_size(self.cfg))
+        if self.run.channels_last:
+            _check_channels_last(first.student, training_size(self.run.plain))
         models = {self.steps[0]: first}
         if len(self.steps) > 1:
             models[1] = self._second_model(first.student)
-        replay = replay_options(self.cfg)
-        size = None if replay is None or len(self.steps) == 1 else image_size(replay['inversion']['size'])
+        size = None if self.run.replay is None or len(self.steps) == 1 else self.run.replay.size
         pixel_map = None
         with tempfile.TemporaryDirectory(prefix='mmseg_hrhf_') as folder:
             for step, model in models.items():
-                overrides = self.cfg.get('incremental_overrides')
+                overrides = self.run.overrides if step > 0 else {}
                 rehearsal = StepRehearsal(self.configs[step], step, model, folder, self._share, overrides)
                 try:
                     rehearsal.check_labels()
@@ -200,12 +194,12 @@ class RunPlan:
         options = {key: value for key, value in self.configs[1].model.items() if not key.startswith('teacher')}
         model = _build(options)
         check_growth(first, model.student)
-        if self.method.needs_teacher:
+        if self.run.method.needs_teacher:
             check_head(main_head(model.student))
-        recorded = statistics_options(replay_options(self.cfg))
-        if recorded is not None:
-            layers_to_record(first, recorded.get('layers'))
-        self.method.check_segmentor(_build(self.configs[1].model.student), training_size(self.cfg) or _TRIAL_SIZE)
+        if self.run.replay is not None and self.run.replay.statistics is not None:
+            layers_to_record(first, self.run.replay.statistics.get('layers'))
+        self.run.method.check_segmentor(_build(self.configs[1].model.student),
+                                        training_size(self.run.plain) or _TRIAL_SIZE)
         return model
 
     def _check_labels_of(self, step: int) -> None:
@@ -214,32 +208,27 @@ class RunPlan:
 
     def view(self, step: int, name: str) -> IncrementalDataset:
         """Real images that a step is trained (``'train'``) or tested (``'test'``) on; a rank may ask for them alone."""
-        options = self.configs[step][f'{name}_dataloader'].dataset
-        while options['type'] != 'IncrementalDataset':
-            options = options.get('real') or options['dataset']
-        options = dict(options, cache_dir=None)  # without it, no rank waits for another
+        options = view_options(self.configs[step], name)
         self._share(options)
         return DATASETS.build(options)
 
     def _share(self, options: dict) -> None:
         """Let the config of an ``IncrementalDataset`` use the plan's images and labels, if they are those it names."""
-        test_loader = self.cfg.get('test_dataloader') or self.cfg.val_dataloader
         name = 'test' if options.get('test_mode') else 'train'
-        wanted = test_loader.dataset if name == 'test' else split_mix(self.cfg.train_dataloader.dataset)[0]
-        if options['dataset'] == wanted:
+        if options['dataset'] == self._wanted[name]:
             source = self.test_source if name == 'test' else self.train_source
             options.update(dataset=source, presence=self._presence[name])
 
     def describe(self) -> str:
         """One table of the plan."""
         lines = [
-            f'{self.cfg.method["type"]}, {self.scenario.setting}, {self.scenario.label_protocol} labels, work dir '
-            f'{self.work_dir}',
+            f'{self.run.method_options["type"]}, {self.scenario.setting}, {self.scenario.label_protocol} labels, '
+            f'work dir {self.run.work_dir}',
             f'{"step":>4} {"classes":>7} {"images":>7} {"fakes":>6} {"iterations":>10} {"test":>6}  learns',
         ]
         for t in self.steps:
             learns = ', '.join(self.learns(t))
-            fakes = num_fake_images(self.cfg, t, self.num_real[t])
+            fakes = self.run.num_fake_images(t, self.num_real[t])
             drawn = len(self.train_source.repeated(self.train_positions[t]))
             lines.append(f'{t:>4} {self.scenario.num_classes(t):>7} {self.num_real[t]:>7} {fakes:>6} '
                          f'{iterations(self.configs[t], drawn):>10} {len(self.test_positions[t]):>6}  '

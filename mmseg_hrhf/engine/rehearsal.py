@@ -7,7 +7,7 @@ import logging
 import os.path as osp
 import warnings
 from operator import attrgetter
-from typing import Any, Callable, Iterator, Optional
+from typing import Any, Callable, Iterator, Mapping, Optional
 
 import numpy as np
 import torch
@@ -21,7 +21,8 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..config.classes import as_list
+from ..config.plain import as_list
+from ..config.step import rehearsal_config
 from ..datasets.incremental import IncrementalDataset
 from ..datasets.label_check import check_label_independence, check_loaded_labels
 from ..datasets.transforms import find_loading
@@ -69,16 +70,16 @@ class StepRehearsal:
         model: ``IncrementalSegmentor`` with the step's student and without teacher.
         folder: temporary work dir.
         share: lets the config of an ``IncrementalDataset`` use images and labels that are known already.
-        overrides: ``incremental_overrides`` of the run, for messages.
+        overrides: ``incremental_overrides`` that hold at the step, for messages.
     Raises:
         UserError: something that cannot be built; names its key in the config, the step and the reason.
     """
 
     def __init__(self, cfg: Config, step: int, model: nn.Module, folder: str, share: Callable[[dict], None],
-                 overrides: Optional[dict] = None) -> None:
-        self.step, self.model, self.folder, self._share = step, model, folder, share
-        self.overrides = overrides or {} if step > 0 else {}
-        self.cfg = self._quiet_copy(cfg)
+                 overrides: Mapping[str, Any]) -> None:
+        self.step, self.model, self.overrides = step, model, overrides
+        self.folder = osp.join(folder, f'step_{step}')
+        self.cfg = rehearsal_config(cfg, self.folder, share)
         loaders = {f'{name}_dataloader': self._build_loader(name) for name in ('train', 'val', 'test')
                    if self.cfg.get(f'{name}_dataloader') is not None}
         self.datasets = {key.split('_')[0]: loader.dataset for key, loader in loaders.items()}
@@ -97,37 +98,6 @@ class StepRehearsal:
         """Let go of what mmengine keeps of a Runner, and of the accelerator's memory."""
         release(self.runner)
         self.model.cpu()
-
-    def _quiet_copy(self, cfg: Config) -> Config:
-        out = Config({key: copy.deepcopy(value) for key, value in cfg._cfg_dict.items() if key != 'model'})
-        out.work_dir, out.log_level, out.launcher = osp.join(self.folder, f'step_{self.step}'), 'CRITICAL', 'none'
-        out.load_from, out.resume = None, False
-        for name in ('train', 'val', 'test'):
-            loader = out.get(f'{name}_dataloader')
-            if loader is not None:
-                self._redirect(loader.dataset)
-            for evaluator in as_list(out.get(f'{name}_evaluator')):
-                if evaluator.get('output_dir'):
-                    evaluator['output_dir'] = osp.join(self.folder, 'output')
-        if out.get('visualizer'):
-            out.visualizer.pop('save_dir', None)
-            # Only what mmengine keeps locally can be tried without side effects.
-            kept = [backend for backend in as_list(out.visualizer.get('vis_backends'))
-                    if str(backend.get('type')).endswith('LocalVisBackend')]
-            out.visualizer['vis_backends'] = kept
-        return out
-
-    def _redirect(self, dataset: dict) -> None:
-        """Let a dataset's config find its fakes, and its class index, in the temporary folder."""
-        if dataset.get('type') == 'IncrementalDataset':
-            dataset['cache_dir'] = osp.join(self.folder, 'class_index')
-            self._share(dataset)
-            return  # what it wraps is the user's
-        if dataset.get('type') == 'RealFakeDataset':
-            dataset.update(fake_folder=str(self._fakes.folder), num_fake=1)
-        for key in ('real', 'dataset'):
-            if isinstance(dataset.get(key), dict):
-                self._redirect(dataset[key])
 
     @property
     def _fakes(self) -> FakeImageBuffer:

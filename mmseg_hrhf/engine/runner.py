@@ -3,7 +3,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import math
 import os.path as osp
 import time
 from typing import Optional
@@ -11,32 +10,33 @@ from typing import Optional
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.dist import barrier, broadcast, broadcast_object_list, is_main_process
+from mmengine.dist import barrier, broadcast, is_main_process
 from mmengine.logging import MMLogger, print_log
 from mmengine.model import is_model_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
 
-from ..config.check import check_config, check_weight_files
-from ..config.identity import run_seed
-from ..config.run import num_fake_images, replay_options
+from ..config.check import check_weight_files
+from ..config.evaluation import retest_config
+from ..config.identity import run_identity
+from ..config.run import RunConfig
 from ..config.standalone import is_whole_plain_config, write_plain_config
-from ..config.step import step_test_config
+from ..config.step import continued
 from ..datasets.incremental import palette_of
 from ..evaluation.incremental_iou import IncrementalIoUMetric
-from ..evaluation.summary import number, summarise, summary_markdown, write_confusion
+from ..evaluation.summary import finite, number, write_confusion, write_summary
 from ..models.growth import load_first_step
-from ..replay.recording import statistics_options, step_statistics
+from ..replay.recording import step_statistics
 from ..utils.environment import environment
 from ..utils.errors import UserError
-from ..utils.io import read_json, sha256, write_json, write_text
+from ..utils.io import read_json, sha256, write_json
 from ..version import __version__
 from ..work_dir.checkpoint import held_classes, load_checkpoint, only_data, save_checkpoint
 from ..work_dir.layout import StepFiles, read_result, resume_point
 from ..work_dir.lock import lock_work_dir
 from ..work_dir.record import check_steps, claim_work_dir
-from .distributed import start_distributed, wrap_for_cpu
+from .distributed import from_rank_0, start_distributed
 from .loops import release
 from .plan import RunPlan
 
@@ -57,13 +57,11 @@ class IncrementalRunner:
     """
 
     def __init__(self, cfg: Config) -> None:
-        self.cfg = cfg
-        self.work_dir = osp.abspath(cfg.work_dir)
         init_default_scope(cfg.get('default_scope', 'mmseg'))
-        check_config(cfg)
+        self.run = RunConfig.parse(cfg)
+        self.work_dir = self.run.work_dir
         check_weight_files(cfg)
         start_distributed(cfg)
-        self.seed = run_seed(cfg)
         self._lock = lock_work_dir(self.work_dir)
         self._runner: Optional[Runner] = None  # of the step that is running
         self.logger = MMLogger.get_instance(
@@ -72,14 +70,14 @@ class IncrementalRunner:
             log_file=osp.join(self.work_dir, 'run.log'),
             file_mode='a',
             log_level=cfg.get('log_level', 'INFO'))
-        self.plan = RunPlan(cfg, self.work_dir, self.seed, osp.join(self.work_dir, 'class_index'))
+        self.plan = RunPlan(self.run, osp.join(self.work_dir, 'class_index'))
         self.scenario = self.plan.scenario
         self._identities = self.plan.identities()
-        self._tested_otherwise = self._check_steps()
+        self._tested_otherwise = from_rank_0(lambda: check_steps(self.work_dir, self._identities))
         self._check_only_step()
         if self._tested_otherwise or self._result(self.plan.steps[-1]) is None:
             self.plan.rehearse()
-        claim_work_dir(self.work_dir, cfg, self.seed)
+        claim_work_dir(self.work_dir, run_identity(self.run), self.run.text())
         print_log(self.plan.describe(), logger=self.logger)
 
     @classmethod
@@ -88,7 +86,7 @@ class IncrementalRunner:
 
     def train(self) -> list[dict]:
         """Run all steps (or ``only_step``). Returns the results of all finished steps."""
-        only = self.cfg.get('only_step')
+        only = self.run.only_step
         try:
             with only_data():
                 for step in self.plan.steps if only is None else [only]:
@@ -105,19 +103,6 @@ class IncrementalRunner:
             if self._lock is not None:
                 self._lock.release()
 
-    def _check_steps(self) -> list[int]:
-        """As rank 0 finds it, see ``_result``."""
-        found: list = [None, None]
-        if is_main_process():
-            try:
-                found = [check_steps(self.work_dir, self._identities), None]
-            except ValueError as error:
-                found = [None, str(error)]
-        broadcast_object_list(found)
-        if found[1] is not None:
-            raise UserError(found[1])
-        return found[0]
-
     # -- one step ----------------------------------------------------------------------------------------------------
 
     def _run_step(self, step: int) -> None:
@@ -128,14 +113,8 @@ class IncrementalRunner:
             self._check_teacher(step, cfg.model.teacher_checkpoint)
         if is_main_process():
             write_json(files.identity, self._identities[step])
-        held = [resume_point(files.train) if is_main_process() else None]
-        broadcast_object_list(held)
-        point = held[0]
-        if point is not None:
-            cfg.load_from, cfg.resume = point, True
-        wrap_for_cpu(cfg)
-        runner = self._runner = Runner.from_cfg(cfg)
-        given = self.cfg.get('first_step_from') if step == 0 else None
+        runner = self._runner = Runner.from_cfg(continued(cfg, from_rank_0(lambda: resume_point(files.train))))
+        given = self.run.first_step_from if step == 0 else None
         model = runner.train() if given is None else runner.model
         model = model.module if is_model_wrapper(model) else model
         if given is None:
@@ -175,10 +154,7 @@ class IncrementalRunner:
         files, began = self._files(step), time.time()
         print_log(f'Step {step} is tested again, since the config of the test, or its data, differ; it is not trained.',
                   logger=self.logger)
-        cfg = step_test_config(self.cfg, self.scenario, step)
-        cfg.work_dir, cfg.load_from, cfg.resume = osp.join(files.folder, 'test'), files.checkpoint, False
-        wrap_for_cpu(cfg)
-        runner = self._runner = Runner.from_cfg(cfg)
+        runner = self._runner = Runner.from_cfg(retest_config(self.run, self.scenario, files))
         metrics = runner.test()
         if is_main_process():
             result = read_json(files.result)
@@ -187,7 +163,7 @@ class IncrementalRunner:
             write_confusion(files.confusion, self.scenario.class_names(step), _confusion(runner))
             write_json(
                 files.result,
-                dict(result, metrics={key: _finite(value) for key, value in metrics.items()}, seconds=seconds,
+                dict(result, metrics=finite(metrics), seconds=seconds,
                      num_test_images=len(self.plan.test_positions[step])))
             write_json(files.identity, self._identities[step])
         barrier()
@@ -200,13 +176,13 @@ class IncrementalRunner:
 
     def _feature_statistics(self, step: int, model: torch.nn.Module, dataset) -> dict:
         """What the next step's inversion needs beside the weights, as extra entries of the checkpoint."""
-        replay = replay_options(self.cfg)
-        options = statistics_options(replay)
-        if replay is None or options is None or step == self.scenario.num_steps - 1:
+        replay = self.run.replay
+        if replay is None or replay.statistics is None or step == self.scenario.num_steps - 1:
             return {}
-        ratio = replay.get('ratio', '1:1') if hasattr(dataset, 'num_fake') else None
-        batch_size = self.cfg.train_dataloader.batch_size
-        statistics = step_statistics(model.student, dataset, batch_size, ratio, self.seed + step, **options)
+        ratio = replay.ratio if hasattr(dataset, 'num_fake') else None
+        batch_size = self.run.plain.train_dataloader.batch_size
+        statistics = step_statistics(model.student, dataset, batch_size, ratio, self.run.seed + step,
+                                     **replay.statistics)
         if statistics is None:
             return {}
         print_log(f'Feature statistics of {len(statistics)} layers are recorded for the next step.', logger=self.logger)
@@ -235,7 +211,7 @@ class IncrementalRunner:
         save_checkpoint(files.checkpoint, weights, meta, **extra)
         self._write_plain_config(step)
         write_confusion(files.confusion, self.scenario.class_names(step), confusion)
-        given = self.cfg.get('first_step_from') if step == 0 else None
+        given = self.run.first_step_from if step == 0 else None
         write_json(
             files.result,
             dict(
@@ -244,19 +220,16 @@ class IncrementalRunner:
                 classes=list(self.scenario.seen_classes(step)),
                 new_classes=list(self.plan.learns(step)),
                 num_train_images=self.plan.num_real[step],
-                num_fake_images=num_fake_images(self.cfg, step, self.plan.num_real[step]),
+                num_fake_images=self.run.num_fake_images(step, self.plan.num_real[step]),
                 num_test_images=len(self.plan.test_positions[step]),
-                metrics={key: _finite(value) for key, value in metrics.items()},
+                metrics=finite(metrics),
                 seconds={key: round(value, 1) for key, value in seconds.items()},
-                seed=self.seed,
+                seed=self.run.seed,
                 environment=environment(),
                 checkpoint_sha256=sha256(files.checkpoint)))
 
     def _result(self, step: int) -> Optional[dict]:
-        """As rank 0 finds it: on network drives, other nodes may not see for a while what it has just written."""
-        held = [read_result(self._files(step)) if is_main_process() else None]
-        broadcast_object_list(held)
-        return held[0]
+        return from_rank_0(lambda: read_result(self._files(step)))
 
     def _mend_plain_config(self, step: int) -> None:
         files, positions = self._files(step), self.plan.test_positions[step]
@@ -266,7 +239,7 @@ class IncrementalRunner:
             self._write_plain_config(step)
 
     def _write_plain_config(self, step: int) -> None:
-        write_plain_config(self.cfg, self.scenario, step, self.plan.test_source, self.plan.test_positions[step],
+        write_plain_config(self.run.at(step), self.scenario, self.plan.test_source, self.plan.test_positions[step],
                            self._files(step), self.plan.view(step, 'test'))
 
     def _files(self, step: int) -> StepFiles:
@@ -275,14 +248,14 @@ class IncrementalRunner:
     # -- the whole run -----------------------------------------------------------------------------------------------
 
     def _check_only_step(self) -> None:
-        only = self.cfg.get('only_step')
+        only = self.run.only_step
         if only is None:
             return
         self.scenario.check_step(only)
         if only not in self.plan.steps:
-            raise UserError(f'{self.plan.method.__name__} trains once, on all classes, in place of step '
+            raise UserError(f'{self.run.method.__name__} trains once, on all classes, in place of step '
                              f'{self.plan.steps[-1]}: there is no step {only} to train. Leave --step out.')
-        if only > 0 and not self.plan.method.joint and self._result(only - 1) is None:
+        if only > 0 and not self.run.method.joint and self._result(only - 1) is None:
             raise UserError(f'Step {only} continues step {only - 1}, which is not finished in {self.work_dir}: '
                              f'run it first (--step {only - 1}), or all steps (without --step).')
 
@@ -303,16 +276,9 @@ class IncrementalRunner:
                 break
             results.append(result)
         if results and is_main_process():
-            title = f'{self.cfg.method["type"]}: {self.scenario.task or "steps"} {self.scenario.setting}'
-            markdown = summary_markdown(results, title)
-            write_json(
-                osp.join(self.work_dir, 'results.json'),
-                dict(
-                    summarise(results),
-                    results=results,
-                    num_steps=self.scenario.num_steps,
-                    num_base_classes=len(self.scenario.steps[0])))
-            write_text(osp.join(self.work_dir, 'results.md'), markdown)
+            title = f'{self.run.method_options["type"]}: {self.scenario.task or "steps"} {self.scenario.setting}'
+            markdown = write_summary(self.work_dir, results, title, self.scenario.num_steps,
+                                     len(self.scenario.steps[0]))
             print_log(f'{osp.join(self.work_dir, "results.md")}:\n{markdown}', logger=self.logger)
         barrier()
         return results
@@ -322,8 +288,3 @@ def _confusion(runner: Runner) -> np.ndarray:
     """(C, C) pixel counts of the test that ``runner`` has just run."""
     return next(metric.confusion for metric in runner.test_loop.evaluator.metrics
                 if isinstance(metric, IncrementalIoUMetric) and metric.confusion is not None)
-
-
-def _finite(value: float) -> Optional[float]:
-    """A figure as strict JSON can hold it: None where a group or class had no pixel."""
-    return float(value) if math.isfinite(value) else None

@@ -9,13 +9,15 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from ..config.check import check_names_of_classes
-from ..config.step import step_test_config
+from ..config.evaluation import set_augmented_pipelines, set_outputs, test_config, test_loader
+from ..config.plain import choose_wrapper
+from ..config.run import RunConfig
 from ..datasets.incremental import build_source, scenario_of
 from ..scenario import Scenario
 from ..utils.errors import UserError
 from ..work_dir.checkpoint import held_classes, load_checkpoint, only_data
-from .distributed import start_distributed, wrap_for_cpu
+from ..work_dir.layout import StepFiles
+from .distributed import start_distributed
 from .loops import release
 
 
@@ -42,32 +44,22 @@ def run_test(cfg: Config,
     loaded = load_checkpoint(checkpoint)
     meta = loaded.get('meta', {})
     if tta:
-        _augment_data(cfg)
+        set_augmented_pipelines(cfg)
     if cfg.get('scenario') is not None:
-        check_names_of_classes(cfg)
-        loader = cfg.get('test_dataloader') or cfg.val_dataloader
-        scenario = scenario_of(build_source(loader.dataset, test_mode=True), cfg.scenario)
+        run = RunConfig.parse(cfg)
+        scenario = scenario_of(build_source(test_loader(run.plain).dataset, test_mode=True), run.scenario)
         if 'step' not in meta:
             raise UserError(f'Checkpoint {checkpoint} does not say of which step it is: it was not written by '
                              'tools/train.py. Evaluate it with the plain config of its step.')
         scenario.check_step(meta['step'])
         load_checkpoint(checkpoint, scenario.num_classes(meta['step']))
         _check_meaning(checkpoint, loaded, scenario)
-        cfg = step_test_config(cfg, scenario, meta['step'])
+        cfg = test_config(run.at(meta['step']), run.scenario, scenario, StepFiles(cfg.work_dir, meta['step']))
     if tta:
         cfg.model = dict(cfg.tta_model, module=cfg.model)
     cfg.load_from = checkpoint
-    if out_dir:
-        evaluators = cfg.test_evaluator
-        for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
-            evaluator['output_dir'] = out_dir
-    if show or show_dir:
-        cfg.setdefault('default_hooks', {})
-        cfg.default_hooks.visualization = dict(type='SegVisualizationHook', draw=True, show=show, wait_time=wait_time)
-        if show_dir:
-            cfg.setdefault('visualizer', dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')]))
-            cfg.visualizer['save_dir'] = show_dir
-    wrap_for_cpu(cfg)
+    set_outputs(cfg, out_dir, show_dir, show, wait_time)
+    choose_wrapper(cfg)
     with only_data():
         runner = Runner.from_cfg(cfg)
         try:
@@ -88,12 +80,3 @@ def _check_meaning(checkpoint: str, loaded: dict, scenario: Scenario) -> None:
         if meta.get(name, value) != value:
             print_log(f'The checkpoint was trained with scenario.{name}={meta[name]!r}, the config has {value!r}.',
                       logger='current', level=logging.WARNING)
-
-
-def _augment_data(cfg: Config) -> None:
-    for key in ('tta_pipeline', 'tta_model'):
-        if not cfg.get(key):
-            raise UserError(f'--tta needs {key} in the config, as mmseg\'s configs have it.')
-    for loader in (cfg.get('test_dataloader'), cfg.get('val_dataloader')):
-        if loader is not None:
-            loader.dataset.pipeline = cfg.tta_pipeline

@@ -3,12 +3,14 @@ from __future__ import annotations
 
 import csv
 import io
-from typing import Optional, Sequence
+import math
+import os
+from typing import Mapping, Optional, Sequence
 
 import numpy as np
 
 from ..utils.errors import UserError
-from ..utils.io import PathLike, write_text
+from ..utils.io import PathLike, write_json, write_text
 
 _COLUMNS = (
     ('old', 'mIoU_old'),
@@ -80,6 +82,30 @@ def summary_markdown(results: Sequence[dict], title: str) -> str:
         cells = [number(result['metrics'].get(f'IoU/{name}')) for result in results]
         lines.append(_row([name, *cells, number(summary['forgetting'].get(name))]))
     return '\n'.join(lines) + '\n'
+
+
+def write_summary(work_dir: str, results: Sequence[dict], title: str, num_steps: int, num_base: int) -> str:
+    """Write ``results.json`` and ``results.md``.
+
+    Args:
+        work_dir: of the run.
+        results: of its finished steps, see ``summarise``.
+        title: of the table.
+        num_steps: steps of the scenario.
+        num_base: classes of step 0.
+    Returns:
+        The table over steps, as Markdown.
+    """
+    markdown = summary_markdown(results, title)
+    write_json(os.path.join(work_dir, 'results.json'),
+               dict(summarise(results), results=results, num_steps=num_steps, num_base_classes=num_base))
+    write_text(os.path.join(work_dir, 'results.md'), markdown)
+    return markdown
+
+
+def finite(metrics: Mapping[str, float]) -> dict[str, Optional[float]]:
+    """Figures as strict JSON can hold them: None where a group or class had no pixel."""
+    return {key: float(value) if math.isfinite(value) else None for key, value in metrics.items()}
 
 
 def _row(cells: Sequence) -> str:

@@ -1,27 +1,20 @@
-"""What a finished step depends on, and whether the config still says the same."""
+"""What a work dir records of its run and of each step, compared with what the config says now."""
 from __future__ import annotations
 
-import copy
 import logging
 import os.path as osp
 import time
 from typing import Any, Iterable, Mapping, Optional
 
-from mmengine.config import Config
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import print_log
 
-from ..config.identity import run_identity
-from ..config.load import named_types
 from ..utils.errors import UserError
 from ..utils.io import read_json, write_json, write_text
 from .layout import StepFiles
 
 # Seconds after which a network drive shows what another node wrote, as a rule half of it.
 _PATIENCE = 60
-
-
-# -- work dirs -------------------------------------------------------------------------------------------------------
 
 
 def check_steps(work_dir: str, identities: Mapping[int, dict]) -> list[int]:
@@ -79,19 +72,22 @@ def _refusal(work_dir: str, step: int, differing: list[str], identities: Mapping
             f'{"s" if len(again) > 1 else ""} {", ".join(map(str, again))} made again{kept}.{hooks}')
 
 
-def claim_work_dir(work_dir: str, cfg: Config, seed: int) -> None:
-    """Record a run's options in ``run.json`` and ``config.py``: ``tools/train.py`` on the latter is this run again.
+def claim_work_dir(work_dir: str, identity: Mapping[str, Any], text: str) -> None:
+    """Record a run's options in ``run.json`` and its config in ``config.py``.
 
     Called once a config is accepted: a refused one must not be recorded.
 
+    Args:
+        work_dir: of the run.
+        identity: its options.
+        text: of its config.
     Raises:
         UserError: this process does not see the folder that rank 0 wrote to.
     """
     barrier()  # every rank must have checked before rank 0 writes
     path = osp.join(work_dir, 'run.json')
     if is_main_process():
-        _write_if_changed(osp.join(work_dir, 'config.py'), _config_text(cfg, seed))
-        identity = run_identity(cfg, seed)
+        _write_if_changed(osp.join(work_dir, 'config.py'), text)
         if not osp.exists(path) or _read_or_none(path) != identity:
             write_json(path, identity)
     barrier()
@@ -100,15 +96,7 @@ def claim_work_dir(work_dir: str, cfg: Config, seed: int) -> None:
             return
         time.sleep(1)
     raise UserError(f'Rank 0 wrote {path}, but this process cannot see it: the work dir must be on a file system that '
-                     'all processes share.')
-
-
-def _config_text(cfg: Config, seed: int) -> str:
-    whole = Config(named_types(copy.deepcopy(cfg._cfg_dict.to_dict())))
-    for where in ('work_dir', 'only_step', 'launcher'):
-        whole.pop(where, None)
-    whole.randomness = dict(whole.get('randomness') or {}, seed=seed)
-    return whole.pretty_text
+                    'all processes share.')
 
 
 def _write_if_changed(path: str, text: str) -> None:

@@ -3,7 +3,7 @@ import mmseg.models  # noqa: F401
 import pytest
 from mmengine.config import ConfigDict
 
-from mmseg_hrhf.config.classes import set_classes
+from mmseg_hrhf.config.plain import set_classes
 
 NAMES = ['background', 'a', 'b', 'c', 'd']
 

@@ -7,9 +7,12 @@ import shutil
 
 import pytest
 
-from mmseg_hrhf.config import identity as run_identity
+from mmseg_hrhf.config.identity import run_identity
+from mmseg_hrhf.config.identity import test_identity as identity_of_the_test
+from mmseg_hrhf.config.run import RunConfig
 from mmseg_hrhf.engine.plan import RunPlan
 from mmseg_hrhf.utils.io import read_json, write_json
+from mmseg_hrhf.work_dir import record
 from mmseg_hrhf.work_dir.layout import StepFiles
 from mmseg_hrhf.work_dir.record import check_steps, claim_work_dir
 
@@ -27,7 +30,12 @@ def three_steps(tiny_config):
 
 
 def identities(cfg, cache, seed=0):
-    return RunPlan(cfg, cfg.work_dir, seed, cache).identities()
+    return RunPlan(RunConfig.parse(cfg, seed), cache).identities()
+
+
+def claim(folder, cfg, seed):
+    run = RunConfig.parse(cfg, seed)
+    claim_work_dir(str(folder), run_identity(run), run.text())
 
 
 _known = {}
@@ -239,17 +247,17 @@ def test_a_damaged_record_is_named(three_steps, cache):
 
 
 def test_validation_stands_for_a_test_that_is_not_given(tiny_config):
-    wanted = run_identity.test_identity(tiny_config, 0)
+    wanted = identity_of_the_test(RunConfig.parse(tiny_config), 0)
     for kind in ('dataloader', 'evaluator', 'cfg'):
         tiny_config[f'val_{kind}'] = tiny_config.pop(f'test_{kind}')
-    assert run_identity.test_identity(tiny_config, 0) == wanted and wanted['test_evaluator'] is not None
+    assert identity_of_the_test(RunConfig.parse(tiny_config), 0) == wanted and wanted['test_evaluator'] is not None
 
 
 def test_the_record_of_a_run_follows_its_config(tiny_config, tmp_path):
-    claim_work_dir(str(tmp_path), tiny_config, 3)
+    claim(tmp_path, tiny_config, 3)
     assert read_json(tmp_path / 'run.json')['randomness']['seed'] == 3
     tiny_config.test_evaluator.iou_metrics = ['mDice']
-    claim_work_dir(str(tmp_path), tiny_config, 3)
+    claim(tmp_path, tiny_config, 3)
     assert read_json(tmp_path / 'run.json')['test_evaluator']['iou_metrics'] == ['mDice']
     assert 'mDice' in (tmp_path / 'config.py').read_text()
 
@@ -258,19 +266,19 @@ def test_the_record_of_a_run_follows_its_config(tiny_config, tmp_path):
 def other_rank(monkeypatch):
     """This process is not rank 0; the list takes what happens in each second that it waits."""
     seconds = []
-    monkeypatch.setattr(run_identity, 'is_main_process', lambda: False)
-    monkeypatch.setattr(run_identity.time, 'sleep', lambda duration: seconds.pop(0)())
+    monkeypatch.setattr(record, 'is_main_process', lambda: False)
+    monkeypatch.setattr(record.time, 'sleep', lambda duration: seconds.pop(0)())
     return seconds
 
 
 def test_a_network_drive_may_show_it_late(tiny_config, tmp_path, other_rank):
     other_rank += [lambda: None, (tmp_path / 'run.json').touch]
-    claim_work_dir(str(tmp_path), tiny_config, 0)
+    claim(tmp_path, tiny_config, 0)
     assert other_rank == []
 
 
 def test_a_drive_that_is_not_shared_is_an_error(tiny_config, tmp_path, other_rank):
     other_rank += [lambda: None] * 60
     with pytest.raises(ValueError, match='must be on a file system that all processes share'):
-        claim_work_dir(str(tmp_path), tiny_config, 0)
+        claim(tmp_path, tiny_config, 0)
     assert other_rank == []

@@ -1,8 +1,8 @@
 import pytest
 from mmengine.config import Config
 
-from mmseg_hrhf.config.classes import inversion_batch, training_size
-from mmseg_hrhf.config.run import replay_options
+from mmseg_hrhf.config.plain import inversion_batch, training_size
+from mmseg_hrhf.config.run import ReplayConfig
 
 
 def config(pipeline, **preprocessor):
@@ -34,13 +34,13 @@ def test_as_many_pixels_as_the_paper_s_batch(size, expected):
 
 def test_what_the_user_gives_stays():
     cfg = config(CROP, size=(1024, 1024))
-    assert replay_options(cfg)['inversion'] == dict(type='SegInversion', size=(1024, 1024), batch_size=4)
+    assert ReplayConfig.parse(cfg.replay, cfg).inversion == dict(type='SegInversion', size=(1024, 1024), batch_size=4)
     cfg.replay.inversion.size = 64
-    assert replay_options(cfg)['inversion'] == dict(type='SegInversion', size=64, batch_size=16)
+    assert ReplayConfig.parse(cfg.replay, cfg).inversion == dict(type='SegInversion', size=64, batch_size=16)
     cfg.replay.inversion.batch_size = 3
-    assert replay_options(cfg)['inversion'] == dict(type='SegInversion', size=64, batch_size=3)
+    assert ReplayConfig.parse(cfg.replay, cfg).inversion == dict(type='SegInversion', size=64, batch_size=3)
 
 
 def test_no_size_is_an_error():
     with pytest.raises(ValueError, match=r'replay\.inversion\.size is not given, and neither data_preprocessor\.size'):
-        replay_options(config([]))
+        ReplayConfig.parse(config([]).replay, config([]))

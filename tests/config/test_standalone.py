@@ -13,6 +13,7 @@ from mmseg.registry import DATASETS, TRANSFORMS
 from PIL import Image
 
 from mmseg_hrhf.config import standalone as plain_step
+from mmseg_hrhf.config.run import RunConfig
 from mmseg_hrhf.config.standalone import list_files, write_plain_config
 from mmseg_hrhf.engine.plan import RunPlan
 from mmseg_hrhf.work_dir.layout import StepFiles
@@ -37,10 +38,10 @@ def fill(pairs):
 
 def plain(cfg, step=1):
     """Write a step's plain config; returns it, loaded as mmseg loads it, and its test dataset."""
-    plan = RunPlan(cfg, cfg.work_dir, 0, os.path.join(cfg.work_dir, 'class_index'))
+    plan = RunPlan(RunConfig.parse(cfg), os.path.join(cfg.work_dir, 'class_index'))
     files = StepFiles(cfg.work_dir, step)
     view = plan.view(step, 'test')
-    write_plain_config(cfg, plan.scenario, step, plan.test_source, plan.test_positions[step], files, view)
+    write_plain_config(plan.run.at(step), plan.scenario, plan.test_source, plan.test_positions[step], files, view)
     loaded = Config.fromfile(files.config)
     dataset = DATASETS.build(loaded.test_dataloader.dataset)
     assert len(dataset) == len(view)
@@ -175,9 +176,10 @@ def test_what_is_needed_besides_mmseg_is_named(tiny_config, monkeypatch):
 def refused(cfg, monkeypatch):
     said = []
     monkeypatch.setattr(plain_step, 'print_log', lambda text, **kwargs: said.append(text))
-    plan = RunPlan(cfg, cfg.work_dir, 0, os.path.join(cfg.work_dir, 'class_index'))
+    plan = RunPlan(RunConfig.parse(cfg), os.path.join(cfg.work_dir, 'class_index'))
     files = StepFiles(cfg.work_dir, 1)
-    write_plain_config(cfg, plan.scenario, 1, plan.test_source, plan.test_positions[1], files, plan.view(1, 'test'))
+    write_plain_config(plan.run.at(1), plan.scenario, plan.test_source, plan.test_positions[1], files,
+                       plan.view(1, 'test'))
     first = Path(files.config).read_text().splitlines(keepends=True)[0]
     assert first.startswith('# mmseg cannot use this file as it is: ')
     assert len(said) == 1 and first[len('# mmseg cannot use this file as it is: ') :].strip() in said[0]

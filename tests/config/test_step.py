@@ -3,11 +3,17 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 from mmseg.registry import MODELS
 
-from mmseg_hrhf.config.run import num_fake_images, plain_config
-from mmseg_hrhf.config.step import step_config
+from mmseg_hrhf.config import step as config_step
+from mmseg_hrhf.config.plain import plain_config
+from mmseg_hrhf.config.run import RunConfig
 from mmseg_hrhf.scenario import Scenario
 
 SAMPLER = dict(type='RealFakeSampler', batch_size=4, ratio=None, shuffle=True, infinite=False)
+
+
+def step_config(cfg, scenario, step, work_dir, num_real, seed):
+    cfg.work_dir = work_dir
+    return config_step.step_config(RunConfig.parse(cfg, seed), scenario, step, num_real)
 
 
 @pytest.fixture
@@ -101,13 +107,13 @@ def test_a_config_without_resume_hook_gets_one(tiny_config, scenario):
 @pytest.mark.parametrize('num_real, expected', [(1, 512), (512, 512), (600, 600), (9000, 4096)])
 def test_buffer_follows_the_real_images_within_limits(tiny_config, num_real, expected):
     tiny_config.replay.num_images = None
-    assert num_fake_images(tiny_config, 1, num_real) == expected
-    assert num_fake_images(tiny_config, 0, num_real) == 0
+    assert RunConfig.parse(tiny_config).num_fake_images(1, num_real) == expected
+    assert RunConfig.parse(tiny_config).num_fake_images(0, num_real) == 0
 
 
 def test_fine_tuning_has_no_fakes_whatever_replay_says(tiny_config):
     tiny_config.method.type = 'FineTuning'
-    assert num_fake_images(tiny_config, 1, 600) == 0
+    assert RunConfig.parse(tiny_config).num_fake_images(1, 600) == 0
 
 
 def test_validation_during_training_is_kept_only_before_the_end(tiny_config, scenario):

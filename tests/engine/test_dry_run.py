@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmseg.registry import RUNNERS
 
-from mmseg_hrhf.config.classes import weight_files
+from mmseg_hrhf.config.plain import weight_files
 from mmseg_hrhf.engine.dry_run import dry_run
 
 

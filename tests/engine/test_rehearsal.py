@@ -19,7 +19,7 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS, OPTIMIZERS, TRANSFORMS
 from PIL import Image
 
-from mmseg_hrhf.config.check import check_config
+from mmseg_hrhf.config.run import RunConfig
 from mmseg_hrhf.engine.plan import RunPlan
 
 
@@ -47,7 +47,7 @@ class NeedsPath(Hook):
 def rehearse(cfg, cache, changes):
     cfg = copy.deepcopy(cfg)
     cfg.merge_from_dict(changes)
-    plan = RunPlan(cfg, cfg.work_dir, 0, cache)
+    plan = RunPlan(RunConfig.parse(cfg), cache)
     plan.rehearse()
     return plan
 
@@ -200,7 +200,6 @@ def test_a_mistake_in_the_overrides_is_named_before_step_0(tiny_config, cache, m
     overrides, message = OVERRIDES[mistake]
     tiny_config.incremental_overrides = overrides
     with pytest.raises(ValueError, match=message):
-        check_config(tiny_config)
         rehearse(tiny_config, cache, {})
 
 
@@ -279,7 +278,7 @@ def test_what_the_pipeline_makes_of_pixels_reaches_the_inversion(tiny_config, ca
 
 def test_the_plan_says_what_is_background_and_what_is_ignored(tiny_config, cache):
     tiny_config.scenario = dict(steps=[['red'], ['green']])
-    text = RunPlan(tiny_config, tiny_config.work_dir, 0, cache).describe().splitlines()
+    text = RunPlan(RunConfig.parse(tiny_config), cache).describe().splitlines()
     at = text.index('Pixels, by what becomes of them:')
     rows = [line.split() for line in text[at + 1 : at + 5]]
     assert [row[:3] for row in rows] == [
@@ -305,7 +304,7 @@ def test_a_class_of_most_pixels_is_background_or_ignored_but_not_silently(tiny_c
 
     def describe(**scenario):
         tiny_config.scenario = scenario
-        return RunPlan(tiny_config, tiny_config.work_dir, 0, cache).describe()
+        return RunPlan(RunConfig.parse(tiny_config), cache).describe()
 
     said = r"No class is background, and 'ocean', \d\d\.\d % of all pixels, is learnt as a class"
     assert re.search(said + r".* scenario\.background='ocean'", describe(task='2-2'))

@@ -10,7 +10,7 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS, RUNNERS
 
 from mmseg_hrhf.analysis.comparison.comparison import plan_cells, plan_runs
-from mmseg_hrhf.config.classes import set_classes
+from mmseg_hrhf.config.plain import set_classes
 from mmseg_hrhf.engine.dry_run import dry_run
 from mmseg_hrhf.models.growth import load_first_step
 from mmseg_hrhf.scenario import Scenario

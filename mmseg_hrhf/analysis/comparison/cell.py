@@ -13,7 +13,7 @@ from mmengine.utils import import_modules_from_strings
 
 from ...config.identity import run_identity, test_identity, training_identity
 from ...config.load import load_config
-from ...config.run import method_class
+from ...config.run import RunConfig, method_class
 from ...scenario import SETTINGS
 from ...utils.errors import UserError
 from ...utils.io import PathLike, read_json, write_text
@@ -110,7 +110,7 @@ def cell_config(cell: Cell, base: Config) -> Config:
         raise UserError(f'System {cell.system!r} of the comparison needs a module that cannot be imported: '
                          f'{str(error).splitlines()[0]}') from error
     cfg.merge_from_dict(dict(options, scenario=dict(scenario, _delete_=True)))
-    if not method_class(cfg).shares_first_step:
+    if not method_class(cfg.method).shares_first_step:
         cfg.pop('first_step_from', None)
     return cfg
 
@@ -133,21 +133,21 @@ def _scenario(cell: Cell, own: dict, tasks: dict) -> dict:
     return scenario
 
 
-def first_step_identity(cfg: Config, seed: int) -> Optional[dict]:
+def first_step_identity(run: RunConfig) -> Optional[dict]:
     """What step 0 of a run is, as JSON data; None where it is not the plain training that other systems begin with."""
-    if not method_class(cfg).shares_first_step:
+    if not run.method.shares_first_step:
         return None
-    identity = dict(training_identity(cfg, 0, seed), scenario=cfg.scenario.to_dict(), test=test_identity(cfg, 0))
+    identity = dict(training_identity(run, 0), scenario=run.user.scenario.to_dict(), test=test_identity(run, 0))
     # What step 0 records for the fakes of step 1; a system without fakes does not mind it.
     statistics = identity.pop('replay', None)
     return identity if statistics is None else dict(identity, **statistics)
 
 
-def joint_identity(cfg: Config, seed: int) -> Optional[dict]:
+def joint_identity(run: RunConfig) -> Optional[dict]:
     """What a run is whatever its setting, as JSON data; None where the setting matters, as in all systems but Joint."""
-    if not method_class(cfg).joint:
+    if not run.method.joint:
         return None
-    identity = run_identity(cfg, seed)
+    identity = run_identity(run)
     of_setting = ('setting', 'image_lists')
     return dict(identity, scenario={key: value for key, value in identity['scenario'].items() if key not in of_setting})
 

@@ -8,10 +8,10 @@ from typing import Collection, Optional, Sequence
 
 from mmengine.config import Config
 
-from ...config.check import check_config
 from ...config.identity import test_identity, training_identity
-from ...config.run import method_class, replay_options
+from ...config.run import RunConfig
 from ...datasets.incremental import scenario_of_config
+from ...scenario import Scenario
 from ...utils.errors import UserError
 from ...utils.io import PathLike, write_json, write_text
 from ...work_dir.record import check_steps
@@ -42,57 +42,59 @@ def plan_runs(cells: Sequence[Cell], base: Config, write: bool = True) -> list[R
     """
     _check_distinct(cells, base.scenario.get('task'))
     runs: dict[Cell, Run] = {}
-    configs: dict[Cell, Config] = {}
+    configs: dict[Cell, RunConfig] = {}
     fakes: dict[tuple, list[Cell]] = {}
     joint: dict[str, Run] = {}
     for cell in cells:
-        cfg = _checked_config(cell, base)
-        run = Run(cell, identities=_identities(cell, cfg))
-        own, of_all_settings = first_step_identity(cfg, cell.seed), joint_identity(cfg, cell.seed)
+        parsed = _checked(cell, base)
+        run = Run(cell, identities=_identities(cell, parsed))
+        own, of_all_settings = first_step_identity(parsed), joint_identity(parsed)
         if of_all_settings is not None:
             twin = joint.setdefault(json.dumps(of_all_settings, sort_keys=True), run)
             run.same_as = None if twin is run else twin
         if own is not None:
             first = replace(cell, system=FIRST_STEP)
             if first not in configs:
-                configs[first] = _checked_config(first, base)
-            shared = first_step_identity(configs[first], cell.seed) or {}
+                configs[first] = _checked(first, base)
+            shared = first_step_identity(configs[first]) or {}
             if all(shared.get(key) == value for key, value in own.items()):
                 shared_run = Run(first, only_first_step=True, identities=_identities(first, configs[first]))
                 run.first_step = runs.setdefault(first, shared_run)
-                replay = replay_options(cfg)
-                if replay is not None:
-                    wish = {key: value for key, value in replay.items() if key != 'ratio'}
+                if parsed.replay is not None:
+                    wish = {key: value for key, value in parsed.replay.options.items() if key != 'ratio'}
                     same = fakes.setdefault((first, json.dumps(wish, sort_keys=True, default=repr)), [])
                     run.fakes_from = tuple(same)
                     same.append(cell)
-        runs[cell], configs[cell] = run, cfg
+        runs[cell], configs[cell] = run, parsed
     for cell in runs if write else ():
-        write_cell_config(cell, configs[cell])
+        write_cell_config(cell, configs[cell].user)
     return list(runs.values())
 
 
-def _checked_config(cell: Cell, base: Config) -> Config:
+def _checked(cell: Cell, base: Config) -> RunConfig:
     # As HRHF where it can be: a shared step 0 then leaves what fakes need of it (feature statistics), too.
     system = cell.system if cell.system != FIRST_STEP else 'HRHF' if base.get('replay') else 'FT'
     try:
-        cfg = cell_config(replace(cell, system=system), base)
-        check_config(Config(dict(cfg, randomness=dict(cfg.get('randomness') or {}, seed=cell.seed))))
-        scenario = scenario_of_config(cfg.train_dataloader.dataset, cfg.scenario)
+        run = RunConfig.parse(cell_config(replace(cell, system=system), base), seed=cell.seed)
+        scenario = _scenario(run)
         for path in scenario.image_lists.values():
             if not osp.isfile(path):
                 raise UserError(f'Image list {path!r} does not exist.')
-        check_steps(cell.folder, _identities(cell, cfg))
+        check_steps(cell.folder, _identities(cell, run))
     except ValueError as error:
         raise UserError(f'{cell.name}: {error}') from error
-    return cfg
+    return run
 
 
-def _identities(cell: Cell, cfg: Config) -> dict[int, dict]:
+def _scenario(run: RunConfig) -> Scenario:
+    return scenario_of_config(run.plain.train_dataloader.dataset, run.scenario)
+
+
+def _identities(cell: Cell, run: RunConfig) -> dict[int, dict]:
     """What the steps of a run depend on, as far as the config alone tells."""
-    last = scenario_of_config(cfg.train_dataloader.dataset, cfg.scenario).num_steps - 1
-    steps = [0] if cell.system == FIRST_STEP else [last] if method_class(cfg).joint else range(last + 1)
-    return {t: dict(training=training_identity(cfg, t, cell.seed), test=test_identity(cfg, t)) for t in steps}
+    last = _scenario(run).num_steps - 1
+    steps = [0] if cell.system == FIRST_STEP else [last] if run.method.joint else range(last + 1)
+    return {t: dict(training=training_identity(run, t), test=test_identity(run, t)) for t in steps}
 
 
 def describe(runs: Sequence[Run]) -> str:

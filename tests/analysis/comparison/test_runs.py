@@ -15,6 +15,7 @@ from mmseg_hrhf.analysis.comparison.cell import Cell, cell_config, parse_setting
 from mmseg_hrhf.analysis.comparison.comparison import plan_cells, plan_runs
 from mmseg_hrhf.analysis.comparison.runs import Run, Scheduler, adopt
 from mmseg_hrhf.config.load import load_config
+from mmseg_hrhf.config.run import RunConfig
 from mmseg_hrhf.engine.plan import RunPlan
 from mmseg_hrhf.scenario import SETTINGS
 from mmseg_hrhf.utils.io import write_json
@@ -208,7 +209,7 @@ def test_the_plan_shares_joint_among_settings_of_a_task_and_seed(tiny_config, tm
     runs = []
     for setting in SETTINGS:
         config = Cell(str(tmp_path), 'Joint', None, setting, 0).config
-        plan = RunPlan(load_config(config, []), str(tmp_path / 'run'), 0, None)
+        plan = RunPlan(RunConfig.parse(load_config(config, [f'work_dir={tmp_path}/run'])), None)
         step, = plan.steps
         kept = {key: value for key, value in plan.configs[step].items() if not key.startswith(('val_', 'test_'))}
         runs.append((Config(kept).pretty_text, plan.train_positions[step].tolist(), plan.test_positions[step].tolist()))

@@ -6,6 +6,7 @@ from mmseg_hrhf.analysis.comparison.comparison import plan_cells, plan_runs
 from mmseg_hrhf.analysis.comparison.methods import GROUPS, SYSTEMS, choose_systems, system_options
 from mmseg_hrhf.config.identity import run_identity
 from mmseg_hrhf.config.load import load_config
+from mmseg_hrhf.config.run import RunConfig
 
 ABLATIONS = {
     'table2_baseline_voc_{}': 'HRHF without fakes',
@@ -32,7 +33,7 @@ def test_the_ablation_configs_are_the_systems_of_the_comparison(repo, tmp_path, 
     base = load_base(repo / f'configs/hrhf/voc_{task}.py', options)
     cell = cell_config(Cell(str(tmp_path), system, None, 'overlapped', 0), base)
     ablation.pop('comparison')
-    assert run_identity(ablation, 0) == run_identity(cell, 0)
+    assert run_identity(RunConfig.parse(ablation)) == run_identity(RunConfig.parse(cell))
 
 
 @pytest.mark.parametrize('name', ['voc_19-1', 'ade_100-50', 'shapes_3-1'])

@@ -7,6 +7,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
+from mmseg_hrhf.config.run import RunConfig
 from mmseg_hrhf.config.step import step_config
 from mmseg_hrhf.datasets.raw_labels import RawLabels
 
@@ -15,7 +16,7 @@ from mmseg_hrhf.datasets.raw_labels import RawLabels
 def step_0(tiny_config):
     names = 'background', 'red', 'green', 'blue'
     scenario = RawLabels(names, names, 0, 'x').scenario(tiny_config.scenario)
-    return step_config(tiny_config, scenario, 0, tiny_config.work_dir, 8, 0)
+    return step_config(RunConfig.parse(tiny_config), scenario, 0, 8)
 
 
 @pytest.fixture

@@ -1,18 +1,76 @@
-"""From a segmentor's config to the same segmentor for other classes."""
+"""Parts of a plain mmseg config: classes, image size, files of weights; and the plain config within a run's config."""
 from __future__ import annotations
 
 import copy
 from typing import Any, Iterator, Mapping, Optional, Sequence
 
+import torch
 from mmengine.config import Config
+from mmengine.dist import is_distributed
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 
 from ..replay.inversion.pixels import image_size
 from ..utils.errors import UserError
 
+PACKAGE = 'mmseg_hrhf'
+# Top-level keys that are ours; what is left is a plain mmseg config.
+OWN_KEYS = ('scenario', 'method', 'replay', 'incremental_overrides', 'runner_type', 'only_step', 'comparison',
+            'channels_last', 'first_step_from')
+# Of the plain config, too, some hold for the whole run.
+_NOT_BY_STEP = (*OWN_KEYS, 'work_dir', 'launcher', 'load_from', 'resume', 'custom_imports', 'default_scope')
 # Heads whose classes are not the data set's: boundary or not.
 _CLASSES_OF_THEIR_OWN = ('STDCHead', )
+
+
+def plain_config(cfg: Config) -> Config:
+    """A copy of a run's config without what is ours.
+
+    Its text is not laid out: mmengine asks for it four times as a training starts, and each layout takes as long as
+    several iterations.
+    """
+    plain = Config({key: copy.deepcopy(value) for key, value in cfg.items() if key not in OWN_KEYS},
+                   format_python_code=False)
+    imports = plain.get('custom_imports')
+    if imports:
+        names = imports['imports']
+        names = [names] if isinstance(names, str) else names
+        kept = [name for name in names if name.split('.')[0] != PACKAGE]
+        if kept:
+            plain.custom_imports.imports = kept
+        else:
+            plain.pop('custom_imports')
+    return plain
+
+
+def with_overrides(plain: Config, overrides: Mapping[str, Any]) -> Config:
+    """A copy of a plain config, merged with a run's ``incremental_overrides``.
+
+    Raises:
+        UserError: overrides of what holds for the whole run, or that cannot be merged.
+    """
+    unchangeable = sorted(set(overrides) & set(_NOT_BY_STEP))
+    if unchangeable:
+        raise UserError(f'incremental_overrides cannot set {unchangeable}: these hold for the whole run.')
+    out = copy.deepcopy(plain)
+    try:
+        # A copy, since merging takes `_delete_` out in place.
+        out.merge_from_dict(_flatten(copy.deepcopy(dict(overrides))))
+    except (TypeError, KeyError, AttributeError, IndexError, AssertionError) as error:
+        raise UserError(f'incremental_overrides={dict(overrides)} cannot be merged into the config: {error}. It must '
+                        'have the structure of the config, with lists given as a whole.') from error
+    return out
+
+
+def _flatten(overrides: dict, prefix: str = '') -> dict:
+    """Nested overrides as the dotted keys of ``Config.merge_from_dict``."""
+    flat = {}
+    for key, value in overrides.items():
+        if isinstance(value, dict) and not value.get('_delete_'):
+            flat.update(_flatten(value, f'{prefix}{key}.'))
+        else:
+            flat[f'{prefix}{key}'] = value
+    return flat
 
 
 def set_classes(model: dict, names: Sequence[str]) -> dict:
@@ -142,3 +200,34 @@ def as_list(value) -> list:
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+_LOOPS = dict(EpochBasedTrainLoop='ResumableEpochLoop', IterBasedTrainLoop='ResumableIterLoop')
+
+
+def is_epoch_based(cfg: Config) -> bool:
+    """Whether the schedule counts epochs."""
+    return bool(cfg.train_cfg.get('by_epoch', loop_type(cfg) == 'ResumableEpochLoop'))
+
+
+def loop_type(cfg: Config) -> str:
+    """Name of the resumable loop for the config's.
+
+    Raises:
+        UserError: a loop of another kind.
+    """
+    if 'type' not in cfg.train_cfg:
+        return 'ResumableEpochLoop' if cfg.train_cfg.get('by_epoch') else 'ResumableIterLoop'
+    kind = getattr(cfg.train_cfg.type, '__name__', cfg.train_cfg.type)
+    if kind in _LOOPS.values():
+        return kind
+    if kind not in _LOOPS:
+        raise UserError(f'train_cfg.type={kind!r} cannot be resumed exactly: use one of {sorted(_LOOPS)}.')
+    return _LOOPS[kind]
+
+
+def choose_wrapper(out: Config) -> None:
+    """Choose the DDP wrapper that works without a GPU, unless the config names one."""
+    if is_distributed() and not torch.cuda.is_available() and out.get('model_wrapper_cfg') is None:
+        out.model_wrapper_cfg = dict(
+            type='IncrementalDataParallel', find_unused_parameters=out.get('find_unused_parameters', False))
