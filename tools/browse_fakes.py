@@ -18,6 +18,8 @@ def parse_args():
 def main():
     args = parse_args()
     # Imported only now: --help must not wait for the toolbox.
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     from mmseg_hrhf.analysis.fake_browser import write_fake_browser
     from mmseg_hrhf.analysis.results import read_run
     print(write_fake_browser(read_run(args.work_dir), args.out or osp.join(args.work_dir, 'fakes'), args.images))

@@ -17,6 +17,8 @@ def parse_args():
 
 def main():
     args = parse_args()
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     from mmseg_hrhf.datasets.preparation.check import check_ade, check_voc
     check = dict(voc=check_voc, ade=check_ade)[args.dataset]
     print(check(args.root or ROOTS[args.dataset]))

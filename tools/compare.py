@@ -47,6 +47,8 @@ def main():
     # Imported only now: --help must not wait for the toolbox.
     import torch
 
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     from mmseg_hrhf.analysis.comparison.cell import load_base, parse_setting
     from mmseg_hrhf.analysis.comparison.comparison import describe, plan_cells, plan_runs, write_tables
     from mmseg_hrhf.analysis.comparison.methods import choose_systems

@@ -17,6 +17,8 @@ def main():
     parser.add_argument('--eps', type=float, default=1e-5, help='of the in-place ABN layers (their default: 1e-5)')
     args = parser.parse_args()
     # Imported only now: --help must not wait for the toolbox.
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     from mmseg_hrhf.models.leaky_resnet import convert_iabn, load_iabn
     from mmseg_hrhf.work_dir.checkpoint import save_checkpoint
     try:

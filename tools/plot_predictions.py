@@ -18,6 +18,8 @@ def parse_args():
 
 def main():
     args = parse_args()
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     from mmseg_hrhf.analysis.figures import choose_images, draw_predictions, named_images, open_runs
     systems, new_classes = open_runs(args.runs, args.step, args.device)
     first = next(iter(systems.values()))

@@ -22,6 +22,8 @@ def main():
     args = parse_args()
     import torch
 
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     from mmseg_hrhf.analysis.figures import draw_scales, inversion_options, invert_scales
     from mmseg_hrhf.analysis.finished_step import FinishedStep
     from mmseg_hrhf.config.load import load_config

@@ -17,6 +17,8 @@ def parse_args():
 
 def main():
     args = parse_args()
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     from mmseg_hrhf.datasets.preparation.voc import prepare_voc
     print(prepare_voc(args.voc, args.sbd, args.target))
 

@@ -20,6 +20,8 @@ def parse_args():
 def main():
     args = parse_args()
     # Imported only now: --help must not wait for the toolbox.
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     from mmseg_hrhf.analysis.report import write_report
     from mmseg_hrhf.analysis.results import find_runs
     runs = find_runs(args.work_dir)

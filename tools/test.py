@@ -27,6 +27,8 @@ def main():
     if os.environ.get('HRHF_LAUNCHER'):
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the launcher says it was interrupted, once for all processes
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     from mmseg_hrhf.config.load import load_config
     from mmseg_hrhf.engine.distributed import end_distributed
     from mmseg_hrhf.engine.testing import run_test

@@ -36,6 +36,8 @@ def main():
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # the launcher says it was interrupted, once for all processes
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     # Imported only now: --help must not wait for the toolbox.
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     from mmseg_hrhf.config.load import enable_amp, load_config
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher

@@ -11,6 +11,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import Registry, root
 from mmseg import registry
 
+from .. import register_all
 from ..utils.compat import set_package_name
 from ..utils.environment import config_path
 from ..utils.errors import UserError
@@ -28,6 +29,7 @@ def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
     path = config_path(path)
     if not osp.isfile(path):
         raise UserError(f'Config file {path!r} does not exist.')
+    register_all()
     _register_package_names()
     try:
         cfg = Config.fromfile(path)

@@ -1,4 +1,4 @@
-"""What a run ran on, for its records."""
+"""What a run ran on, for its records; where the package lies, and importing the toolbox in silence."""
 from __future__ import annotations
 
 import contextlib
@@ -9,9 +9,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Iterator
 
-import torch
-from mmengine.dist import get_world_size
-
 from ..version import __version__
 from .errors import UserError, rank
 
@@ -20,6 +17,9 @@ _TOOLBOX = ('mmengine', 'mmcv', 'mmcv-lite', 'mmsegmentation', 'onedl-mmengine',
 
 def environment() -> dict[str, str]:
     """Versions, processors and number of processes, by name."""
+    # Imported only now: the package itself needs this module, and `--help` must not wait for the toolbox.
+    import torch
+    from mmengine.dist import get_world_size
     found = {'mmseg_hrhf': __version__, 'Python': platform.python_version(), 'torch': torch.__version__}
     for package in _TOOLBOX:
         try:

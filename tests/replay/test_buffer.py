@@ -41,6 +41,22 @@ def test_images_come_back_exactly(tmp_path):
     np.testing.assert_array_equal(np.stack([buffer.load(i) for i in range(5)]), images(5))
 
 
+@pytest.mark.parametrize('size', [(1, 1), (7, 5), (512, 300)])
+def test_images_of_any_size_and_layout_come_back_exactly(tmp_path, size):
+    channels_first = np.random.default_rng(0).integers(0, 256, (1, 3, *size), dtype=np.uint8)
+    buffer = FakeImageBuffer(tmp_path, 1)
+    buffer.open(FINGERPRINT, size)
+    buffer.add_batch(0, channels_first.transpose(0, 2, 3, 1), records(1))
+    np.testing.assert_array_equal(buffer.load(0), channels_first[0].transpose(1, 2, 0))
+
+
+def test_an_image_damaged_during_a_run_is_not_read(tmp_path):
+    buffer = filled(tmp_path)
+    other_bytes(buffer.image_path(3))
+    with pytest.raises((OSError, SyntaxError)):
+        buffer.load(3)
+
+
 def test_channels_are_stored_as_rgb(tmp_path):
     buffer = FakeImageBuffer(tmp_path, 1)
     buffer.open(FINGERPRINT, SIZE)

@@ -1,5 +1,5 @@
 # Half-Real Half-Fake Distillation. A model's config, this file and a `scenario` make an incremental run.
-__import__('mmseg_hrhf')  # not by custom_imports, which a config beside this one may have of its own
+__import__('mmseg_hrhf').register_all()  # not by custom_imports, which a config beside this one may have of its own
 runner_type = 'IncrementalRunner'
 method = dict(type='HRHF')  # kd_weight=1.0 is lambda of eq. 5
 replay = dict(

@@ -19,8 +19,7 @@ from torch import nn
 
 from ...utils.errors import UserError
 from ...utils.io import atomic_write
-
-_NAME = 'resume.pth'
+from ...work_dir.layout import RESUME_FILE
 
 
 @HOOKS.register_module()
@@ -51,7 +50,7 @@ class ResumeHook(Hook):
     def before_train(self, runner) -> None:
         self._last = runner.iter
         if is_main_process():
-            for leftover in Path(runner.work_dir).glob(f'.{_NAME}.*'):
+            for leftover in Path(runner.work_dir).glob(f'.{RESUME_FILE}.*'):
                 leftover.unlink()  # what a killed process was writing
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
@@ -75,7 +74,7 @@ class ResumeHook(Hook):
             state = _state(runner, model)
             # Averages of the weights and the like add themselves.
             runner.call_hook('before_save_checkpoint', checkpoint=state)
-            with atomic_write(osp.join(runner.work_dir, _NAME)) as file:
+            with atomic_write(osp.join(runner.work_dir, RESUME_FILE)) as file:
                 torch.save(state, file)
 
 
