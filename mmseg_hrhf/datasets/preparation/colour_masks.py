@@ -1,7 +1,6 @@
 """Masks painted in colours as label masks."""
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from typing import Optional, Sequence
 
@@ -10,6 +9,7 @@ from mmengine.config import Config
 from mmseg.registry import DATASETS
 
 from ...scenario import IGNORE
+from ...utils.compat import dataset_metainfo
 from ...utils.errors import UserError
 from ..class_names import check_dataset_names
 from ..raw_labels import RawLabels
@@ -56,7 +56,7 @@ def _code_of(leaf: dict) -> Optional[ColourCode]:
     dataset = DATASETS.get(leaf['type']) if isinstance(leaf['type'], str) else leaf['type']
     if dataset is None:
         raise UserError(f'Dataset type {leaf["type"]!r} is not registered: check its spelling and custom_imports.')
-    metainfo = dataset._load_metainfo(copy.deepcopy(leaf.get('metainfo')))
+    metainfo = dataset_metainfo(dataset, leaf.get('metainfo'))
     palette, classes = metainfo.get('palette'), metainfo.get('classes')
     if palette is None or len(palette) == 0:
         return None
