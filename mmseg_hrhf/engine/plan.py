@@ -24,7 +24,6 @@ from ..datasets.source import Source, split_mix
 from ..models.growth import check_growth, load_first_step
 from ..models.heads import check_head, main_head
 from ..replay.inversion.pixels import PixelMap, fastest_memory_format, image_size
-from ..replay.recording import layers_to_record, statistics_options
 from ..replay.sampler import split_batch
 from ..scenario import IGNORE
 from ..utils.errors import UserError, explain
@@ -202,9 +201,6 @@ class RunPlan:
         check_growth(first, model.student)
         if self.method.needs_teacher:
             check_head(main_head(model.student))
-        recorded = statistics_options(replay_options(self.cfg))
-        if recorded is not None:
-            layers_to_record(first, recorded.get('layers'))
         self.method.check_segmentor(_build(self.configs[1].model.student), training_size(self.cfg) or _TRIAL_SIZE)
         return model
 

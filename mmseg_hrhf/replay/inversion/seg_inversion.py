@@ -47,7 +47,6 @@ class SegInversion(Inversion):
         classes_per_image: numbers of classes to draw from, uniformly, for each image.
         with_background: background is asked for beside the classes (Fig. 3), with its share of the target.
         tv_weight, l2_weight, feature_weight: coefficients of R(x).
-        relative_features, first_layer_weight: see ``FeatureStatistics``.
         jitter: largest roll, as a share of the side, drawn anew each iteration.
         flip: mirror with probability one half each iteration.
         loss_threshold: stop a stage once the classification loss is less than this above its lowest value, which is 0
@@ -68,8 +67,6 @@ class SegInversion(Inversion):
                  tv_weight: float = 10.0,
                  l2_weight: float = 0.0,
                  feature_weight: float = 5.0,
-                 relative_features: bool = True,
-                 first_layer_weight: float = 1.0,
                  jitter: float = 0.06,
                  flip: bool = True,
                  loss_threshold: Optional[float] = None,
@@ -95,8 +92,6 @@ class SegInversion(Inversion):
         self.tv_weight = tv_weight
         self.l2_weight = l2_weight
         self.feature_weight = feature_weight
-        self.relative_features = relative_features
-        self.first_layer_weight = first_layer_weight
         self.jitter = jitter
         self.flip = flip
         self.loss_threshold = loss_threshold
@@ -135,7 +130,7 @@ class SegInversion(Inversion):
         taken, losses = 0, RunningLosses(request, on_iteration, at_once=self.loss_threshold is not None)
         targets = feature_targets(model, recorded) if self.feature_weight > 0 else []
         memory_format = fastest_memory_format(model, images[:2], half=self.amp is not None)
-        with FeatureStatistics(targets, self.relative_features, self.first_layer_weight) as statistics:
+        with FeatureStatistics(targets) as statistics:
             for stage, (_, iterations) in enumerate(self.stages):
                 images = F.interpolate(images, self._stage_size(stage), mode='bilinear', align_corners=False)
                 images, used = self._optimise(model, images, r, target, space, statistics, memory_format, iterations,

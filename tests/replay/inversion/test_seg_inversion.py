@@ -107,7 +107,7 @@ def test_feature_statistics_pull_the_images_to_the_running_ones(net):
     net.norm.running_var.fill_(0.1)
 
     def distance(weight):
-        losses = inversion(feature_weight=weight, tv_weight=0.0, first_layer_weight=1.0)(net, REQUEST).losses
+        losses = inversion(feature_weight=weight, tv_weight=0.0)(net, REQUEST).losses
         return losses['feature'] if weight else None
 
     assert distance(5.0) < distance(0.05)
@@ -184,8 +184,8 @@ def test_defaults_are_those_of_the_paper():
     assert built.size == (512, 512) and built.stages == ((1.0, 1000), ) and built.iterations() == 1000
     assert (built.lr, built.betas, built.warmup, built.batch_size) == (0.25, (0.5, 0.9), 0.1, 16)
     assert (built.tv_weight, built.l2_weight, built.feature_weight) == (10, 0, 5)
-    assert built.classes_per_image == (1, 1, 2) and built.with_background and built.relative_features
-    assert (built.first_layer_weight, built.jitter, built.flip) == (1, 0.06, True)
+    assert built.classes_per_image == (1, 1, 2) and built.with_background
+    assert (built.jitter, built.flip) == (0.06, True)
     assert built.loss_threshold is built.amp is None and SegInversion(size=(1, 7)).size == (1, 7)
 
 
