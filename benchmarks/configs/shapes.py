@@ -17,7 +17,7 @@ replay = dict(inversion=dict(size=crop_size, batch_size=48))
 comparison = dict(
     systems={
         # As MiB does where classes come one by one (VOC 15-1).
-        'MiB, KD 100': dict(method=dict(_delete_=True, type='MiB', kd_weight=100.0)),
+        'MiB, KD 100': dict(method=dict(_delete_=True, type='MiB', loss_kd=dict(loss_weight=100.0))),
         # Joint trains as long as all steps of 3-1 together.
         'Joint': dict(
             train_cfg=dict(max_iters=1800, val_interval=1800),

@@ -66,7 +66,7 @@ def _noise(cfg: Config) -> dict:
 
 def _without_kd(cfg: Config) -> dict:
     options = _method('HRHF')(cfg)
-    options['method']['kd_weight'] = 0.0
+    options['method']['loss_kd'] = None
     return options
 
 

@@ -1,7 +1,8 @@
 """What all systems share: a student segmentor, and the frozen teacher it continues."""
 from __future__ import annotations
 
-from typing import Any, Iterator, Optional
+import inspect
+from typing import Any, Iterator, Mapping, Optional
 
 import torch
 from mmengine.model import BaseModel, is_model_wrapper, revert_sync_batchnorm
@@ -16,6 +17,7 @@ from ...utils.options import check_choice
 from ...work_dir.checkpoint import load_checkpoint
 from ..growth import CLASSIFIER_STARTS, grow_classifier
 from ..heads import captured_logits, check_losses, predicted_logits
+from ..losses.base import TeacherLoss, build_loss
 from ..student_pass import fuses, inherits, small_logits
 
 
@@ -81,6 +83,27 @@ class IncrementalSegmentor(BaseModel):
         self._register_load_state_dict_pre_hook(_add_student_prefix)
 
     @classmethod
+    def check_options(cls, options: Mapping) -> None:
+        """Raise ``UserError`` for a loss among the options of ``method`` that cannot be used.
+
+        Asked before a run begins.
+        """
+        for name in _loss_defaults(cls):
+            if options.get(name) is not None:
+                cls.build_loss(name, options[name])
+
+    @classmethod
+    def build_loss(cls, option: str, options: Mapping) -> TeacherLoss:
+        """The loss of a constructor's argument whose default is ``dict(type=..., loss_weight=...)``.
+
+        Args:
+            option: name of the argument: ``loss_kd`` compares logits, of which the student has more channels than the
+                teacher, any other maps of one shape.
+            options: its value; without a ``type`` it changes options of the default.
+        """
+        return build_loss(f'method.{option}', options, _loss_defaults(cls)[option], num_new=int(option == 'loss_kd'))
+
+    @classmethod
     def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:
         """Raise ``UserError`` for a segmentor that the method cannot train. Asked before a run begins.
 
@@ -119,6 +142,8 @@ class IncrementalSegmentor(BaseModel):
 
     # Parameters and buffers are listed through it, too.
     def named_modules(self, memo: Optional[set] = None, prefix: str = '', remove_duplicate: bool = True) -> Iterator:
+        memo = set() if memo is None else memo
+        memo.update(part for child in self.children() if isinstance(child, TeacherLoss) for part in child.modules())
         for name, module in super().named_modules(memo, prefix, remove_duplicate):
             yield _bare_name(name, prefix), module
 
@@ -186,6 +211,16 @@ class IncrementalSegmentor(BaseModel):
         return small_logits(self.teacher, inputs)
 
 
+def _loss_defaults(method: type) -> dict[str, dict]:
+    defaults = {}
+    for parent in reversed(method.__mro__):
+        if '__init__' in vars(parent):
+            for name, parameter in inspect.signature(parent.__init__).parameters.items():
+                if name.startswith('loss_') and isinstance(parameter.default, dict):
+                    defaults[name] = parameter.default
+    return defaults
+
+
 def _bare_name(name: str, prefix: str) -> str:
     """The name that a member of the student has in the bare segmentor."""
     start = f'{prefix}.' if prefix else ''
@@ -227,13 +262,6 @@ def _add_student_prefix(state_dict: dict, prefix: str, *args) -> None:
 def _rename_prefix(state_dict: dict, old: str, new: str) -> None:
     for key in [key for key in state_dict if key.startswith(old)]:
         state_dict[new + key[len(old):]] = state_dict.pop(key)
-
-
-def check_weight(name: str, value: float) -> float:
-    """``value``; raise ``UserError`` naming the option if it is negative or no number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise UserError(f'method.{name}={value!r} must not be negative; 0 leaves the term out.')
-    return value
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

@@ -231,7 +231,7 @@ def test_a_row_brings_modules_of_its_own(tiny_config, tmp_path, monkeypatch):
 
 
 def test_what_a_row_deletes_is_deleted_for_every_seed(tiny_config, tmp_path):
-    tiny_config.method = dict(type='HRHF', kd_weight=3.0)
+    tiny_config.method = dict(type='HRHF', loss_kd=dict(loss_weight=3.0))
     tiny_config.comparison = dict(systems=dict(own=dict(
         method=dict(_delete_=True, type='MiB'),
         replay=dict(inversion=dict(_delete_=True, type='GaussianNoise', size=32)))))
@@ -318,7 +318,7 @@ def test_a_seed_or_setting_given_twice_is_one_cell(tmp_path):
         Cell(str(tmp_path), 'FT', '2-1', 'overlapped', seed) for seed in (0, 1)]
 
 
-@pytest.mark.parametrize('finished, changed', [('HRHF', 'method.kd_weight'), ('_first_step', 'train_cfg.max_epochs')])
+@pytest.mark.parametrize('finished, changed', [('HRHF', 'method.loss_kd'), ('_first_step', 'train_cfg.max_epochs')])
 def test_runs_of_another_config_are_refused_and_left_alone(tiny_config, tmp_path, finished, changed):
     run = planned(tiny_config, tmp_path, ['FT', 'HRHF'])[finished]
     finish(run)

@@ -53,8 +53,8 @@ def test_a_batch_that_a_ratio_does_not_divide_is_refused_with_the_system_s_name(
 def test_plop_weighs_less_on_ade20k(repo):
     base = load_config(str(repo / 'configs/hrhf/ade_100-50.py'))
     assert system_options('PLOP', base, '100-50')['method'] == dict(
-        _delete_=True, type='PLOP', pod_weight=0.001, logits_weight=0.00001)
-    assert 'pod_weight' not in system_options('PLOP', base, '19-1')['method']
+        _delete_=True, type='PLOP', loss_pod=dict(loss_weight=0.001), loss_pod_logits=dict(loss_weight=0.00001))
+    assert 'loss_pod' not in system_options('PLOP', base, '19-1')['method']
 
 
 def test_every_ablation_config_is_checked_above(repo):
@@ -76,10 +76,10 @@ def test_an_unknown_system_is_named_with_the_nearest():
 
 
 def test_a_method_of_the_config_keeps_its_options_where_the_system_is_the_same():
-    cfg = Config(dict(method=dict(type='HRHF', kd_weight=3.0), replay=dict(inversion=dict(size=8))))
-    assert system_options('HRHF', cfg)['method']['kd_weight'] == 3.0
-    assert 'kd_weight' not in system_options('FT', cfg)['method']
-    assert system_options('HRHF without KD', cfg)['method']['kd_weight'] == 0.0
+    cfg = Config(dict(method=dict(type='HRHF', loss_kd=dict(loss_weight=3.0)), replay=dict(inversion=dict(size=8))))
+    assert system_options('HRHF', cfg)['method']['loss_kd'] == dict(loss_weight=3.0)
+    assert 'loss_kd' not in system_options('FT', cfg)['method']
+    assert system_options('HRHF without KD', cfg)['method']['loss_kd'] is None
 
 
 def test_the_config_adds_to_a_system_or_defines_one():
@@ -87,11 +87,11 @@ def test_the_config_adds_to_a_system_or_defines_one():
         dict(
             method=dict(type='HRHF'),
             comparison=dict(systems={
-                'MiB': dict(method=dict(kd_weight=100.0)),
-                'twice': dict(method=dict(kd_weight=2.0)),
+                'MiB': dict(method=dict(loss_kd=dict(loss_weight=100.0))),
+                'twice': dict(method=dict(loss_kd=dict(loss_weight=2.0))),
             })))
-    assert system_options('MiB', cfg)['method'] == dict(_delete_=True, type='MiB', kd_weight=100.0)
-    assert system_options('twice', cfg) == dict(method=dict(kd_weight=2.0))
+    assert system_options('MiB', cfg)['method'] == dict(_delete_=True, type='MiB', loss_kd=dict(loss_weight=100.0))
+    assert system_options('twice', cfg) == dict(method=dict(loss_kd=dict(loss_weight=2.0)))
     assert choose_systems(['twice'], own=['twice']) == ['twice']
 
 
@@ -103,16 +103,16 @@ def test_fakes_cannot_be_compared_where_there_are_none(system):
 
 def test_published_weights_of_one_task_hold_on_that_task_alone(repo):
     base = load_config(str(repo / 'configs/hrhf/voc_19-1.py'))
-    assert system_options('MiB', base, '15-1')['method']['kd_weight'] == 100.0
-    assert 'kd_weight' not in system_options('MiB', base, '19-1')['method']
+    assert system_options('MiB', base, '15-1')['method']['loss_kd'] == dict(loss_weight=100.0)
+    assert 'loss_kd' not in system_options('MiB', base, '19-1')['method']
 
 
 def test_a_user_s_weight_stands_before_the_published_one(repo):
     base = load_config(str(repo / 'configs/hrhf/voc_15-1.py'))
-    base.comparison['systems'] = dict(MiB=dict(method=dict(kd_weight=7.0)))
-    assert system_options('MiB', base, '15-1')['method'] == dict(_delete_=True, type='MiB', kd_weight=7.0)
-    base = load_config(str(repo / 'configs/hrhf/voc_15-1.py'), ['method.type=MiB', 'method.kd_weight=7.0'])
-    assert system_options('MiB', base, '15-1')['method'] == dict(_delete_=True, type='MiB', kd_weight=7.0)
+    base.comparison['systems'] = dict(MiB=dict(method=dict(loss_kd=dict(loss_weight=7.0))))
+    assert system_options('MiB', base, '15-1')['method']['loss_kd'] == dict(loss_weight=7.0)
+    base = load_config(str(repo / 'configs/hrhf/voc_15-1.py'), ['method.type=MiB', 'method.loss_kd.loss_weight=7.0'])
+    assert system_options('MiB', base, '15-1')['method']['loss_kd'] == dict(loss_weight=7.0)
 
 
 def test_a_method_s_short_name_is_the_same_system():
