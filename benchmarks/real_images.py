@@ -1,8 +1,8 @@
 """Real images of the old classes in place of fakes: what replay could be worth on a schedule, whatever the inversion.
 
-No class-incremental system may do this. It tells a schedule that learns too little from fakes that show too little:
+No class-incremental method may do this. It tells a schedule that learns too little from fakes that show too little:
 
-    PYTHONPATH=. python tools/compare.py benchmarks/configs/voc_animals_tuning.py --systems "real images for fakes"
+    PYTHONPATH=. python tools/compare.py benchmarks/configs/voc_animals_tuning.py --methods "real images for fakes"
 """
 from __future__ import annotations
 

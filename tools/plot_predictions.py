@@ -1,4 +1,4 @@
-"""Draw input, each system's prediction and ground truth side by side (Fig. 4).
+"""Draw input, each method's prediction and ground truth side by side (Fig. 4).
 
     python tools/plot_predictions.py FT=RUNS/FT MiB=RUNS/MiB HRHF=RUNS/HRHF --out predictions.png
 """
@@ -19,10 +19,10 @@ def parse_args():
 def main():
     args = parse_args()
     from mmseg_hrhf.analysis.figures import choose_images, draw_predictions, named_images, open_runs
-    systems, new_classes = open_runs(args.runs, args.step, args.device)
-    first = next(iter(systems.values()))
+    methods, new_classes = open_runs(args.runs, args.step, args.device)
+    first = next(iter(methods.values()))
     indices = named_images(first, args.images) if args.images else choose_images(first, args.number, new_classes)
-    draw_predictions(systems, indices, args.out)
+    draw_predictions(methods, indices, args.out)
     print(args.out)
 
 

@@ -17,11 +17,11 @@ from .comparison.cell import Cell
 from .comparison.table import mean_and_deviation
 
 
-def step_curves(systems: dict[str, list[Sequence[dict]]], num_steps: int, name: str) -> Markup:
-    """mIoU of ``all`` and of ``old`` classes (without background) after each step, a line per system.
+def step_curves(methods: dict[str, list[Sequence[dict]]], num_steps: int, name: str) -> Markup:
+    """mIoU of ``all`` and of ``old`` classes (without background) after each step, a line per method.
 
     Args:
-        systems: for each system the results of each of its seeds; one that is trained once for all (Joint) is a level.
+        methods: for each method the results of each of its seeds; one that is trained once for all (Joint) is a level.
         num_steps: of the scenario.
         name: see ``themed_svg``.
     """
@@ -29,14 +29,14 @@ def step_curves(systems: dict[str, list[Sequence[dict]]], num_steps: int, name: 
         figure = Figure(figsize=(9.2, 3.1))
         axes = figure.subplots(1, 2, sharey=True)
         for axis, group, title in zip(axes, ('all', 'old'), ('all classes so far', 'classes of step 0')):
-            for i, runs in enumerate(systems.values()):
+            for i, runs in enumerate(methods.values()):
                 colour = SERIES[i % len(SERIES)]
                 means, spreads = mean_and_deviation([[r['metrics'][f'mIoU_{group}'] for r in run] for run in runs])
                 steps = [result['step'] for result in runs[0]]
                 if len(steps) == 1 and num_steps > 1:
                     axis.axhline(means[0], color=colour, linestyle='--')
                     continue
-                # Beyond eight systems colours come again, with another stroke.
+                # Beyond eight methods colours come again, with another stroke.
                 axis.plot(steps, means, color=colour, marker='o', markersize=4,
                           linestyle='-' if i < len(SERIES) else ':')
                 if any(spreads):
@@ -87,7 +87,7 @@ def plot_curves(cells: Sequence[Cell], path: PathLike) -> None:
     """Draw ``all`` and ``old`` (without background) after each step; the band is the deviation over seeds.
 
     Args:
-        cells: whose finished runs are drawn; a system with the last step alone (Joint) is a dashed level.
+        cells: whose finished runs are drawn; a method with the last step alone (Joint) is a dashed level.
         path: of the picture; its suffix names the format (``.png``, ``.svg``).
     """
     import matplotlib
@@ -95,8 +95,8 @@ def plot_curves(cells: Sequence[Cell], path: PathLike) -> None:
     import matplotlib.pyplot as plt
     done = [(cell, results) for cell in cells for results in [cell.results()] if results is not None]
     columns = list(dict.fromkeys(cell.column for cell, _ in done))
-    systems = list(dict.fromkeys(cell.system for cell, _ in done))
-    colours = {system: plt.get_cmap('tab20')(i % 20) for i, system in enumerate(systems)}
+    methods = list(dict.fromkeys(cell.method for cell, _ in done))
+    colours = {method: plt.get_cmap('tab20')(i % 20) for i, method in enumerate(methods)}
     colours['HRHF'] = (0., 0., 0., 1.)  # the method that the others are compared with
     figure, axes = plt.subplots(2, max(1, len(columns)), figsize=(4.2 * max(1, len(columns)) + 2, 7), squeeze=False,
                                 sharex='col', sharey='row')
@@ -107,15 +107,15 @@ def plot_curves(cells: Sequence[Cell], path: PathLike) -> None:
             axis = axes[i][j]
             axis.grid(alpha=0.3)
             axis.set_ylabel(f'mIoU of {group} classes, %' if j == 0 else '')
-            for system in systems:
-                runs = [results for cell, results in done if (cell.system, cell.column) == (system, column)]
+            for method in methods:
+                runs = [results for cell, results in done if (cell.method, cell.column) == (method, column)]
                 if runs:
-                    _draw(axis, system, runs, f'mIoU_{group}', colours[system])
-    if systems:
+                    _draw(axis, method, runs, f'mIoU_{group}', colours[method])
+    if methods:
         handles, labels = {}, []
         for axis in axes.flat:
             handles.update(dict(zip(axis.get_legend_handles_labels()[1], axis.get_legend_handles_labels()[0])))
-        labels = [system for system in systems if system in handles]
+        labels = [method for method in methods if method in handles]
         figure.legend([handles[label] for label in labels], labels, loc='center left', bbox_to_anchor=(1.0, 0.5),
                       frameon=False)
     figure.tight_layout()
@@ -124,15 +124,15 @@ def plot_curves(cells: Sequence[Cell], path: PathLike) -> None:
     plt.close(figure)
 
 
-def _draw(axis, system: str, runs: Sequence[dict], key: str, colour) -> None:
+def _draw(axis, method: str, runs: Sequence[dict], key: str, colour) -> None:
     steps = [result['step'] for result in runs[0]['results']]
     # A gap in the line where no test image shows a class of the group.
     means, spread = mean_and_deviation([[result['metrics'][key] for result in run['results']] for run in runs])
     if len(steps) == 1 and runs[0]['num_steps'] > 1:
-        axis.axhline(means[0], color=colour, linestyle='--', label=system)
+        axis.axhline(means[0], color=colour, linestyle='--', label=method)
         return
-    axis.plot(steps, means, color=colour, marker='o', markersize=3, label=system,
-              linewidth=2.5 if system == 'HRHF' else 1.5)
+    axis.plot(steps, means, color=colour, marker='o', markersize=3, label=method,
+              linewidth=2.5 if method == 'HRHF' else 1.5)
     axis.set_xticks(steps)
     if len(runs) > 1:
         axis.fill_between(steps, [m - s for m, s in zip(means, spread)], [m + s for m, s in zip(means, spread)],

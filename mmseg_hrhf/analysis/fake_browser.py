@@ -57,7 +57,7 @@ def write_fake_browser(run: RunRecord, out_dir: PathLike, max_images: int = 60) 
             curves=inversion_curves(curves, f's{step}') if curves else None))
     path = Path(out_dir) / 'fakes.html'
     classes = [(name, 'rgb({} {} {})'.format(*colour)) for name, colour in zip(run.classes, palette)]
-    title = f'Fake images of {run.system}: {run.column}'
+    title = f'Fake images of {run.method}: {run.column}'
     write_page(path, 'fakes.html', title=title, run=run, items=items, steps=steps,
                classes=classes, used=sorted({c for item in items for c in item['classes']}))
     return path

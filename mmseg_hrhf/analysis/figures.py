@@ -1,4 +1,4 @@
-"""Input, what each system predicts, ground truth (Fig. 4)."""
+"""Input, what each method predicts, ground truth (Fig. 4)."""
 from __future__ import annotations
 
 import copy
@@ -28,7 +28,7 @@ def open_runs(runs: Sequence[str], step: Optional[int], device: str) -> tuple[di
     Raises:
         UserError: a malformed text, or a folder without a finished run.
     """
-    systems, new_classes = {}, ()
+    methods, new_classes = {}, ()
     for text in runs:
         name, _, folder = text.partition('=')
         if not folder:
@@ -38,9 +38,9 @@ def open_runs(runs: Sequence[str], step: Optional[int], device: str) -> tuple[di
             raise UserError(f'{folder} holds no finished run: results.json is missing.')
         results = read_json(path)
         chosen = results['num_steps'] - 1 if step is None else step
-        systems[name] = FinishedStep(osp.join(folder, f'step_{chosen}'), device)
-        new_classes = systems[name].classes[1 + results['num_base_classes']:]
-    return systems, new_classes
+        methods[name] = FinishedStep(osp.join(folder, f'step_{chosen}'), device)
+        new_classes = methods[name].classes[1 + results['num_base_classes']:]
+    return methods, new_classes
 
 
 def named_images(step: FinishedStep, names: Sequence[str]) -> list[int]:
@@ -76,34 +76,34 @@ def choose_images(step: FinishedStep, number: int, new_classes: Sequence[str]) -
     return chosen
 
 
-def draw_predictions(systems: Mapping[str, FinishedStep], indices: Sequence[int], path: PathLike) -> None:
-    """Write a picture: a row per image; columns input, each system, ground truth; the classes' colours below.
+def draw_predictions(methods: Mapping[str, FinishedStep], indices: Sequence[int], path: PathLike) -> None:
+    """Write a picture: a row per image; columns input, each method, ground truth; the classes' colours below.
 
     Args:
-        systems: the same step of each system, by name; all must know the same classes.
+        methods: the same step of each method, by name; all must know the same classes.
         indices: test images.
         path: of the picture; its suffix names the format.
     Raises:
-        UserError: no image, or systems with other classes.
+        UserError: no image, or methods with other classes.
     """
     if not indices:
         raise UserError('No test image shows a class of this step: name some images by --images.')
-    first = next(iter(systems.values()))
-    for name, step in systems.items():
+    first = next(iter(methods.values()))
+    for name, step in methods.items():
         if step.classes != first.classes:
-            raise UserError(f'{name} knows other classes ({", ".join(step.classes)}) than the first system '
+            raise UserError(f'{name} knows other classes ({", ".join(step.classes)}) than the first method '
                              f'({", ".join(first.classes)}): compare the same step of the same task.')
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch
-    heads = ['input', *systems, 'ground truth']
+    heads = ['input', *methods, 'ground truth']
     figure, axes = plt.subplots(len(indices), len(heads), squeeze=False,
                                 figsize=(1.9 * len(heads), 1.6 * len(indices) + 0.6))
     for row, index in zip(axes, indices):
         labels = first.labels(index)
         pictures = [first.image(index)]
-        for step in systems.values():
+        for step in methods.values():
             pictures.append(step.coloured(step.predict(index)))
         pictures.append(first.coloured(labels))
         for axis, picture in zip(row, pictures):

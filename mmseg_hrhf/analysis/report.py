@@ -28,13 +28,13 @@ def write_report(path: PathLike, runs: Sequence[RunRecord], num_images: int = 8)
 
     Args:
         path: of the HTML file.
-        runs: of one system or several, on one task and setting or several, from one seed or several.
+        runs: of one method or several, on one task and setting or several, from one seed or several.
         num_images: test images to show; 0: none, no checkpoint is run.
     """
     columns = [_column([run for run in runs if run.column == name], f'c{i}', num_images)
                for i, name in enumerate(dict.fromkeys(run.column for run in runs))]
-    systems = list(dict.fromkeys(run.system for run in runs))
-    names = ', '.join(systems) if len(systems) < 4 else f'{len(systems)} systems'
+    methods = list(dict.fromkeys(run.method for run in runs))
+    names = ', '.join(methods) if len(methods) < 4 else f'{len(methods)} methods'
     write_page(
         path,
         'report.html',
@@ -49,35 +49,35 @@ def write_report(path: PathLike, runs: Sequence[RunRecord], num_images: int = 8)
 
 
 def paper_table(runs: Sequence[RunRecord], background: str) -> dict:
-    """The paper's layout: systems by rows, columns (task and setting) and their groups; best means marked.
+    """The paper's layout: methods by rows, columns (task and setting) and their groups; best means marked.
 
     Returns:
-        ``heads``: ``[(column, [group, ...])]``; ``rows``: ``[(system, [cell, ...])]`` with cells None or
+        ``heads``: ``[(column, [group, ...])]``; ``rows``: ``[(method, [cell, ...])]`` with cells None or
         ``dict(mean, std, seeds, best)``.
     """
     records = [run.table_record() for run in runs]
-    cells = {(row['system'], row['column'], row['group']): row for row in statistics_of(records)
+    cells = {(row['method'], row['column'], row['group']): row for row in statistics_of(records)
              if row['background'] == background}
     heads = [(column, group_names(records, column, background)) for column in dict.fromkeys(r.column for r in runs)]
-    systems = list(dict.fromkeys(run.system for run in runs))
+    methods = list(dict.fromkeys(run.method for run in runs))
     # A group none of whose classes is in the test images has no cell.
-    best = {(column, group): max((cells[s, column, group]['mean'] for s in systems if (s, column, group) in cells),
+    best = {(column, group): max((cells[s, column, group]['mean'] for s in methods if (s, column, group) in cells),
                                  default=None)
             for column, groups in heads for group in groups}
     rows = []
-    for system in systems:
+    for method in methods:
         row: list[Optional[dict]] = []
         for column, groups in heads:
             for group in groups:
-                cell = cells.get((system, column, group))
-                is_best = cell is not None and len(systems) > 1 and cell['mean'] == best[column, group]
+                cell = cells.get((method, column, group))
+                is_best = cell is not None and len(methods) > 1 and cell['mean'] == best[column, group]
                 row.append(cell and dict(cell, best=is_best))
-        rows.append((system, row))
+        rows.append((method, row))
     return dict(heads=heads, rows=rows)
 
 
 def class_table(runs: Sequence[RunRecord]) -> dict:
-    """IoU of each class after each step, and its forgetting: means over the seeds of one system.
+    """IoU of each class after each step, and its forgetting: means over the seeds of one method.
 
     Returns:
         ``steps``: numbers of the steps; ``rows``: ``dict(name, colour, ious, forgetting, first)`` by class index, where
@@ -121,14 +121,14 @@ def confusion_table(runs: Sequence[RunRecord]) -> Optional[dict]:
 
 
 def differing_options(runs: Sequence[RunRecord]) -> dict:
-    """Options in which systems or columns differ, by the first run of each.
+    """Options in which methods or columns differ, by the first run of each.
 
     Returns:
-        ``heads``: ``[(system, column)]``; ``rows``: ``[(dotted name, [value, ...])]``.
+        ``heads``: ``[(method, column)]``; ``rows``: ``[(dotted name, [value, ...])]``.
     """
     first: dict[tuple[str, str], RunRecord] = {}
     for run in runs:
-        first.setdefault((run.system, run.column), run)
+        first.setdefault((run.method, run.column), run)
     flat = [dict(_flatten(run.identity)) for run in first.values()]
     names = sorted({name for options in flat for name in options})
     values = [(name, [options.get(name, '-') for options in flat]) for name in names]
@@ -144,17 +144,17 @@ def _flatten(value, name: str = ''):
 
 
 def _column(runs: list[RunRecord], key: str, num_images: int) -> dict:
-    systems: dict[str, list[RunRecord]] = {}
+    methods: dict[str, list[RunRecord]] = {}
     for run in runs:
-        systems.setdefault(run.system, []).append(run)
+        methods.setdefault(run.method, []).append(run)
     return dict(
         name=runs[0].column,
         num_steps=runs[0].num_steps,
-        curves=step_curves({name: [run.results for run in held] for name, held in systems.items()},
+        curves=step_curves({name: [run.results for run in held] for name, held in methods.items()},
                            runs[0].num_steps, key),
-        classes={name: class_table(held) for name, held in systems.items()},
-        confusions={name: confusion_table(held) for name, held in systems.items()},
-        **_pictures([held[0] for held in systems.values()], num_images))
+        classes={name: class_table(held) for name, held in methods.items()},
+        confusions={name: confusion_table(held) for name, held in methods.items()},
+        **_pictures([held[0] for held in methods.values()], num_images))
 
 
 def _pictures(runs: list[RunRecord], num_images: int) -> dict:
@@ -164,7 +164,7 @@ def _pictures(runs: list[RunRecord], num_images: int) -> dict:
     if len(runs) == 1:
         checkpoints = [(f'after step {result["step"]}', runs[0], result['step']) for result in runs[0].results]
     else:
-        checkpoints = [(run.system, run, run.last['step']) for run in runs]
+        checkpoints = [(run.method, run, run.last['step']) for run in runs]
     try:
         panels = make_panels(checkpoints, num_images)
     except ValueError as error:
@@ -198,7 +198,7 @@ def _tiles(run: RunRecord) -> list[tuple[str, Optional[float]]]:
 
 def _run(run: RunRecord) -> dict:
     return dict(
-        system=run.system, column=run.column, seed=run.seed, work_dir=run.work_dir, results=run.results,
+        method=run.method, column=run.column, seed=run.seed, work_dir=run.work_dir, results=run.results,
         environment=run.last.get('environment') or {},
         seconds=sum(sum(result['seconds'].values()) for result in run.results),
         config=pprint.pformat(run.identity, width=110, compact=True, sort_dicts=True))

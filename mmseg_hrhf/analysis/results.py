@@ -16,18 +16,18 @@ from .comparison.table import group_scores
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run of one system from one seed.
+    """A run of one method from one seed.
 
     Args:
         work_dir: its folder.
-        system: what it is called in tables.
+        method: what it is called in tables.
         results: of its finished steps, in order (``step_<t>/result.json``).
         identity: its options (``run.json``).
         num_steps: of its scenario.
         num_base: foreground classes of step 0.
     """
     work_dir: str
-    system: str
+    method: str
     results: tuple[dict, ...]
     identity: dict
     num_steps: int
@@ -74,10 +74,10 @@ class RunRecord:
 
     def table_record(self) -> dict:
         """What ``statistics_of`` makes the paper's table from."""
-        return dict(system=self.system, column=self.column, seed=self.seed, scores=self.scores())
+        return dict(method=self.method, column=self.column, seed=self.seed, scores=self.scores())
 
 
-def read_run(work_dir: PathLike, system: Optional[str] = None) -> RunRecord:
+def read_run(work_dir: PathLike, method: Optional[str] = None) -> RunRecord:
     """Read the work dir of a run.
 
     Raises:
@@ -93,11 +93,11 @@ def read_run(work_dir: PathLike, system: Optional[str] = None) -> RunRecord:
     # Runs of version 0.1.0's first days wrote neither number.
     num_steps = held.get('num_steps') or len((options['scenario'] or {}).get('steps') or ()) or len(results)
     num_base = held.get('num_base_classes') or len(results[0]['classes'])
-    return RunRecord(folder, system or system_name(options), results, options, num_steps, num_base)
+    return RunRecord(folder, method or method_name(options), results, options, num_steps, num_base)
 
 
-def system_name(identity: dict) -> str:
-    """A system's name from its options: the method's, and what it replays where that is not its usual."""
+def method_name(identity: dict) -> str:
+    """What tables call the method of a run: by its type, and by what it replays where that is not its usual."""
     method, replay = identity['method'], identity.get('replay')
     name = {'FineTuning': 'FT', 'LwFMC': 'LwF-MC'}.get(method['type'], method['type'])
     if name != 'HRHF':
@@ -141,11 +141,11 @@ def find_runs(paths: Sequence[str]) -> list[RunRecord]:
 
 def _told_apart(runs: list[RunRecord]) -> list[RunRecord]:
     def place(run: RunRecord) -> tuple:
-        return run.system, run.column, run.seed
+        return run.method, run.column, run.seed
 
     places = [place(run) for run in runs]
     clashing = {place[0] for place in places if places.count(place) > 1}
     return [
-        replace(run, system=f'{run.system} ({osp.basename(run.work_dir)})') if run.system in clashing else run
+        replace(run, method=f'{run.method} ({osp.basename(run.work_dir)})') if run.method in clashing else run
         for run in runs
     ]

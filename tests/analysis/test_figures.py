@@ -82,7 +82,7 @@ def test_the_input_is_the_crop_that_labels_and_predictions_are_of(step):
     assert step.predict(0).shape == (16, 16)
 
 
-def test_systems_of_other_classes_are_not_compared(step, tmp_path):
+def test_methods_of_other_classes_are_not_compared(step, tmp_path):
     other = FinishedStep(tmp_path / 'step_1')
     other.classes = ('background', 'red')
     with pytest.raises(ValueError, match='HRHF knows other classes'):

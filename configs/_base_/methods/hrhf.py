@@ -17,7 +17,7 @@ replay = dict(
 # For tools/compare.py: weights that authors publish for some tasks alone. MiB's distillation weighs 100 on VOC 15-1 and
 # 10 on the others; PLOP's terms weigh less on ADE20K than on VOC.
 comparison = dict(
-    systems_by_task={
+    methods_by_task={
         '15-1': dict(MiB=dict(method=dict(loss_kd=dict(loss_weight=100.0)))),
         **{
             task: dict(

@@ -1,4 +1,4 @@
-"""What all systems share: a student segmentor, and the frozen teacher it continues."""
+"""What all methods share: a student segmentor, and the frozen teacher it continues."""
 from __future__ import annotations
 
 import inspect
@@ -41,7 +41,7 @@ class IncrementalSegmentor(BaseModel):
     needs_teacher = True
     # Whether the method trains on fake images beside the real ones.
     uses_fake_images = False
-    # Whether step 0 is the plain training that other systems begin with too: a comparison then trains it once.
+    # Whether step 0 is the plain training that other methods begin with too: a comparison then trains it once.
     shares_first_step = True
     # Whether there is a single step, on all classes at once, in place of the last one.
     joint = False

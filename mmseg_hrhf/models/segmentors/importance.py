@@ -50,7 +50,7 @@ class ImportanceSegmentor(IncrementalSegmentor):
         self._anchor: ByName = {}
         self._importance: ByName = {}
 
-    # -- what a system defines ---------------------------------------------------------------------------------------
+    # -- what a method defines ---------------------------------------------------------------------------------------
 
     def start_statistics(self, previous: Mapping[str, ByName]) -> dict[str, ByName]:
         """Statistics before the first update; ``previous`` is ``importance_state`` of the step before, or empty."""

@@ -39,7 +39,7 @@ class LwF(IncrementalSegmentor):
 class LwFMC(IncrementalSegmentor):
     """Binary cross-entropy on the labels and on the teacher's sigmoids (Rebuffi et al., CVPR 2017, without exemplars).
 
-    Step 0 is trained by binary cross-entropy too, so it cannot be shared with other systems. Every loss of main and
+    Step 0 is trained by binary cross-entropy too, so it cannot be shared with other methods. Every loss of main and
     auxiliary heads on the classes' logits is replaced by it, at the weight the replaced one had.
 
     Args:
