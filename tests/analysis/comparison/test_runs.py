@@ -217,8 +217,8 @@ def test_the_plan_shares_joint_among_settings_of_a_task_and_seed(tiny_config, tm
 
 def test_a_row_brings_modules_of_its_own(tiny_config, tmp_path, monkeypatch):
     module = tmp_path / 'row_of_a_test.py'
-    module.write_text('from mmseg.registry import TASK_UTILS\nfrom mmseg_hrhf.inversion import GaussianNoise\n\n\n'
-                      '@TASK_UTILS.register_module()\nclass NoiseOfATest(GaussianNoise):\n    pass\n')
+    module.write_text('from mmseg.registry import TASK_UTILS\nfrom mmseg_hrhf.replay.inversion import GaussianNoise\n'
+                      '\n\n@TASK_UTILS.register_module()\nclass NoiseOfATest(GaussianNoise):\n    pass\n')
     monkeypatch.syspath_prepend(str(tmp_path))
     row = dict(replay=dict(inversion=dict(_delete_=True, type='NoiseOfATest', size=32)))
     tiny_config.comparison = dict(methods=dict(
