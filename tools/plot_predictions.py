@@ -18,11 +18,10 @@ def parse_args():
 
 def main():
     args = parse_args()
-    from mmseg_hrhf.analysis.figures import choose_images, draw_predictions, named_images, open_runs
-    methods, new_classes = open_runs(args.runs, args.step, args.device)
-    first = next(iter(methods.values()))
-    indices = named_images(first, args.images) if args.images else choose_images(first, args.number, new_classes)
-    draw_predictions(methods, indices, args.out)
+    from mmseg_hrhf.analysis.figures import draw_predictions, step_folders
+    from mmseg_hrhf.analysis.finished_step import make_panels
+    folders = step_folders(args.runs, args.step)
+    draw_predictions(make_panels(folders, args.number, args.images or (), args.device), folders, args.out)
     print(args.out)
 
 

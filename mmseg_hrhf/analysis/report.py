@@ -8,15 +8,15 @@ from typing import Optional, Sequence
 
 import numpy as np
 from mmengine.logging import print_log
-from PIL import Image
 
 from ..evaluation.summary import read_confusion, summarise
 from ..utils.io import PathLike
 from ..utils.pictures import fit
 from .charts import step_curves
-from .comparison.table import BACKGROUND, group_names, mean_and_deviation, statistics_of
-from .page import Panel, largest_confusions, make_panels, mask_uri, photo_uri, row_shares, write_page
-from .results import RunRecord
+from .comparison.table import group_names, mean_and_deviation, statistics_of
+from .finished_step import Panel, make_panels
+from .page import css_colour, mask_uri, photo_uri, write_page
+from .results import BACKGROUND, RunRecord
 
 _PICTURE = (240, 320)
 # Above this many classes, the confusion matrix is left to confusion.csv.
@@ -96,7 +96,7 @@ def class_table(runs: Sequence[RunRecord]) -> dict:
     for name, colour in zip(first.classes, first.palette()):
         means = [None if value != value else value for value in mean_and_deviation(series[name])[0]]
         loss = mean_and_deviation(lost[name])[0][0]
-        rows.append(dict(name=name, colour=_css(colour), ious=means, forgetting=None if loss != loss else loss,
+        rows.append(dict(name=name, colour=css_colour(colour), ious=means, forgetting=None if loss != loss else loss,
                          first=name in starts))
     return dict(steps=[result['step'] for result in first.results], rows=rows)
 
@@ -162,30 +162,25 @@ def _pictures(runs: list[RunRecord], num_images: int) -> dict:
     if num_images == 0:
         return dict(titles=[], panels=[], legend=[], no_panels='left out (--images 0)')
     if len(runs) == 1:
-        checkpoints = [(f'after step {result["step"]}', runs[0], result['step']) for result in runs[0].results]
+        folders = {f'after step {result["step"]}': runs[0].files(result['step']).folder for result in runs[0].results}
     else:
-        checkpoints = [(run.method, run, run.last['step']) for run in runs]
+        folders = {run.method: run.files(run.last['step']).folder for run in runs}
     try:
-        panels = make_panels(checkpoints, num_images)
+        panels = make_panels(folders, num_images)
     except ValueError as error:
         print_log(f'No pictures: {error}', logger='current', level=logging.WARNING)
         return dict(titles=[], panels=[], legend=[], no_panels=str(error))
     palette = runs[0].palette()
     seen = {int(c) for panel in panels for mask in (panel.truth, *panel.predictions.values()) for c in np.unique(mask)}
-    legend = [(name, _css(palette[c])) for c, name in enumerate(runs[0].classes) if c in seen]
-    return dict(titles=[title for title, _, _ in checkpoints], panels=[_panel(panel, palette) for panel in panels],
+    legend = [(name, css_colour(palette[c])) for c, name in enumerate(runs[0].classes) if c in seen]
+    return dict(titles=list(folders), panels=[_panel(panel, palette) for panel in panels],
                 legend=legend, no_panels=None)
 
 
 def _panel(panel: Panel, palette: list) -> dict:
     small = fit(panel.image, _PICTURE)
-    size = small.shape[1], small.shape[0]
-
-    def uri(mask: np.ndarray) -> str:
-        return mask_uri(np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)), palette)
-
-    return dict(name=panel.name, photo=photo_uri(small), truth=uri(panel.truth),
-                masks=[uri(mask) for mask in panel.predictions.values()])
+    truth, *masks = (mask_uri(mask, palette, small.shape[:2]) for mask in (panel.truth, *panel.predictions.values()))
+    return dict(name=panel.name, photo=photo_uri(small), truth=truth, masks=masks)
 
 
 def _tiles(run: RunRecord) -> list[tuple[str, Optional[float]]]:
@@ -204,5 +199,16 @@ def _run(run: RunRecord) -> dict:
         config=pprint.pformat(run.identity, width=110, compact=True, sort_dicts=True))
 
 
-def _css(colour: Sequence[int]) -> str:
-    return 'rgb({} {} {})'.format(*colour)
+def row_shares(counts: np.ndarray) -> np.ndarray:
+    """(C, C) pixel counts as percentages of each true class; NaN in rows without a pixel."""
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.divide(100.0 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+
+
+def largest_confusions(classes: Sequence[str], counts: np.ndarray, number: int) -> list[tuple[str, str, float]]:
+    """``(class, taken for, percentage of the class's pixels)``, the largest shares first; at least 1 %."""
+    shares = np.nan_to_num(row_shares(counts))
+    np.fill_diagonal(shares, 0)
+    order = np.argsort(-shares, axis=None, kind='stable')[:number]
+    pairs = [np.unravel_index(i, shares.shape) for i in order]
+    return [(classes[i], classes[j], float(shares[i, j])) for i, j in pairs if shares[i, j] >= 1]

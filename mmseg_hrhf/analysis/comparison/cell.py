@@ -18,6 +18,7 @@ from ...scenario import SETTINGS
 from ...utils.errors import UserError
 from ...utils.io import PathLike, read_json, write_text
 from ...work_dir.layout import StepFiles
+from ..results import read_results
 from .methods import method_options
 
 # Step 0 of every method that trains it plainly.
@@ -62,11 +63,8 @@ class Cell:
 
     def results(self) -> Optional[dict]:
         """``results.json`` of the finished run; None while steps are missing, deleted or measured again."""
-        path = osp.join(self.folder, 'results.json')
-        if not osp.exists(path):
-            return None
-        results = read_json(path)
-        if results['results'][-1]['step'] != results['num_steps'] - 1:
+        results = read_results(self.folder)
+        if results is None or results['results'][-1]['step'] != results['num_steps'] - 1:
             return None
         # It is written last: a run that was stopped before has newer steps, or fewer.
         stand = all(_read_if_there(StepFiles(self.folder, result['step']).result) == result

@@ -3,40 +3,11 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import statistics
 from typing import Optional, Sequence
 
+from ..results import BACKGROUND, group_scores
 from .cell import Cell
-
-BACKGROUND = ('without background', 'with background')
-
-
-def group_scores(result: dict, sizes: Sequence[int]) -> dict[str, dict[str, Optional[float]]]:
-    """mIoU of groups of classes at a step, by background convention and group name.
-
-    Args:
-        result: a step's ``result.json``: ``classes`` and ``metrics`` with ``IoU/<class>`` in percent.
-        sizes: numbers of classes of the groups, those of step 0 first.
-    Returns:
-        For ``'without background'`` and ``'with background'`` the groups and ``'all'``; groups are named by the
-        classes' places as in Table 1 and 7, such as ``'1-15'`` and ``'16-20'``. Background joins the first group and
-        ``all`` (later papers' ``0-15``). A class without a pixel is left out; None where none has any.
-    """
-    classes = result['classes']
-    values = [result['metrics'][f'IoU/{name}'] for name in classes]
-    background = result['metrics']['IoU/background']
-    ends = list(itertools.accumulate(sizes))
-    groups = {_span(end - size + 1, end): values[end - size:end] for size, end in zip(sizes, ends) if size}
-    groups['all'] = values
-    holds_background = {_span(1, sizes[0]), 'all'}
-    return {
-        BACKGROUND[0]: {name: _mean(held) for name, held in groups.items()},
-        BACKGROUND[1]: {
-            name: _mean([background, *held] if name in holds_background else held)
-            for name, held in groups.items()
-        },
-    }
 
 
 def collect(cells: Sequence[Cell], by_step: bool = False) -> list[dict]:
@@ -134,12 +105,3 @@ def _cell(values: Sequence[float]) -> str:
     if len(values) == 1:
         return f'{values[0]:.1f}'
     return f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}'
-
-
-def _span(first: int, last: int) -> str:
-    return str(first) if first == last else f'{first}-{last}'
-
-
-def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
-    known = [value for value in values if value is not None]
-    return statistics.mean(known) if known else None

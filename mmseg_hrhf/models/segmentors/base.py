@@ -264,6 +264,11 @@ def _rename_prefix(state_dict: dict, old: str, new: str) -> None:
         state_dict[new + key[len(old):]] = state_dict.pop(key)
 
 
+def unwrapped(model: nn.Module) -> Any:
+    """The model in mmengine's wrapper for distributed training, or ``model`` itself."""
+    return model.module if is_model_wrapper(model) else model
+
+
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class StudentOptimWrapperConstructor:
     """Builds with ``student_constructor`` on the student, such as mmseg's layer-wise decay, which reads ``backbone``.
@@ -280,4 +285,4 @@ class StudentOptimWrapperConstructor:
             dict(type=kind, optim_wrapper_cfg=cfg, paramwise_cfg=paramwise_cfg))
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        return self.constructor((model.module if is_model_wrapper(model) else model).student)
+        return self.constructor(unwrapped(model).student)
