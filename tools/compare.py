@@ -1,9 +1,9 @@
-"""Train and evaluate several systems on one config, side by side, and print the paper's table.
+"""Train and evaluate several methods on one config, side by side, and print the paper's table.
 
-    python tools/compare.py configs/hrhf/shapes_3-1.py --systems table1 --settings 3-1/overlapped 3-1/disjoint
-    python tools/compare.py configs/hrhf/voc_15-1.py --systems FT MiB HRHF Joint --seeds 0 1 2 --jobs 8
+    python tools/compare.py configs/hrhf/shapes_3-1.py --methods table1 --settings 3-1/overlapped 3-1/disjoint
+    python tools/compare.py configs/hrhf/voc_15-1.py --methods FT MiB HRHF Joint --seeds 0 1 2 --jobs 8
 
-Every run is a process of its own in WORK_DIR/SETTING/seed_S/SYSTEM, and its whole config stands beside it. Run again
+Every run is a process of its own in WORK_DIR/SETTING/seed_S/METHOD, and its whole config stands beside it. Run again
 to continue: finished runs are read, stopped ones go on. The table is also written to WORK_DIR/table.{md,csv,json}, the
 mIoU over steps to WORK_DIR/curves.png.
 """
@@ -17,10 +17,10 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='base config: data, model, schedule, replay')
     parser.add_argument(
-        '--systems',
+        '--methods',
         nargs='+',
         default=['table1'],
-        metavar='SYSTEM',
+        metavar='METHOD',
         help='names (FT PI EWC RW LwF LwF-MC ILT MiB PLOP HRHF Joint, "HRHF without fakes", ...) and groups (table1 '
         'to table7, ablations, all); default: table1')
     parser.add_argument(
@@ -51,7 +51,7 @@ def main():
     mmseg_hrhf.register_all()
     from mmseg_hrhf.analysis.comparison.cell import load_base, parse_setting
     from mmseg_hrhf.analysis.comparison.comparison import describe, plan_cells, plan_runs, write_tables
-    from mmseg_hrhf.analysis.comparison.methods import choose_systems
+    from mmseg_hrhf.analysis.comparison.methods import choose_methods
     from mmseg_hrhf.analysis.comparison.runs import Scheduler
     from mmseg_hrhf.config.load import enable_amp
     base = load_base(args.config, args.cfg_options)
@@ -59,9 +59,9 @@ def main():
         enable_amp(base)
     name = osp.splitext(osp.basename(args.config))[0]
     work_dir = osp.abspath(args.work_dir or osp.join('work_dirs', f'compare_{name}'))
-    own = (base.get('comparison') or {}).get('systems') or {}
+    own = (base.get('comparison') or {}).get('methods') or {}
     settings = args.settings or [base.scenario.get('setting', 'overlapped')]
-    cells = plan_cells(work_dir, choose_systems(args.systems, own), [parse_setting(text) for text in settings],
+    cells = plan_cells(work_dir, choose_methods(args.methods, own), [parse_setting(text) for text in settings],
                        args.seeds)
     failed = []
     if args.dry_run:

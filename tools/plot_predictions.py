@@ -1,4 +1,4 @@
-"""Draw input, each system's prediction and ground truth side by side (Fig. 4).
+"""Draw input, each method's prediction and ground truth side by side (Fig. 4).
 
     python tools/plot_predictions.py FT=RUNS/FT MiB=RUNS/MiB HRHF=RUNS/HRHF --out predictions.png
 """
@@ -20,11 +20,10 @@ def main():
     args = parse_args()
     import mmseg_hrhf
     mmseg_hrhf.register_all()
-    from mmseg_hrhf.analysis.figures import choose_images, draw_predictions, named_images, open_runs
-    systems, new_classes = open_runs(args.runs, args.step, args.device)
-    first = next(iter(systems.values()))
-    indices = named_images(first, args.images) if args.images else choose_images(first, args.number, new_classes)
-    draw_predictions(systems, indices, args.out)
+    from mmseg_hrhf.analysis.figures import draw_predictions, step_folders
+    from mmseg_hrhf.analysis.finished_step import make_panels
+    folders = step_folders(args.runs, args.step)
+    draw_predictions(make_panels(folders, args.number, args.images or (), args.device), folders, args.out)
     print(args.out)
 
 

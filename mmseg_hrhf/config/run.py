@@ -191,6 +191,7 @@ def method_class(options: Mapping[str, Any]) -> type[IncrementalSegmentor]:
     annotations = parameters(found, IncrementalSegmentor)
     check_names(f'method {found.__name__}', options, set(annotations) - _SET_BY_STEP | {'type'})
     check_types('method', options, annotations)
+    found.check_options(options)
     return found
 
 

@@ -24,7 +24,6 @@ from ..datasets.source import Source, split_mix
 from ..models.growth import check_growth, load_first_step
 from ..models.heads import check_head, main_head
 from ..replay.inversion.pixels import PixelMap, fastest_memory_format
-from ..replay.recording import layers_to_record
 from ..replay.sampler import split_batch
 from ..scenario import IGNORE, Scenario
 from ..utils.errors import UserError, explain
@@ -196,8 +195,6 @@ class RunPlan:
         check_growth(first, model.student)
         if self.run.method.needs_teacher:
             check_head(main_head(model.student))
-        if self.run.replay is not None and self.run.replay.statistics is not None:
-            layers_to_record(first, self.run.replay.statistics.get('layers'))
         self.run.method.check_segmentor(_build(self.configs[1].model.student),
                                         training_size(self.run.plain) or _TRIAL_SIZE)
         return model

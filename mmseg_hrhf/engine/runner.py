@@ -12,7 +12,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast, is_main_process
 from mmengine.logging import MMLogger, print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
@@ -27,6 +26,7 @@ from ..datasets.incremental import palette_of
 from ..evaluation.incremental_iou import IncrementalIoUMetric
 from ..evaluation.summary import finite, number, write_confusion, write_summary
 from ..models.growth import load_first_step
+from ..models.segmentors.base import unwrapped
 from ..replay.recording import step_statistics
 from ..utils.environment import environment
 from ..utils.errors import UserError
@@ -115,8 +115,7 @@ class IncrementalRunner:
             write_json(files.identity, self._identities[step])
         runner = self._runner = Runner.from_cfg(continued(cfg, from_rank_0(lambda: resume_point(files.train))))
         given = self.run.first_step_from if step == 0 else None
-        model = runner.train() if given is None else runner.model
-        model = model.module if is_model_wrapper(model) else model
+        model = unwrapped(runner.train() if given is None else runner.model)
         if given is None:
             # Hooks that save other weights than those in training (EMAHook) begin anew with every test: what they
             # would save is what is tested and handed on.

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ..utils.compat import TRAINING_PARTS
 from ..utils.errors import UserError
 from .heads import HeadLoss, has_plain_logits
+from .losses.distillation import DistillationLoss
 from .losses.fused import FusedTerms, fused_losses
 
 # mmseg adds it to what it divides by.
@@ -34,6 +35,11 @@ def fuses(segmentor: nn.Module, stand_in: Optional[type] = None) -> bool:
     """
     return (inherits(segmentor, EncoderDecoder, 'loss', 'encode_decode', *TRAINING_PARTS)
             and _is_plain(segmentor.decode_head, stand_in))
+
+
+def fuses_distillation(loss: nn.Module) -> bool:
+    """Whether a loss is made of what ``fused_pass`` computes of distillation."""
+    return inherits(loss, DistillationLoss, 'forward')
 
 
 def small_logits(segmentor: nn.Module, inputs: Tensor) -> Tensor:

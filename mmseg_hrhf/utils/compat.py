@@ -4,7 +4,7 @@ Elsewhere the package uses public names alone. Each entry says what is private, 
 of tests/utils/test_compat.py fails when a new version of mmengine, mmseg or torch changes it. The tests run on both
 lines of the toolbox; the last of them finds private uses elsewhere.
 
-BatchNorm, ConvNd, InstanceNorm: base classes ``_BatchNorm``, ``_ConvNd``, ``_InstanceNorm`` of torch's layers.
+BatchNorm, InstanceNorm: base classes ``_BatchNorm``, ``_InstanceNorm`` of torch's layers.
     mmengine's ``revert_sync_batchnorm`` makes layers of the base class alone. test_base_classes_of_layers
 rename_in_state: ``Module._register_state_dict_hook``, ``_register_load_state_dict_pre_hook``.
     Public from torch 2.5 on, and then taken so. test_state_is_renamed_alone_and_nested
@@ -47,14 +47,12 @@ from mmengine.runner.checkpoint import _get_mmengine_home as mmengine_home
 from mmengine.utils import ManagerMixin
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm
-from torch.nn.modules.conv import _ConvNd as ConvNd
 from torch.nn.modules.instancenorm import _InstanceNorm as InstanceNorm
 from torch.utils.data import DataLoader
 
 __all__ = [
     'TRAINING_PARTS',
     'BatchNorm',
-    'ConvNd',
     'FollowedByOthers',
     'InstanceNorm',
     'NoTrace',

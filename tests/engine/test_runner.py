@@ -167,7 +167,7 @@ def test_a_mended_later_step_goes_on_from_step_0(tiny_config):
     before = path.stat().st_mtime_ns
     tiny_config.only_step = None
     tiny_config.incremental_overrides = dict(optim_wrapper=dict(optimizer=dict(lr=0.01)))
-    tiny_config.method.kd_weight = 2.0
+    tiny_config.method.loss_kd = dict(loss_weight=2.0)
     assert len(train(tiny_config)) == 2 and path.stat().st_mtime_ns == before
 
 

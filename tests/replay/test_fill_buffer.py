@@ -11,6 +11,7 @@ from torch import nn
 from mmseg_hrhf.engine.hooks import seg_inversion as module
 from mmseg_hrhf.engine.hooks.seg_inversion import SegInversionHook, fill_buffer
 from mmseg_hrhf.replay.buffer import FakeImageBuffer
+from mmseg_hrhf.replay.inversion.base import FakeBatch, Inversion, build_inversion
 from mmseg_hrhf.replay.inversion.pixels import PixelMap
 from mmseg_hrhf.replay.inversion.seg_inversion import SegInversion
 from mmseg_hrhf.utils.io import sha256
@@ -266,3 +267,45 @@ def test_the_hook_fills_its_buffer_and_shows_it(teacher, tmp_path, monkeypatch, 
 def test_the_hook_needs_a_teacher(tmp_path):
     with pytest.raises(ValueError, match='needs a model with a teacher: the first step has none to invert'):
         SegInversionHook(tmp_path, 2, INVERSION, seed=0).before_train(SimpleNamespace(model=Training(None)))
+
+
+@pytest.fixture
+def patches():
+    """An inversion of a user: a grey square for each class, as bright as the class's number."""
+    @TASK_UTILS.register_module()
+    class GreySquares(Inversion):
+
+        def __init__(self, size: int, brightness: int = 40, batch_size: int = 2) -> None:
+            super().__init__(size, batch_size, classes_per_image=(1, 2))
+            self.brightness = brightness
+
+        def __call__(self, model, request, on_iteration=None, recorded=None):
+            images = torch.zeros(len(request), *self.size, 3, dtype=torch.uint8)
+            for image, classes in zip(images, request.classes):
+                for c in classes:
+                    image[4 * c - 4:4 * c] = self.brightness * c
+            on_iteration(dict(squares=float(len(request))))
+            return FakeBatch(images, [[] for _ in request.classes], dict(squares=1.0))
+
+    yield GreySquares
+    TASK_UTILS.module_dict.pop('GreySquares')
+
+
+def test_an_inversion_of_a_user_fills_a_buffer(teacher, tmp_path, patches):
+    buffer = FakeImageBuffer(tmp_path, 5)
+    fill_buffer(buffer, teacher, dict(type='GreySquares', size=16, brightness=50), seed=0)
+    records = buffer.records()
+    assert buffer.is_full() and {c for record in records for c in record['classes']} == {1, 2, 3}
+    for i, record in enumerate(records):
+        rows = buffer.load(i)[:, 0, 0].reshape(4, 4)[:3, 0]
+        assert rows.tolist() == [50 * c if c in record['classes'] else 0 for c in (1, 2, 3)]
+    assert records[0]['losses'] == dict(squares=1.0) and buffer.curves()[0]['squares'] == [2.0]
+
+
+def test_an_inversion_of_a_user_is_checked_as_ours_are(patches):
+    with pytest.raises(ValueError, match=r"replay\.inversion has no option 'brightnes': did you mean 'brightness'"):
+        build_inversion(dict(type='GreySquares', size=16, brightnes=3))
+    with pytest.raises(ValueError, match=r"inversion\.type='GreySquare' is not one of .*Did you mean 'GreySquares'"):
+        build_inversion(dict(type='GreySquare', size=16))
+    with pytest.raises(ValueError, match=r'inversion\.batch_size=0 must be positive'):
+        build_inversion(dict(type='GreySquares', size=16, batch_size=0))

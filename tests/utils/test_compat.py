@@ -36,7 +36,6 @@ from mmseg_hrhf.utils import compat
 @pytest.mark.parametrize('base, layers', [
     (compat.BatchNorm, [nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm]),
     (compat.InstanceNorm, [nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d]),
-    (compat.ConvNd, [nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d]),
 ])
 def test_base_classes_of_layers(base, layers):
     assert all(issubclass(layer, base) for layer in layers)

@@ -10,13 +10,13 @@ import torch
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner.checkpoint import weights_to_cpu
 from mmengine.utils import apply_to
 from torch import nn
 
+from ...models.segmentors.base import unwrapped
 from ...utils.errors import UserError
 from ...utils.io import atomic_write
 from ...work_dir.layout import RESUME_FILE
@@ -65,7 +65,7 @@ class ResumeHook(Hook):
     def _write(self, runner) -> None:
         self._last = runner.iter
         if is_main_process():
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            model = unwrapped(runner.model)
             broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
             if broken:
                 print_log(f'No resume point at iteration {runner.iter}, since {broken[0]} is not finite; the last one '

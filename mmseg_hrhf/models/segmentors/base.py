@@ -1,7 +1,8 @@
-"""What all systems share: a student segmentor, and the frozen teacher it continues."""
+"""What all methods share: a student segmentor, and the frozen teacher it continues."""
 from __future__ import annotations
 
-from typing import Any, Iterator, Optional
+import inspect
+from typing import Any, Iterator, Mapping, Optional
 
 import torch
 from mmengine.model import BaseModel, is_model_wrapper, revert_sync_batchnorm
@@ -17,6 +18,7 @@ from ...utils.options import check_choice
 from ...work_dir.checkpoint import load_checkpoint
 from ..growth import CLASSIFIER_STARTS, grow_classifier
 from ..heads import captured_logits, check_losses, predicted_logits
+from ..losses.base import TeacherLoss, build_loss
 from ..student_pass import fuses, inherits, small_logits
 
 
@@ -40,7 +42,7 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
     needs_teacher = True
     # Whether the method trains on fake images beside the real ones.
     uses_fake_images = False
-    # Whether step 0 is the plain training that other systems begin with too: a comparison then trains it once.
+    # Whether step 0 is the plain training that other methods begin with too: a comparison then trains it once.
     shares_first_step = True
     # Whether there is a single step, on all classes at once, in place of the last one.
     joint = False
@@ -81,6 +83,27 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
         rename_in_state(self, 'student.', '')
 
     @classmethod
+    def check_options(cls, options: Mapping) -> None:
+        """Raise ``UserError`` for a loss among the options of ``method`` that cannot be used.
+
+        Asked before a run begins.
+        """
+        for name in _loss_defaults(cls):
+            if options.get(name) is not None:
+                cls.build_loss(name, options[name])
+
+    @classmethod
+    def build_loss(cls, option: str, options: Mapping) -> TeacherLoss:
+        """The loss of a constructor's argument whose default is ``dict(type=..., loss_weight=...)``.
+
+        Args:
+            option: name of the argument: ``loss_kd`` compares logits, of which the student has more channels than the
+                teacher, any other maps of one shape.
+            options: its value; without a ``type`` it changes options of the default.
+        """
+        return build_loss(f'method.{option}', options, _loss_defaults(cls)[option], num_new=int(option == 'loss_kd'))
+
+    @classmethod
     def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:
         """Raise ``UserError`` for a segmentor that the method cannot train. Asked before a run begins.
 
@@ -119,6 +142,8 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
 
     # Parameters and buffers are listed through it, too.
     def named_modules(self, memo: Optional[set] = None, prefix: str = '', remove_duplicate: bool = True) -> Iterator:
+        memo = set() if memo is None else memo
+        memo.update(part for child in self.children() if isinstance(child, TeacherLoss) for part in child.modules())
         for name, module in super().named_modules(memo, prefix, remove_duplicate):
             yield _bare_name(name, prefix), module
 
@@ -184,6 +209,16 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
         return small_logits(self.teacher, inputs)
 
 
+def _loss_defaults(method: type) -> dict[str, dict]:
+    defaults = {}
+    for parent in reversed(method.__mro__):
+        if '__init__' in vars(parent):
+            for name, parameter in inspect.signature(parent.__init__).parameters.items():
+                if name.startswith('loss_') and isinstance(parameter.default, dict):
+                    defaults[name] = parameter.default
+    return defaults
+
+
 def _bare_name(name: str, prefix: str) -> str:
     """The name that a member of the student has in the bare segmentor."""
     start = f'{prefix}.' if prefix else ''
@@ -214,11 +249,9 @@ def _load_strictly(model: nn.Module, state: dict, path: str) -> None:
         raise UserError(f'Checkpoint {path} does not fit the network of the previous step: {error}') from error
 
 
-def check_weight(name: str, value: float) -> float:
-    """``value``; raise ``UserError`` naming the option if it is negative or no number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise UserError(f'method.{name}={value!r} must not be negative; 0 leaves the term out.')
-    return value
+def unwrapped(model: nn.Module) -> Any:
+    """The model in mmengine's wrapper for distributed training, or ``model`` itself."""
+    return model.module if is_model_wrapper(model) else model
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -237,4 +270,4 @@ class StudentOptimWrapperConstructor:
             dict(type=kind, optim_wrapper_cfg=cfg, paramwise_cfg=paramwise_cfg))
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        return self.constructor((model.module if is_model_wrapper(model) else model).student)
+        return self.constructor(unwrapped(model).student)
