@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
 from ..config.check import check_weight_files
-from ..config.plain import is_elsewhere, weight_files
+from ..config.plain import is_remote, weight_files
 from ..config.run import RunConfig
 from ..work_dir.layout import StepFiles
 from ..work_dir.record import check_steps
@@ -53,6 +53,6 @@ def dry_run(cfg: Config) -> str:
 
 
 def _describe(path: str) -> str:
-    if is_elsewhere(path):
+    if is_remote(path):
         return f'Weights {path} will be fetched by mmengine when step 0 begins, unless they are in its cache.'
     return f'Weights {path} are whole and hold data only.'

@@ -21,8 +21,8 @@ from ..config.check import check_weight_files
 from ..config.evaluation import retest_config
 from ..config.identity import run_identity
 from ..config.run import RunConfig
-from ..config.standalone import is_whole_plain_config, write_plain_config
-from ..config.step import continued
+from ..config.standalone import is_complete_plain_config, write_plain_config
+from ..config.step import resumed_config
 from ..datasets.incremental import palette_of
 from ..evaluation.incremental_iou import IncrementalIoUMetric
 from ..evaluation.summary import finite, number, write_confusion, write_summary
@@ -73,9 +73,9 @@ class IncrementalRunner:
         self.plan = RunPlan(self.run, osp.join(self.work_dir, 'class_index'))
         self.scenario = self.plan.scenario
         self._identities = self.plan.identities()
-        self._tested_otherwise = from_rank_0(lambda: check_steps(self.work_dir, self._identities))
+        self._to_retest = from_rank_0(lambda: check_steps(self.work_dir, self._identities))
         self._check_only_step()
-        if self._tested_otherwise or self._result(self.plan.steps[-1]) is None:
+        if self._to_retest or self._result(self.plan.steps[-1]) is None:
             self.plan.rehearse()
         claim_work_dir(self.work_dir, run_identity(self.run), self.run.text())
         print_log(self.plan.describe(), logger=self.logger)
@@ -92,9 +92,9 @@ class IncrementalRunner:
                 for step in self.plan.steps if only is None else [only]:
                     if self._result(step) is not None:
                         print_log(f'Step {step} is finished: {self._files(step).result}', logger=self.logger)
-                        if step in self._tested_otherwise:
+                        if step in self._to_retest:
                             self._test_again(step)
-                        self._mend_plain_config(step)
+                        self._repair_plain_config(step)
                         continue
                     self._run_step(step)
                 return self._summarise()
@@ -113,7 +113,7 @@ class IncrementalRunner:
             self._check_teacher(step, cfg.model.teacher_checkpoint)
         if is_main_process():
             write_json(files.identity, self._identities[step])
-        runner = self._runner = Runner.from_cfg(continued(cfg, from_rank_0(lambda: resume_point(files.train))))
+        runner = self._runner = Runner.from_cfg(resumed_config(cfg, from_rank_0(lambda: resume_point(files.train))))
         given = self.run.first_step_from if step == 0 else None
         model = runner.train() if given is None else runner.model
         model = model.module if is_model_wrapper(model) else model
@@ -231,9 +231,9 @@ class IncrementalRunner:
     def _result(self, step: int) -> Optional[dict]:
         return from_rank_0(lambda: read_result(self._files(step)))
 
-    def _mend_plain_config(self, step: int) -> None:
+    def _repair_plain_config(self, step: int) -> None:
         files, positions = self._files(step), self.plan.test_positions[step]
-        if is_main_process() and not is_whole_plain_config(files, len(positions)):
+        if is_main_process() and not is_complete_plain_config(files, len(positions)):
             print_log(f'{files.config} or the list beside it is missing or damaged and is made again.',
                       logger=self.logger, level=logging.WARNING)
             self._write_plain_config(step)
