@@ -55,8 +55,8 @@ def _check_loaded(dataset: IncrementalDataset, idx: int, name: str) -> None:
         return  # the loading transform also packs them: see `check_label_independence`
     where = f'{type(transform).__name__} in the pipeline of {name}'
     if 'gt_seg_map' not in results.get('seg_fields', ()):
-        raise UserError(f"{where} loads labels without adding 'gt_seg_map' to results['seg_fields'], so crops and flips "
-                        f'would change only the image. {_REMEDY}')
+        raise UserError(f"{where} loads labels without adding 'gt_seg_map' to results['seg_fields'], so that crops and "
+                        f'flips would change only the image. {_REMEDY}')
     with Image.open(io.BytesIO(read_bytes(path, backend_args=_backend(dataset, idx)))) as mask:
         raw = np.asarray(mask, dtype=np.uint8)
     table = np.arange(256)
