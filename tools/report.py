@@ -13,7 +13,7 @@ def parse_args():
     parser.add_argument('work_dir', nargs='+', metavar='[NAME=]WORK_DIR',
                         help='work dir of tools/train.py, or a folder that contains finished runs at any depth')
     parser.add_argument('--out', help='HTML file to write (default: report.html in the first work dir)')
-    parser.add_argument('--images', type=int, default=8, help='number of test images to show (default: 8)')
+    parser.add_argument('--images', type=int, default=8, help='number of test images to show; 0: none (default: 8)')
     return parser.parse_args()
 
 

@@ -1,5 +1,4 @@
-"""Builds the standard VOC split (10,582 training and 1,449 validation images) from the PASCAL VOC 2012 and SBD archives.
-"""
+"""Builds the standard VOC split (10,582 training and 1,449 validation images) from PASCAL VOC 2012 and SBD."""
 from __future__ import annotations
 
 import re
@@ -24,8 +23,7 @@ _SBD_MASK = re.compile(r'(?:^|/)cls/([^/]+)\.mat$')
 
 
 def voc_palette() -> list[int]:
-    """The 256 colours of VOC's masks, flat: bits 3k, 3k + 1 and 3k + 2 of a label are bit 7 - k of red, green and blue.
-    """
+    """The 256 colours of VOC's masks, flat: bits 3k, 3k + 1, 3k + 2 of a label are bit 7 - k of red, green, blue."""
     colours = np.zeros((256, 3), dtype=np.uint8)
     for label in range(256):
         for bit in range(8):
