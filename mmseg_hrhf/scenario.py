@@ -97,7 +97,7 @@ class Scenario:
                     raise UserError(f'scenario.steps[{t}] names the unknown class {name!r}{hint}')
                 if name in seen:
                     raise UserError(f'scenario.steps[{t}] names the class {name!r} a second time: '
-                                     'a class belongs to exactly one step.')
+                                    'a class belongs to exactly one step.')
                 seen.add(name)
         if self.zero_is_void and 0 in self.labels.values():
             raise UserError('scenario.zero_is_void=True, but raw label 0 is a class: remove zero_is_void.')
@@ -140,7 +140,7 @@ class Scenario:
                                 'of them.')
         if (task is None) == (steps is None):
             raise UserError("scenario needs exactly one of task='B-I' and steps=[[class, ...], ...]; "
-                             f'got task={task!r}, steps={steps!r}.')
+                            f'got task={task!r}, steps={steps!r}.')
         if steps is not None:
             if class_order is not None:
                 raise UserError('scenario.class_order is only for task; scenario.steps already gives the order: remove '
@@ -267,5 +267,5 @@ def _resolve_order(order: Sequence[Union[str, int]], labels: Mapping[str, int]) 
         missing = [name for name in labels if name not in names]
         extra = [name for name in names if name not in labels]
         raise UserError('scenario.class_order must name every class of the dataset exactly once; '
-                         f'missing {missing}, unknown {extra}, {len(names)} names for {len(labels)} classes.')
+                        f'missing {missing}, unknown {extra}, {len(names)} names for {len(labels)} classes.')
     return names

@@ -67,7 +67,7 @@ def check_scenario_names(options: Mapping) -> None:
     for t, names in enumerate(steps or ()):
         if isinstance(names, str):
             raise UserError(f'scenario.steps={steps!r} {wanted}; steps[{t}] is the string {names!r}: '
-                             f'{one_name(names)}.')
+                            f'{one_name(names)}.')
         if not isinstance(names, (list, tuple)):
             raise UserError(f'scenario.steps={steps!r} {wanted}; steps[{t}] is {names!r}.')
         check_class_names(names, f'scenario.steps[{t}]')

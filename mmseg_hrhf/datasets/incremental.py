@@ -90,7 +90,7 @@ def check_paths(cfg: dict) -> None:
     for key, prefix in (cfg.get('data_prefix') or {}).items():
         if prefix and not osp.isdir(osp.join(root, prefix)):
             raise UserError(f'Folder {osp.join(root, prefix)!r} (data_prefix.{key} of {cfg["type"]}) does not exist: '
-                             'set data_root or data_prefix.')
+                            'set data_root or data_prefix.')
     ann_file = cfg.get('ann_file')
     if ann_file and not osp.exists(osp.join(root, ann_file)):
         raise UserError(f'Image list {osp.join(root, ann_file)!r} (ann_file of {cfg["type"]}) does not exist: set '

@@ -189,7 +189,7 @@ def load_image_list(path: str, names: Sequence[str]) -> np.ndarray:
                 items = np.lib.format.read_array(file, allow_pickle=False).ravel()
         except (OSError, EOFError, ValueError) as error:
             raise UserError(f'Image list {path!r} cannot be read: {error}. It must be a .npy array of integer '
-                             'positions or of names (no pickled objects).') from error
+                            'positions or of names (no pickled objects).') from error
     elif path.endswith('.txt'):
         try:
             with open(path, encoding='utf-8') as file:

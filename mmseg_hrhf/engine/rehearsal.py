@@ -148,7 +148,7 @@ class StepRehearsal:
                     known = registry.get(value['type']) is not None
                 if not known:
                     raise UserError(f'optim_wrapper.optimizer.type={value["type"]!r} of step {self.step} is not a '
-                                     f'registered optimizer: check its spelling.{self._overridden("optim_wrapper")}')
+                                    f'registered optimizer: check its spelling.{self._overridden("optim_wrapper")}')
             elif isinstance(value, dict):
                 self._check_optimizers(value)
 
@@ -277,7 +277,7 @@ class StepRehearsal:
                 raise
             reason = ' '.join(str(error.args[0] if error.args else error).split()) or 'no message'
             raise UserError(f'{what} of step {self.step} {verb}: {type(error).__name__}: {reason}.'
-                             f'{self._overridden(what)}') from error
+                            f'{self._overridden(what)}') from error
 
     def _overridden(self, what: str) -> str:
         touched = [key for key in self.overrides if key in what]
