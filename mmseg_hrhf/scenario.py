@@ -83,7 +83,7 @@ class Scenario:
         check_choice('scenario.label_protocol', self.label_protocol, LABEL_PROTOCOLS)
         if self.background is not None and (not 0 <= self.background < IGNORE
                                             or self.background in self.labels.values()):
-            raise UserError(f'scenario.background={self.background!r} must be a raw label of 0 to {IGNORE - 1} that '
+            raise UserError(f'scenario.background={self.background!r} must be a raw label from 0 to {IGNORE - 1} that '
                             'is not a class of the dataset, or None if the masks have no background.')
         if not self.steps:
             raise UserError('scenario.steps is empty: set at least one list of class names.')

@@ -38,9 +38,9 @@ def test_lists_of_names_pass(names):
 
 
 NO_NAMES = {
-    'water': r"x is the string 'water', .* a single name needs a comma after it, \('water', \)",
-    (('background', 1), ): r"x holds the list \('background', 1\), .* take out the inner brackets",
-    ('background', 1): "x holds 1, but class names are strings: write '1', in quotes",
+    'water': r"x is the string 'water', .* a tuple of one name needs a trailing comma, \('water', \)",
+    (('background', 1), ): r"x contains the list \('background', 1\), .* remove the inner brackets",
+    ('background', 1): "x contains 1, but class names must be strings: write '1'",
     ('a', 2.5): r"x holds 2\.5, .* write '2\.5'",
     ('a', True): r"x holds True, .* write 'True'",
     ('a', None): 'x holds None',
@@ -114,10 +114,10 @@ WRONG = {
     'one colour': (base(classes=['a', 'b', 'c'], palette=BLACK), r'palette\[0\]=0 of LOADER .* three whole numbers'),
     'four numbers': (base(classes=['a'], palette=[[0, 0, 0, 255]]), r'palette\[0\]=\[0, 0, 0, 255\]'),
     'colours of 0 to 1': (base(classes=['a'], palette=[[0.5, 0, 1.0]]), r'palette\[0\]=\[0\.5, 0, 1\.0\]'),
-    'a colour out of range': (base(classes=['a'], palette=[[0, 0, 256]]), 'three whole numbers of 0 to 255'),
-    'a negative colour': (base(classes=['a'], palette=[[0, -1, 0]]), 'three whole numbers of 0 to 255'),
+    'a colour out of range': (base(classes=['a'], palette=[[0, 0, 256]]), 'three whole numbers from 0 to 255'),
+    'a negative colour': (base(classes=['a'], palette=[[0, -1, 0]]), 'three whole numbers from 0 to 255'),
     'many names': (base(classes=list('abcdefg'), palette=[BLACK]),
-                   r"1 colours for 7 classes \('a', 'b', 'c', 'd', 'e', 'f', \.\.\.\): give one"),
+                   r"1 colours for 7 classes \('a', 'b', 'c', 'd', 'e', 'f', \.\.\.\): set one"),
     'six names': (base(classes=list('abcdef'), palette=[BLACK]), r"6 classes \('a', 'b', 'c', 'd', 'e', 'f'\): give"),
     'names of colours': (base(classes=['a', 'b'], palette=['red', 'tan']), r"palette\[0\]='red'"),
     'one name of a colour': (base(classes=['a'], palette='red'), r"palette of LOADER .* is the string 'red'"),
@@ -125,7 +125,7 @@ WRONG = {
     'a class it does not have': (trees(classes=['background', 'oka']), r"names 'oka', .* did you mean 'oak'\?"),
     'quite another class': (trees(classes=['background', 'zebra']), "names 'zebra', which is not a class of it"),
     'no class of many': (trees(classes=[]), r'classes of LOADER \(Trees\) is empty'),
-    'None for classes': (base(classes=None), r'metainfo\.classes of LOADER .* is None: give a list, or leave it out'),
+    'None for classes': (base(classes=None), r'metainfo\.classes of LOADER .* is None: set a list, or remove it'),
     'None for colours': (base(classes=['a'], palette=None), r'metainfo\.palette of LOADER .* is None'),
     'colours of too few': (trees(classes=['background', 'elm'], palette=[BLACK]), 'has 1 colours for 2 classes'),
 }
@@ -150,11 +150,11 @@ def test_every_dataset_of_every_loader_is_checked(case, wrapper, loader):
 
 
 STEPS = {
-    'cat': r"scenario\.steps='cat' must be a list with a list of names for each step",
+    'cat': r"scenario\.steps='cat' must be a list of lists of names, one for each step",
     ('cat', 'dog'): r"steps\[0\] is the string 'cat': .* \('cat', \)",
     (('cat', ), 'dog'): r"steps\[1\] is the string 'dog'",
     (('cat', ), ('dog', 3)): r"scenario\.steps\[1\] holds 3, .* write '3', in quotes",
-    (('cat', ), (('dog', ), )): r'scenario\.steps\[1\] holds the list .*inner brackets',
+    (('cat', ), (('dog', ), )): r'scenario\.steps\[1\] contains the list .*inner brackets',
     (1, 2): r'steps\[0\] is 1',
 }
 

@@ -28,12 +28,12 @@ def test_each_colour_is_its_number_in_the_palette():
 def test_a_colour_of_no_label_is_named_with_its_place():
     image = painted([[0, 1], [2, 2]])
     image[1, 0], image[1, 1] = [0, 1, 255], [9, 9, 9]
-    with pytest.raises(ValueError, match=r"row 1, column 0 has the colour \(0, 1, 255\), which is no label's"):
+    with pytest.raises(ValueError, match=r"row 1, column 0 has the colour \(0, 1, 255\), which has no label"):
         labels_of_colours(image, PALETTE)
 
 
 def test_two_labels_of_one_colour_are_refused():
-    with pytest.raises(ValueError, match=r'colour \(255, 0, 0\) stands for two labels'):
+    with pytest.raises(ValueError, match=r'colour \(255, 0, 0\) has two labels'):
         labels_of_colours(painted([[0]]), [[255, 0, 0], [0, 0, 0], [255, 0, 0]])
 
 
@@ -136,7 +136,7 @@ def test_as_many_colours_as_masks_have_labels():
 
 
 def test_the_ignored_colour_is_no_label_s():
-    with pytest.raises(ValueError, match=r'colour \(0, 0, 255\) stands for two labels'):
+    with pytest.raises(ValueError, match=r'colour \(0, 0, 255\) has two labels'):
         labels_of_colours(painted([[0]]), PALETTE, ignore=[0, 0, 255])
 
 
@@ -153,7 +153,7 @@ def test_the_tool_converts_a_folder_by_a_config_s_palette(repo, tmp_path):
         assert mask.mode == 'L' and np.asarray(mask).tolist() == [[0, 1], [2, 0]]
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / 'painted' / 'b.png')
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=repo)
-    assert done.returncode == 2 and 'b.png holds labels already (mode L)' in done.stderr
+    assert done.returncode == 2 and 'b.png already contains labels (mode L)' in done.stderr
 
 
 def test_the_tool_begins_at_1_where_0_is_unlabelled(repo, tmp_path):
