@@ -19,10 +19,10 @@ def parse_args():
 def main():
     args = parse_args()
     from mmseg_hrhf.analysis.figures import choose_images, draw_predictions, named_images, open_runs
-    systems, new_classes = open_runs(args.runs, args.step, args.device)
-    first = next(iter(systems.values()))
+    runs, new_classes = open_runs(args.runs, args.step, args.device)
+    first = next(iter(runs.values()))
     indices = named_images(first, args.images) if args.images else choose_images(first, args.number, new_classes)
-    draw_predictions(systems, indices, args.out)
+    draw_predictions(runs, indices, args.out)
     print(args.out)
 
 

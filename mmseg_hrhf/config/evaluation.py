@@ -26,8 +26,8 @@ def set_evaluation(out: Config, options: Mapping[str, Any], scenario: Scenario, 
     Args:
         out: plain mmseg config, changed in place.
         options: the options from which ``scenario`` was built.
-        scenario: the run's.
-        files: the step's.
+        scenario: scenario of the run.
+        files: files of the step.
     Raises:
         UserError: there is no test data, or no metric from which the groups can be computed.
     """
@@ -76,8 +76,8 @@ def test_config(plain: Config, options: Mapping[str, Any], scenario: Scenario, f
     Args:
         plain: mmseg config of the step.
         options: the options from which ``scenario`` was built.
-        scenario: the run's.
-        files: the step's; their work dir stores the class index.
+        scenario: scenario of the run.
+        files: files of the step; their work dir stores the class index.
     """
     out = copy.deepcopy(plain)
     preprocessor = out.pop('data_preprocessor', None)

@@ -173,11 +173,11 @@ class RunConfig:
 
     def text(self) -> str:
         """The complete config as Python; ``tools/train.py`` with it and a ``--work-dir`` repeats this run."""
-        whole = Config(named_types(self.user.to_dict()))
+        complete = Config(named_types(self.user.to_dict()))
         for where in ('work_dir', 'only_step', 'launcher'):
-            whole.pop(where, None)
-        whole.randomness = dict(whole.get('randomness') or {}, seed=self.seed)
-        return whole.pretty_text
+            complete.pop(where, None)
+        complete.randomness = dict(complete.get('randomness') or {}, seed=self.seed)
+        return complete.pretty_text
 
 
 def method_class(options: Mapping[str, Any]) -> type[IncrementalSegmentor]:

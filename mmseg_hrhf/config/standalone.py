@@ -51,10 +51,10 @@ def write_plain_config(plain: Config, scenario: Scenario, source: Source, positi
 
     Args:
         plain: mmseg config of the step.
-        scenario: the run's.
+        scenario: scenario of the run.
         source: the test dataset.
         positions: positions of the step's test images in ``source``.
-        files: the step's.
+        files: files of the step.
         view: the test dataset of the step, with which the written one is compared.
     """
     out, step = copy.deepcopy(plain), files.step
