@@ -116,7 +116,7 @@ def _check_metainfo(dataset: type[BaseSegDataset], given: Any, owner: str) -> No
         if isinstance(value, str) and '://' not in value and not osp.isfile(value):
             hint = one_name(value) if key == 'classes' else 'an item is three numbers, such as [255, 0, 0]'
             raise UserError(f'metainfo.{key} of {owner} is the string {value!r}, but must be a list: {hint}. '
-                            '(A string is read as the path of a file with one item per line, which does not exist.)')
+                            '(A string is read as the path of a file with one item per line; there is no such file.)')
     metainfo = dataset._load_metainfo(copy.deepcopy(given))
     names, palette = metainfo.get('classes'), metainfo.get('palette', ())
     check_class_names(names, f'metainfo.classes of {owner}')

@@ -41,10 +41,10 @@ NO_NAMES = {
     'water': r"x is the string 'water', .* a tuple of one name needs a trailing comma, \('water', \)",
     (('background', 1), ): r"x contains the list \('background', 1\), .* remove the inner brackets",
     ('background', 1): "x contains 1, but class names must be strings: write '1'",
-    ('a', 2.5): r"x holds 2\.5, .* write '2\.5'",
-    ('a', True): r"x holds True, .* write 'True'",
-    ('a', None): 'x holds None',
-    ('a', ' '): "x holds the empty name ' '",
+    ('a', 2.5): r"x contains 2\.5, .* write '2\.5'",
+    ('a', True): r"x contains True, .* write 'True'",
+    ('a', None): 'x contains None',
+    ('a', ' '): "x contains the empty name ' '",
     7: 'x is 7, but must be a list of names',
     frozenset('a'): 'x is frozenset.* must be a list of names',
 }
@@ -59,7 +59,7 @@ def test_what_is_no_list_of_names_is_refused(names):
 def test_labels_are_not_read_from_what_is_no_list_of_names():
     with pytest.raises(ValueError, match=r"metainfo\.classes of BaseSegDataset is the string 'water'"):
         RawLabels.of(BaseSegDataset, 'water', False)
-    with pytest.raises(ValueError, match=r'metainfo\.classes of BaseSegDataset holds 1'):
+    with pytest.raises(ValueError, match=r'metainfo\.classes of BaseSegDataset contains 1'):
         RawLabels.of(BaseSegDataset, ('background', 1), False)
 
 
@@ -104,7 +104,7 @@ WRONG = {
     'one string': (base(classes='water'),
                    r"metainfo\.classes of LOADER \(BaseSegDataset\) is the string 'water', .*\('water', \)"),
     'a folder': (base(classes='/'), r"is the string '/'.* no such file"),
-    'numbers': (base(classes=['background', 1, 2]), r"classes of LOADER \(BaseSegDataset\) holds 1, .* write '1'"),
+    'numbers': (base(classes=['background', 1, 2]), r"classes of LOADER \(BaseSegDataset\) contains 1, .* write '1'"),
     'by number': (base(classes={0: 'a', 1: 'b'}), 'must be a list of names'),
     'metainfo is a list': (dict(type='BaseSegDataset', metainfo=['a', 'b']),
                            r"metainfo=\['a', 'b'\] of LOADER .* must be a dict"),
@@ -118,12 +118,12 @@ WRONG = {
     'a negative colour': (base(classes=['a'], palette=[[0, -1, 0]]), 'three whole numbers from 0 to 255'),
     'many names': (base(classes=list('abcdefg'), palette=[BLACK]),
                    r"1 colours for 7 classes \('a', 'b', 'c', 'd', 'e', 'f', \.\.\.\): set one"),
-    'six names': (base(classes=list('abcdef'), palette=[BLACK]), r"6 classes \('a', 'b', 'c', 'd', 'e', 'f'\): give"),
+    'six names': (base(classes=list('abcdef'), palette=[BLACK]), r"6 classes \('a', 'b', 'c', 'd', 'e', 'f'\): set"),
     'names of colours': (base(classes=['a', 'b'], palette=['red', 'tan']), r"palette\[0\]='red'"),
     'one name of a colour': (base(classes=['a'], palette='red'), r"palette of LOADER .* is the string 'red'"),
     'a number': (base(classes=['a'], palette=7), r'palette=7 of LOADER .* must be a list of RGB colours'),
     'a class it does not have': (trees(classes=['background', 'oka']), r"names 'oka', .* did you mean 'oak'\?"),
-    'quite another class': (trees(classes=['background', 'zebra']), "names 'zebra', which is not a class of it"),
+    'quite another class': (trees(classes=['background', 'zebra']), "names 'zebra', which is not one of its classes"),
     'no class of many': (trees(classes=[]), r'classes of LOADER \(Trees\) is empty'),
     'None for classes': (base(classes=None), r'metainfo\.classes of LOADER .* is None: set a list, or remove it'),
     'None for colours': (base(classes=['a'], palette=None), r'metainfo\.palette of LOADER .* is None'),
@@ -153,7 +153,7 @@ STEPS = {
     'cat': r"scenario\.steps='cat' must be a list of lists of names, one for each step",
     ('cat', 'dog'): r"steps\[0\] is the string 'cat': .* \('cat', \)",
     (('cat', ), 'dog'): r"steps\[1\] is the string 'dog'",
-    (('cat', ), ('dog', 3)): r"scenario\.steps\[1\] holds 3, .* write '3', in quotes",
+    (('cat', ), ('dog', 3)): r"scenario\.steps\[1\] contains 3, .* write '3'",
     (('cat', ), (('dog', ), )): r'scenario\.steps\[1\] contains the list .*inner brackets',
     (1, 2): r'steps\[0\] is 1',
 }
