@@ -105,7 +105,7 @@ CONFIGS = {
     'class_order beside steps': ({'scenario.task': None, 'scenario.steps': [['red']], 'scenario.class_order': ['red']},
                                  r'class_order is only for task'),
     'background that is a class': ({'scenario.background': 2},
-                                   r"background=2, but BaseSegDataset has a class 'background'"),
+                                   r"background=2, but BaseSegDataset has the class 'background'"),
     'background out of range': ({'scenario.background': 300}, r'background=300 must be a raw label from 0 to 254'),
     'background of another type': ({'scenario.background': 'zero'}, r"background='zero' is not a class of BaseSeg"),
     'zero_is_void of another type': ({'scenario.zero_is_void': 'yes'}, r"zero_is_void='yes' must be True or False"),

@@ -443,7 +443,7 @@ def test_unknown_names_are_counted_and_the_first_named(tmp_path):
 
 @pytest.mark.parametrize('items', [np.array([0, 3, 0]), np.array(['2007_000032', '2007_000032.jpg'])])
 def test_image_listed_twice_is_named(tmp_path, items):
-    with pytest.raises(ValueError, match=r"a\.npy' holds '2007_000032' more than once"):
+    with pytest.raises(ValueError, match=r"a\.npy' contains '2007_000032' more than once"):
         load_image_list(save(tmp_path / 'a.npy', items), NAMES)
 
 

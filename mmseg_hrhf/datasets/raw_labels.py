@@ -98,8 +98,8 @@ class RawLabels:
             chosen = named[0] if named else None
         others = [name for name in named if name != chosen]
         if others:
-            raise UserError(f'scenario.background={given!r}, but {self.dataset} has a class {others[0]!r}, which the '
-                            f'results could not tell from background: rename it, or set scenario.background='
+            raise UserError(f'scenario.background={given!r}, but {self.dataset} has the class {others[0]!r}, which '
+                            f'results could not distinguish from background: rename it, or set scenario.background='
                             f'{others[0]!r}.')
         return chosen
 

@@ -131,7 +131,7 @@ def test_as_many_colours_as_masks_have_labels():
     found = labels_of_colours(painted(labels, colours), colours)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, labels)
-    with pytest.raises(ValueError, match='256 colours do not fit 8-bit masks, in which 255 means "ignore"'):
+    with pytest.raises(ValueError, match='256 colours do not fit into 8-bit masks, in which 255 means "ignore"'):
         labels_of_colours(painted(labels, colours), [*colours, [9, 9, 9]])
 
 
@@ -164,7 +164,7 @@ def test_the_tool_begins_at_1_where_0_is_unlabelled(repo, tmp_path):
     command = [sys.executable, str(repo / 'tools/convert_colour_masks.py'), str(config), str(tmp_path / 'painted'),
                str(tmp_path / 'labels')]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=repo)
-    assert done.returncode == 2 and '(255, 255, 255), which is no label' in done.stderr and '--ignore' in done.stderr
+    assert done.returncode == 2 and '(255, 255, 255), which has no label' in done.stderr and '--ignore' in done.stderr
     done = subprocess.run([*command, '--ignore', '255', '255', '255'], capture_output=True, text=True, timeout=120,
                           cwd=repo)
     assert done.returncode == 0, done.stderr
