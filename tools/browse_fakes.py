@@ -1,4 +1,4 @@
-"""Write a self-contained HTML page, and PNG grids, of the fake images that a run synthesised.
+"""Write a self-contained HTML page, and PNG grids, of the synthetic images of a run.
 
     python tools/browse_fakes.py work_dirs/voc_15-1
 """
@@ -11,7 +11,7 @@ def parse_args():
     parser.add_argument('work_dir', metavar='WORK_DIR', help='work dir of tools/train.py')
     parser.add_argument('--out', metavar='DIR', help='folder for fakes.html and the grids (default: WORK_DIR/fakes)')
     parser.add_argument('--images', type=int, default=60, metavar='N',
-                        help='most images of a step and class on the page (default: 60)')
+                        help='maximum number of images per step and class on the page (default: 60)')
     return parser.parse_args()
 
 

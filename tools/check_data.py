@@ -1,4 +1,4 @@
-"""Check that a data set is whole and where the configs expect it; say what is missing and where it is to be had.
+"""Check that a dataset is complete and where the configs expect it; print what is missing and where to download it.
 
     python tools/check_data.py voc [data/VOCdevkit/VOC2012]
     python tools/check_data.py ade [data/ade/ADEChallengeData2016]
@@ -11,7 +11,7 @@ ROOTS = dict(voc='data/VOCdevkit/VOC2012', ade='data/ade/ADEChallengeData2016')
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('dataset', choices=list(ROOTS))
-    parser.add_argument('root', nargs='?', help="its folder (default: the configs')")
+    parser.add_argument('root', nargs='?', help='folder of the dataset (default: as in the configs)')
     return parser.parse_args()
 
 

@@ -1,4 +1,4 @@
-"""Draw input, each method's prediction and ground truth side by side (Fig. 4).
+"""Plot inputs, the predictions of each method and the ground truth side by side (Fig. 4).
 
     python tools/plot_predictions.py FT=RUNS/FT MiB=RUNS/MiB HRHF=RUNS/HRHF --out predictions.png
 """
@@ -9,8 +9,8 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', nargs='+', metavar='NAME=WORK_DIR', help='finished runs of the same task')
     parser.add_argument('--step', type=int, help='learning step (default: the last)')
-    parser.add_argument('--images', nargs='+', metavar='NAME', help='test images by file name (default: chosen)')
-    parser.add_argument('--number', type=int, default=5, help='images to choose')
+    parser.add_argument('--images', nargs='+', metavar='NAME', help='file names of test images (default: automatic)')
+    parser.add_argument('--number', type=int, default=5, help='number of images to choose automatically (default: 5)')
     parser.add_argument('--out', default='predictions.png', help='picture to write (.png, .svg, .pdf)')
     parser.add_argument('--device', default='cpu')
     return parser.parse_args()

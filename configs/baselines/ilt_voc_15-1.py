@@ -1,4 +1,4 @@
-# ILT: LwF and distillation of the backbone's last features.
+# ILT: LwF plus distillation of the backbone's last features.
 _base_ = '../hrhf/voc_15-1.py'
 method = dict(
     type='ILT',

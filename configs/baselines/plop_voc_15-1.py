@@ -1,5 +1,5 @@
-# PLOP. As its authors do, void pixels are ignored in training and future classes count as background in evaluation;
-# for the rules of the other methods, label_protocol='mib'.
+# PLOP. As in its paper, void pixels are ignored in training, and future classes
+# count as background in evaluation. For the protocol of the other methods, set label_protocol='mib'.
 _base_ = '../hrhf/voc_15-1.py'
 scenario = dict(label_protocol='plop')
 method = dict(

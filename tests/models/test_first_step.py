@@ -41,7 +41,7 @@ def elsewhere(tiny_config, tmp_path):
 
 def test_it_is_tested_and_continued(tiny_config, elsewhere):
     tiny_config.first_step_from = elsewhere
-    assert f'Weights {elsewhere} are whole' in dry_run(tiny_config)
+    assert f'Weights {elsewhere} are complete' in dry_run(tiny_config)
     first, second = RUNNERS.build(tiny_config).train()
     work = Path(tiny_config.work_dir)
     given = torch.load(elsewhere, weights_only=False)['state_dict']
@@ -59,7 +59,7 @@ def test_it_is_tested_and_continued(tiny_config, elsewhere):
 
 @pytest.mark.parametrize('options, message', [
     ({'method': dict(_delete_=True, type='EWC')}, 'EWC trains a step 0 of its own'),
-    ({'load_from': 'a.pth'}, r"is step 0, so nothing starts from load_from='a\.pth'"),
+    ({'load_from': 'a.pth'}, r"replaces step 0, so load_from='a\.pth' would not be used"),
     ({'first_step_from': 'absent.pth'}, r"first_step_from='absent\.pth' does not exist"),
     ({'first_step_from': 'https://example.org/a.pth'}, 'must be a local file: fetch it first'),
     ({'first_step_from': 3}, 'first_step_from=3 must be a string'),

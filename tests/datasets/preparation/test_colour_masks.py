@@ -28,12 +28,12 @@ def test_each_colour_is_its_number_in_the_palette():
 def test_a_colour_of_no_label_is_named_with_its_place():
     image = painted([[0, 1], [2, 2]])
     image[1, 0], image[1, 1] = [0, 1, 255], [9, 9, 9]
-    with pytest.raises(ValueError, match=r"row 1, column 0 has the colour \(0, 1, 255\), which is no label's"):
+    with pytest.raises(ValueError, match=r"row 1, column 0 has the colour \(0, 1, 255\), which has no label"):
         labels_of_colours(image, PALETTE)
 
 
 def test_two_labels_of_one_colour_are_refused():
-    with pytest.raises(ValueError, match=r'colour \(255, 0, 0\) stands for two labels'):
+    with pytest.raises(ValueError, match=r'colour \(255, 0, 0\) has two labels'):
         labels_of_colours(painted([[0]]), [[255, 0, 0], [0, 0, 0], [255, 0, 0]])
 
 
@@ -131,12 +131,12 @@ def test_as_many_colours_as_masks_have_labels():
     found = labels_of_colours(painted(labels, colours), colours)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, labels)
-    with pytest.raises(ValueError, match='256 colours do not fit 8-bit masks, in which 255 means "ignore"'):
+    with pytest.raises(ValueError, match='256 colours do not fit into 8-bit masks, in which 255 means "ignore"'):
         labels_of_colours(painted(labels, colours), [*colours, [9, 9, 9]])
 
 
 def test_the_ignored_colour_is_no_label_s():
-    with pytest.raises(ValueError, match=r'colour \(0, 0, 255\) stands for two labels'):
+    with pytest.raises(ValueError, match=r'colour \(0, 0, 255\) has two labels'):
         labels_of_colours(painted([[0]]), PALETTE, ignore=[0, 0, 255])
 
 
@@ -153,7 +153,7 @@ def test_the_tool_converts_a_folder_by_a_config_s_palette(repo, tmp_path):
         assert mask.mode == 'L' and np.asarray(mask).tolist() == [[0, 1], [2, 0]]
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / 'painted' / 'b.png')
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=repo)
-    assert done.returncode == 2 and 'b.png holds labels already (mode L)' in done.stderr
+    assert done.returncode == 2 and 'b.png already contains labels (mode L)' in done.stderr
 
 
 def test_the_tool_begins_at_1_where_0_is_unlabelled(repo, tmp_path):
@@ -164,7 +164,7 @@ def test_the_tool_begins_at_1_where_0_is_unlabelled(repo, tmp_path):
     command = [sys.executable, str(repo / 'tools/convert_colour_masks.py'), str(config), str(tmp_path / 'painted'),
                str(tmp_path / 'labels')]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=repo)
-    assert done.returncode == 2 and '(255, 255, 255), which is no label' in done.stderr and '--ignore' in done.stderr
+    assert done.returncode == 2 and '(255, 255, 255), which has no label' in done.stderr and '--ignore' in done.stderr
     done = subprocess.run([*command, '--ignore', '255', '255', '255'], capture_output=True, text=True, timeout=120,
                           cwd=repo)
     assert done.returncode == 0, done.stderr
