@@ -1,12 +1,17 @@
 """A data set of 26 small images and a config of two steps on it, for tests that run the real thing."""
+import ast
+import functools
+import gc
 import os
 from pathlib import Path
 
 # Test processes run side by side: with more threads than cores they would be many times slower.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+import mmengine.runner.runner
 import numpy as np
 import pytest
+import yapf.yapflib.yapf_api
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from PIL import Image
@@ -15,6 +20,26 @@ REPO = Path(__file__).parents[1]
 SIDE = 48
 COLOURS = np.array([[120, 120, 120], [220, 60, 60], [60, 200, 60], [60, 60, 220]])
 CLASSES = ['background', 'red', 'green', 'blue']
+
+
+def keep_layout(text, **kwargs):
+    """Check that a config is Python, as yapf does, but do not lay it out: half of a tiny run's time.
+
+    Processes that tests start (tools/train.py) have the real one.
+    """
+    ast.parse(text)
+    return text, True
+
+
+yapf.yapflib.yapf_api.FormatCode = keep_layout
+# What the log says of the machine is the same for all runs of a process, and asks several programs.
+mmengine.runner.runner.collect_env = functools.cache(mmengine.runner.runner.collect_env)
+
+
+def pytest_collection_finish():
+    """Datasets collect garbage when they are built, which need not look through all imported modules."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser):
