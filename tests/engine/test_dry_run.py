@@ -24,13 +24,11 @@ def test_says_the_plan_and_writes_nothing(tiny_config):
     assert not Path(tiny_config.work_dir).exists()
 
 
-def test_names_finished_steps_and_refuses_the_work_dir_of_another_run(tiny_config):
-    tiny_config.only_step = 0
-    RUNNERS.build(tiny_config).train()
-    assert 'finished are steps 0.' in dry_run(tiny_config)
-    tiny_config.optim_wrapper.optimizer.lr = 0.5
+def test_names_finished_steps_and_refuses_the_work_dir_of_another_run(one_step_config):
+    assert 'finished are steps 0.' in dry_run(one_step_config)
+    one_step_config.optim_wrapper.optimizer.lr = 0.5
     with pytest.raises(ValueError, match='another config'):
-        dry_run(tiny_config)
+        dry_run(one_step_config)
 
 
 def test_names_a_missing_image(tiny_config, tiny_root, tmp_path):
@@ -73,8 +71,9 @@ def test_says_which_weights_it_found(tiny_config, tmp_path):
 
 
 def test_on_two_processes_one_plan_for_both(repo, tiny_config_file, tmp_path):
-    command = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node=2', str(repo / 'tools/train.py'),
-               str(tiny_config_file), '--launcher', 'pytorch', '--dry-run', '--work-dir', str(tmp_path / 'work')]
+    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
+               str(repo / 'tools/train.py'), str(tiny_config_file), '--launcher', 'pytorch', '--dry-run', '--work-dir',
+               str(tmp_path / 'work')]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS='1'))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count('Nothing was trained') == 1
