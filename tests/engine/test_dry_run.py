@@ -1,7 +1,4 @@
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -68,15 +65,3 @@ def test_says_which_weights_it_found(tiny_config, tmp_path):
     tiny_config.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='torchvision://resnet18')
     text = dry_run(tiny_config)
     assert 'a.pth are whole and hold data only' in text and 'torchvision://resnet18 will be fetched' in text
-
-
-def test_on_two_processes_one_plan_for_both(repo, tiny_config_file, tmp_path):
-    command = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc_per_node=2',
-               str(repo / 'tools/train.py'), str(tiny_config_file), '--launcher', 'pytorch', '--dry-run', '--work-dir',
-               str(tmp_path / 'work')]
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, OMP_NUM_THREADS='1'))
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count('Nothing was trained') == 1
-    rows = [line.split() for line in done.stdout.splitlines() if line.endswith('red, green')]
-    # 13 images, 7 for each, in two batches of 4; eight epochs.
-    assert [row[:5] for row in rows] == [['0', '3', '13', '0', '16']]

@@ -16,9 +16,9 @@ def train_in_process(unused_port):
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                               env=dict(os.environ, OMP_NUM_THREADS='1'))
 
-    def train(config, work_dir, kill_at=None, options=(), ranks=1, kill_at_mask=None):
+    def train(config, work_dir, kill_at=None, options=(), ranks=1, kill_at_mask=None, tool=()):
         job = dict(config=str(config), work_dir=str(work_dir), kill_at=kill_at, options=list(options), ranks=ranks,
-                   kill_at_mask=kill_at_mask, port=unused_port())
+                   kill_at_mask=kill_at_mask, port=unused_port(), tool=list(map(str, tool)))
         server.stdin.write(json.dumps(job) + '\n')
         server.stdin.flush()
         for line in server.stdout:
