@@ -5,7 +5,6 @@
 import gc
 import io
 import json
-import os
 import pickle
 import re
 import shutil
