@@ -1,20 +1,53 @@
 """A data set of 26 small images and a config of two steps on it, for tests that run the real thing."""
+import ast
+import copy
+import fcntl
+import functools
+import gc
 import os
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 # Test processes run side by side: with more threads than cores they would be many times slower.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+import mmengine.runner.runner
 import numpy as np
 import pytest
+import yapf.yapflib.yapf_api
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from mmseg.registry import RUNNERS
 from PIL import Image
 
 REPO = Path(__file__).parents[1]
 SIDE = 48
 COLOURS = np.array([[120, 120, 120], [220, 60, 60], [60, 200, 60], [60, 60, 220]])
 CLASSES = ['background', 'red', 'green', 'blue']
+
+
+def keep_layout(text, **kwargs):
+    """Check that a config is Python, as yapf does, but do not lay it out: half of a tiny run's time.
+
+    Processes that tests start (tools/train.py) have the real one.
+    """
+    ast.parse(text)
+    return text, True
+
+
+yapf.yapflib.yapf_api.FormatCode = keep_layout
+# What the log says of the machine is the same for all runs of a process, and asks several programs.
+mmengine.runner.runner.collect_env = functools.cache(mmengine.runner.runner.collect_env)
+
+
+def pytest_collection_finish():
+    """Datasets collect garbage when they are built, which need not look through all imported modules."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_addoption(parser):
@@ -40,6 +73,37 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture
+def run_tool(repo, monkeypatch, capfd):
+    """``run_tool('train.py', *arguments)`` in this process, which has imported the toolbox already."""
+    def run(name, *arguments) -> subprocess.CompletedProcess:
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
+        code = 0
+        try:
+            runpy.run_path(str(repo / 'tools' / name), run_name='__main__')
+        except SystemExit as end:
+            code = end.code
+        return subprocess.CompletedProcess(sys.argv, code, *capfd.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def unused_port():
+    """Gives a port that is free at the moment."""
+    def find():
+        with socket.socket() as probe:
+            probe.bind(('127.0.0.1', 0))
+            return probe.getsockname()[1]
+
+    return find
+
+
+@pytest.fixture
+def free_port(unused_port) -> int:
+    return unused_port()
+
+
 def draw_tiny(labels, rng):
     """(48, 48, 3) image and (48, 48) mask: a coloured rectangle per label on a noisy ground."""
     mask = np.zeros((SIDE, SIDE), dtype=np.uint8)
@@ -51,9 +115,33 @@ def draw_tiny(labels, rng):
 
 
 @pytest.fixture(scope='session')
-def tiny_root(tmp_path_factory) -> Path:
+def made_once(tmp_path_factory):
+    """``made_once(name, make)``: a folder that ``make(folder)`` fills in the first test process that asks for it."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+
+    def folder(name, make):
+        path, done = base / name, base / f'{name}.done'
+        with open(base / f'{name}.lock', 'w') as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not done.exists():
+                shutil.rmtree(path, ignore_errors=True)  # of a process that failed
+                path.mkdir()
+                make(path)
+                done.touch()
+        return path
+
+    return folder
+
+
+@pytest.fixture(scope='session')
+def tiny_root(made_once) -> Path:
     """VOC-like folders: 20 training images (12 red and green, 8 blue), 6 for validation; one pixel of void each."""
-    root, rng = tmp_path_factory.mktemp('data') / 'tiny set', np.random.default_rng(0)
+    return made_once('data', write_tiny) / 'tiny set'
+
+
+def write_tiny(folder):
+    root, rng = folder / 'tiny set', np.random.default_rng(0)
     splits = dict(train=[(1, 2)] * 12 + [(3, )] * 7 + [(3, 1)], val=[(1, 2), (3, ), (1, 3), (2, 3), (1, 2, 3), (2, )])
     for split, contents in splits.items():
         for folder in ('images', 'masks'):
@@ -63,7 +151,6 @@ def tiny_root(tmp_path_factory) -> Path:
             mask[0, 0] = 255
             Image.fromarray(image).save(root / 'images' / split / f'{i:03d}.png')
             Image.fromarray(mask).save(root / 'masks' / split / f'{i:03d}.png')
-    return root
 
 
 @pytest.fixture(scope='session')
@@ -113,6 +200,36 @@ def tiny_config(tiny_config_file, tmp_path) -> Config:
     cfg = Config.fromfile(tiny_config_file)
     cfg.work_dir = str(tmp_path / 'work')
     return cfg
+
+
+@pytest.fixture(scope='session')
+def tiny_runs(tiny_config_text, made_once) -> Path:
+    """Work dirs of ``tiny_config``: ``one`` after step 0, ``two`` after both steps. To be copied, not changed."""
+    def train(folder):
+        init_default_scope('mmseg')
+        (folder / 'tiny.py').write_text(tiny_config_text)
+        cfg = Config.fromfile(folder / 'tiny.py')
+        for name, only_step in (('one', 0), ('two', None)):
+            cfg.work_dir, cfg.only_step = str(folder / name), only_step
+            if name == 'two':
+                shutil.copytree(folder / 'one', folder / 'two')
+            RUNNERS.build(copy.deepcopy(cfg)).train()
+
+    return made_once('runs', train)
+
+
+@pytest.fixture
+def one_step_config(tiny_config, tiny_runs) -> Config:
+    """``tiny_config``, of which step 0 is finished."""
+    shutil.copytree(tiny_runs / 'one', tiny_config.work_dir)
+    return tiny_config
+
+
+@pytest.fixture
+def finished_config(tiny_config, tiny_runs) -> Config:
+    """``tiny_config``, of which both steps are finished."""
+    shutil.copytree(tiny_runs / 'two', tiny_config.work_dir)
+    return tiny_config
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@
 import gc
 import io
 import json
-import os
 import pickle
 import re
 import shutil
@@ -652,23 +651,18 @@ def test_damaged_fakes_are_made_again_alike(tiny_config, work):
 # -- the command line ------------------------------------------------------------------------------------------------
 
 
-def tool(repo, name, *args):
-    done = subprocess.run([sys.executable, str(repo / 'tools' / name), *map(str, args)], capture_output=True,
-                          text=True, timeout=300, env=dict(os.environ, OMP_NUM_THREADS='1'))
-    return done.returncode, done.stderr
-
-
 def test_train_tool_says_it_in_one_line_and_fails(tiny_config_file, tmp_path, repo):
-    code, said = tool(repo, 'train.py', tiny_config_file, '--work-dir', tmp_path / 'work', '--cfg-options',
-                      'replay.ratio=0:1')
-    assert code == 2 and 'Traceback' not in said
-    assert said.strip().splitlines()[-1].startswith("error: replay.ratio='0:1': both sides must be at least 1")
+    done = subprocess.run([sys.executable, str(repo / 'tools/train.py'), str(tiny_config_file), '--work-dir',
+                           str(tmp_path / 'work'), '--cfg-options', 'replay.ratio=0:1'],
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: replay.ratio='0:1': both sides must be at least 1")
 
 
-def test_test_tool_says_it_in_one_line_and_fails(tiny_config_file, tmp_path, repo):
-    code, said = tool(repo, 'test.py', tiny_config_file, tmp_path / 'absent.pth', '--work-dir', tmp_path / 'work')
-    assert code == 2 and 'Traceback' not in said
-    assert re.search(r'^error: Checkpoint .*absent\.pth does not exist', said.strip().splitlines()[-1])
+def test_test_tool_says_it_in_one_line_and_fails(tiny_config_file, tmp_path, run_tool):
+    done = run_tool('test.py', tiny_config_file, tmp_path / 'absent.pth', '--work-dir', tmp_path / 'work')
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    assert re.search(r'^error: Checkpoint .*absent\.pth does not exist', done.stderr.strip().splitlines()[-1])
 
 
 FILES = {

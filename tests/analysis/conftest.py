@@ -3,21 +3,13 @@ import json
 import shutil
 
 import pytest
-from mmengine.config import Config
-from mmseg.registry import RUNNERS
 
 from mmseg_hrhf.analysis.results import read_run
 
 
 @pytest.fixture(scope='session')
-def work_dir(tiny_config_text, tmp_path_factory):
-    folder = tmp_path_factory.mktemp('report')
-    (folder / 'tiny.py').write_text(tiny_config_text)
-    cfg = Config.fromfile(folder / 'tiny.py')
-    cfg.work_dir = str(folder / 'work')
-    cfg.train_cfg.max_epochs = cfg.param_scheduler[0].end = 3
-    RUNNERS.build(cfg).train()
-    return folder / 'work'
+def work_dir(tiny_runs, tmp_path_factory):
+    return shutil.copytree(tiny_runs / 'two', tmp_path_factory.mktemp('report') / 'work')
 
 
 @pytest.fixture

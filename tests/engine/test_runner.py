@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -129,16 +130,15 @@ def test_teacher_is_the_previous_step_unchanged_and_outside_optimizer_and_checkp
     assert not torch.equal(before['backbone.conv1.weight'], after['backbone.conv1.weight'])
 
 
-def test_a_work_dir_of_another_config_is_refused(tiny_config):
-    tiny_config.only_step = 0
-    train(tiny_config)
-    tiny_config.optim_wrapper.optimizer.lr = 0.5
+def test_a_work_dir_of_another_config_is_refused(one_step_config):
+    one_step_config.optim_wrapper.optimizer.lr = 0.5
     named = r'another config: step 0 was made with other settings of optim_wrapper\.optimizer\.lr'
     with pytest.raises(ValueError, match=named):
-        train(tiny_config)
+        train(one_step_config)
 
 
-def test_another_test_is_measured_again_without_training(tiny_config):
+def test_another_test_is_measured_again_without_training(finished_config):
+    tiny_config = finished_config
     before = train(tiny_config)
     work = Path(tiny_config.work_dir)
     kept = {path: path.stat().st_mtime_ns for path in work.glob('step_*/checkpoint.pth')}
@@ -160,15 +160,12 @@ def test_another_test_is_measured_again_without_training(tiny_config):
     assert train(tiny_config) == after
 
 
-def test_a_mended_later_step_goes_on_from_step_0(tiny_config):
-    tiny_config.only_step = 0
-    train(tiny_config)
-    path = Path(tiny_config.work_dir) / 'step_0' / 'checkpoint.pth'
+def test_a_mended_later_step_goes_on_from_step_0(one_step_config):
+    path = Path(one_step_config.work_dir) / 'step_0' / 'checkpoint.pth'
     before = path.stat().st_mtime_ns
-    tiny_config.only_step = None
-    tiny_config.incremental_overrides = dict(optim_wrapper=dict(optimizer=dict(lr=0.01)))
-    tiny_config.method.loss_kd = dict(loss_weight=2.0)
-    assert len(train(tiny_config)) == 2 and path.stat().st_mtime_ns == before
+    one_step_config.incremental_overrides = dict(optim_wrapper=dict(optimizer=dict(lr=0.01)))
+    one_step_config.method.loss_kd = dict(loss_weight=2.0)
+    assert len(train(one_step_config)) == 2 and path.stat().st_mtime_ns == before
 
 
 def test_a_refused_config_does_not_claim_the_work_dir(tiny_config):
@@ -190,14 +187,11 @@ def test_a_step_needs_its_predecessor(tiny_config):
         train(tiny_config)
 
 
-def test_a_truncated_checkpoint_is_named(tiny_config):
-    tiny_config.only_step = 0
-    train(tiny_config)
-    path = Path(tiny_config.work_dir) / 'step_0' / 'checkpoint.pth'
+def test_a_truncated_checkpoint_is_named(one_step_config):
+    path = Path(one_step_config.work_dir) / 'step_0' / 'checkpoint.pth'
     path.write_bytes(path.read_bytes()[:-100])
-    tiny_config.only_step = None
     with pytest.raises(ValueError, match=r'step_0/checkpoint\.pth of the finished step 0 is missing, truncated'):
-        train(tiny_config)
+        train(one_step_config)
 
 
 @pytest.mark.parametrize('options', [
@@ -229,12 +223,14 @@ def test_an_average_of_the_weights_that_was_tested_is_what_is_saved(tiny_config)
     assert Runner.from_cfg(cfg).test()['mIoU'] == pytest.approx(result['metrics']['mIoU'], abs=1e-4)
 
 
-# A process in which this package cannot be imported runs mmseg's own tool.
+# A process in which this package cannot be imported runs mmseg's own tool on the steps of a work dir.
 _WITHOUT_US = '''
 import runpy, sys
 sys.modules['mmseg_hrhf'] = None
-sys.argv = sys.argv[1:]
-runpy.run_path(sys.argv[0], run_name='__main__')
+tool, plain, *steps = sys.argv[1:]
+for i, step in enumerate(steps):
+    sys.argv = [tool, f'{step}/config.py', f'{step}/checkpoint.pth', '--work-dir', f'{plain}/{i}']
+    runpy.run_path(tool, run_name='__main__')
 '''
 
 
@@ -253,25 +249,21 @@ def run(command, cwd, **env):
 def test_mmseg_alone_trains_our_config_and_tests_our_steps(tiny_config_file, tmp_path):
     work = tmp_path / 'work'
     run([sys.executable, mmseg_tool('train.py'), str(tiny_config_file), '--work-dir', str(work)], tmp_path)
-    for step in (0, 1):
-        expected = json.loads((work / f'step_{step}' / 'result.json').read_text())['metrics']['mIoU']
-        out = run([
-            sys.executable, '-c', _WITHOUT_US, mmseg_tool('test.py'),
-            str(work / f'step_{step}' / 'config.py'),
-            str(work / f'step_{step}' / 'checkpoint.pth'), '--work-dir', str(tmp_path / 'plain')
-        ], tmp_path)
+    steps = [work / f'step_{step}' for step in (0, 1)]
+    out = run([sys.executable, '-c', _WITHOUT_US, mmseg_tool('test.py'), str(tmp_path / 'plain'), *map(str, steps)],
+              tmp_path)
+    for step in steps:
+        expected = json.loads((step / 'result.json').read_text())['metrics']['mIoU']
         assert f'mIoU: {expected:.4f}' in out
 
 
-def test_two_processes_on_cpu_and_test_tool(tiny_config_file, tmp_path, repo):
-    single, double = tmp_path / 'single', tmp_path / 'double'
-    run([sys.executable, str(repo / 'tools/train.py'), str(tiny_config_file), '--work-dir', str(single), '--step', '0'],
-        tmp_path)
-    run(['cp', '-r', str(single), str(double)], tmp_path)
-    run([sys.executable, str(repo / 'tools/train.py'), str(tiny_config_file), '--work-dir', str(single)], tmp_path)
+def test_two_processes_on_cpu_and_test_tool(one_step_config, tiny_config_file, tmp_path, repo, free_port):
+    single, double = Path(one_step_config.work_dir), tmp_path / 'double'
+    shutil.copytree(single, double)
+    train(one_step_config)
     path = f'{Path(sys.executable).parent}{os.pathsep}{os.environ["PATH"]}'
     run(['bash', str(repo / 'tools/dist_train.sh'), str(tiny_config_file), '2', '--work-dir', str(double)], tmp_path,
-        PORT='29617', PATH=path)
+        PORT=str(free_port), PATH=path)
     one, two = (FakeImageBuffer(work / 'step_1' / 'fakes', 4) for work in (single, double))
     assert two.is_full()
     assert [sha256(one.image_path(i)) for i in range(4)] == [sha256(two.image_path(i)) for i in range(4)]

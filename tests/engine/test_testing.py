@@ -3,7 +3,6 @@ import json
 from pathlib import Path
 
 import pytest
-from mmseg.registry import RUNNERS
 
 from mmseg_hrhf.config.load import load_config
 from mmseg_hrhf.engine.testing import run_test
@@ -16,9 +15,8 @@ def augmentation(*flips):
                 [dict(type='LoadAnnotations')], [dict(type='PackSegInputs')]])]
 
 
-def test_augmentation_at_test_time(tiny_config):
-    tiny_config.only_step = 0
-    RUNNERS.build(copy.deepcopy(tiny_config)).train()
+def test_augmentation_at_test_time(one_step_config):
+    tiny_config = one_step_config
     checkpoint = str(Path(tiny_config.work_dir) / 'step_0' / 'checkpoint.pth')
     with pytest.raises(ValueError, match='--tta needs tta_pipeline in the config'):
         run_test(copy.deepcopy(tiny_config), checkpoint, tta=True)
@@ -33,9 +31,8 @@ def test_augmentation_at_test_time(tiny_config):
     assert scores[0, ] == pytest.approx(plain['mIoU'], abs=0.01) and scores[0, 1] != scores[0, ]
 
 
-def test_a_checkpoint_of_another_class_order_is_refused(tiny_config):
-    tiny_config.only_step = 0
-    RUNNERS.build(copy.deepcopy(tiny_config)).train()
+def test_a_checkpoint_of_another_class_order_is_refused(one_step_config):
+    tiny_config = one_step_config
     work = Path(tiny_config.work_dir)
     checkpoint = str(work / 'step_0' / 'checkpoint.pth')
     other = copy.deepcopy(tiny_config)

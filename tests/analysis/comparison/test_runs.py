@@ -375,11 +375,10 @@ def test_the_command_ends_in_the_table(repo, tiny_config_file, tmp_path):
     assert same[0] == same[1]
 
 
-def test_joint_of_another_setting_is_a_whole_run(repo, tiny_config_file, tmp_path):
-    command = [sys.executable, str(repo / 'tools/compare.py'), str(tiny_config_file), '--methods', 'Joint',
-               '--settings', 'overlapped', 'disjoint', '--work-dir', str(tmp_path / 'compared'), '--cfg-options',
-               'train_cfg.max_epochs=1', 'param_scheduler.0.end=1']
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+def test_joint_of_another_setting_is_a_whole_run(run_tool, tiny_config_file, tmp_path):
+    done = run_tool('compare.py', tiny_config_file, '--methods', 'Joint', '--settings', 'overlapped', 'disjoint',
+                    '--work-dir', tmp_path / 'compared', '--cfg-options', 'train_cfg.max_epochs=1',
+                    'param_scheduler.0.end=1')
     assert done.returncode == 0, done.stdout + done.stderr
     folders = [tmp_path / f'compared/{setting}/seed_0/Joint' for setting in ('overlapped', 'disjoint')]
     assert [(folder / 'step_1/train').exists() for folder in folders] == [True, False]
@@ -390,18 +389,15 @@ def test_joint_of_another_setting_is_a_whole_run(repo, tiny_config_file, tmp_pat
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='with an accelerator it would run')
-def test_amp_is_refused_on_a_cpu_before_anything_is_written(repo, tiny_config_file, tmp_path):
-    command = [sys.executable, str(repo / 'tools/compare.py'), str(tiny_config_file), '--amp', '--work-dir',
-               str(tmp_path / 'compared')]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+def test_amp_is_refused_on_a_cpu_before_anything_is_written(run_tool, tiny_config_file, tmp_path):
+    done = run_tool('compare.py', tiny_config_file, '--amp', '--work-dir', tmp_path / 'compared')
     assert done.returncode == 2 and '--amp needs an accelerator' in done.stderr
     assert not (tmp_path / 'compared').exists()
 
 
-def test_a_dry_run_lists_the_runs_and_writes_nothing(repo, tiny_config_file, tmp_path):
-    command = [sys.executable, str(repo / 'tools/compare.py'), str(tiny_config_file), '--dry-run', '--methods', 'FT',
-               'HRHF', 'Joint', '--settings', 'overlapped', 'disjoint', '--work-dir', str(tmp_path / 'compared')]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+def test_a_dry_run_lists_the_runs_and_writes_nothing(run_tool, tiny_config_file, tmp_path):
+    done = run_tool('compare.py', tiny_config_file, '--dry-run', '--methods', 'FT', 'HRHF', 'Joint', '--settings',
+                    'overlapped', 'disjoint', '--work-dir', tmp_path / 'compared')
     assert done.returncode == 0, done.stdout + done.stderr
     *lines, last = done.stdout.strip().splitlines()
     first = tmp_path / 'compared/overlapped/seed_0/_first_step'

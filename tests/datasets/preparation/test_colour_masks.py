@@ -140,33 +140,31 @@ def test_the_ignored_colour_is_no_label_s():
         labels_of_colours(painted([[0]]), PALETTE, ignore=[0, 0, 255])
 
 
-def test_the_tool_converts_a_folder_by_a_config_s_palette(repo, tmp_path):
+def test_the_tool_converts_a_folder_by_a_config_s_palette(repo, run_tool, tmp_path):
     config = tmp_path / 'config.py'
     config.write_text(f'train_dataloader = dict(dataset=dict(metainfo=dict(palette={PALETTE!r})))')
     (tmp_path / 'painted' / 'sub').mkdir(parents=True)
     Image.fromarray(painted([[0, 1], [2, 0]])).save(tmp_path / 'painted' / 'sub' / 'a.png')
-    command = [sys.executable, str(repo / 'tools/convert_colour_masks.py'), str(config), str(tmp_path / 'painted'),
-               str(tmp_path / 'labels')]
+    arguments = [str(config), str(tmp_path / 'painted'), str(tmp_path / 'labels')]
+    command = [sys.executable, str(repo / 'tools/convert_colour_masks.py'), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=repo)
     assert done.returncode == 0, done.stderr
     with Image.open(tmp_path / 'labels' / 'sub' / 'a.png') as mask:
         assert mask.mode == 'L' and np.asarray(mask).tolist() == [[0, 1], [2, 0]]
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / 'painted' / 'b.png')
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=repo)
+    done = run_tool('convert_colour_masks.py', *arguments)
     assert done.returncode == 2 and 'b.png already contains labels (mode L)' in done.stderr
 
 
-def test_the_tool_begins_at_1_where_0_is_unlabelled(repo, tmp_path):
+def test_the_tool_begins_at_1_where_0_is_unlabelled(run_tool, tmp_path):
     config = tmp_path / 'config.py'
     config.write_text(f'train_dataloader = dict(dataset={REDUCED!r})')
     (tmp_path / 'painted').mkdir()
     Image.fromarray(painted([[0, 1], [2, 3]])).save(tmp_path / 'painted' / 'a.png')
-    command = [sys.executable, str(repo / 'tools/convert_colour_masks.py'), str(config), str(tmp_path / 'painted'),
-               str(tmp_path / 'labels')]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=repo)
+    command = ['convert_colour_masks.py', config, tmp_path / 'painted', tmp_path / 'labels']
+    done = run_tool(*command)
     assert done.returncode == 2 and '(255, 255, 255), which has no label' in done.stderr and '--ignore' in done.stderr
-    done = subprocess.run([*command, '--ignore', '255', '255', '255'], capture_output=True, text=True, timeout=120,
-                          cwd=repo)
+    done = run_tool(*command, '--ignore', '255', '255', '255')
     assert done.returncode == 0, done.stderr
     assert 'labels 1 to 3, unlabelled 0' in done.stdout
     with Image.open(tmp_path / 'labels' / 'a.png') as mask:

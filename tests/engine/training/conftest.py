@@ -1,7 +1,6 @@
 """Jobs in processes of their own, for tests that kill them or run several."""
 import json
 import os
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -10,16 +9,16 @@ import pytest
 
 
 @pytest.fixture(scope='package')
-def train_in_process():
+def train_in_process(unused_port):
     """Trains in a process of its own, which can be killed after some processor time, or in several."""
     # One thread, as torchrun gives its processes: sums over several threads differ in the last bits.
     server = subprocess.Popen([sys.executable, str(Path(__file__).with_name('fork_server.py'))],
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
                               env=dict(os.environ, OMP_NUM_THREADS='1'))
 
-    def train(config, work_dir, kill_at=None, options=(), ranks=1, kill_at_mask=None):
+    def train(config, work_dir, kill_at=None, options=(), ranks=1, kill_at_mask=None, tool=()):
         job = dict(config=str(config), work_dir=str(work_dir), kill_at=kill_at, options=list(options), ranks=ranks,
-                   kill_at_mask=kill_at_mask, port=unused_port())
+                   kill_at_mask=kill_at_mask, port=unused_port(), tool=list(map(str, tool)))
         server.stdin.write(json.dumps(job) + '\n')
         server.stdin.flush()
         for line in server.stdout:
@@ -34,14 +33,3 @@ def train_in_process():
     server.stdin.close()
     server.wait(timeout=30)
     server.stdout.close()
-
-
-@pytest.fixture
-def free_port():
-    return unused_port()
-
-
-def unused_port():
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return probe.getsockname()[1]

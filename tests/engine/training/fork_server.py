@@ -2,7 +2,8 @@
 
 Reads one JSON object a line: ``config`` (file), ``work_dir``, ``options`` (KEY=VALUE), ``ranks``, ``kill_at``: the
 seconds of processor time after which the kernel ends the job's processes, or null, and ``kill_at_mask``: the number of
-the mask at which the scan of the class index is killed, or null. Answers with one JSON object: the
+the mask at which the scan of the class index is killed, or null. With ``tool``, the arguments of tools/train.py, that
+runs in place of them. Answers with one JSON object: the
 ``signal`` that ended the job (0: none), its exit ``code`` and, if it ended by itself, the ``seconds`` of processor time
 that rank 0 took.
 """
@@ -12,6 +13,7 @@ import importlib
 import itertools
 import json
 import os
+import runpy
 import signal
 import sys
 import threading
@@ -63,6 +65,10 @@ def train(job):
     """Processor time of a job."""
     init_default_scope('mmseg')
     began = time.process_time()
+    if job['tool']:
+        sys.argv = job['tool']
+        runpy.run_path(sys.argv[0], run_name='__main__')
+        return time.process_time() - began
     if job['kill_at']:
         # No handler is installed, so the signal ends the process at once, whatever it is doing, as SIGKILL does.
         signal.setitimer(signal.ITIMER_PROF, job['kill_at'])

@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
 import torch
 
 from mmseg_hrhf.work_dir.checkpoint import load_checkpoint
@@ -56,6 +57,7 @@ default_hooks['dying'] = dict(type='DyingRank')
 '''
 
 
+@pytest.mark.slow
 def test_dead_ranks(tiny_config_file, train_in_process, free_port, tmp_path, repo):
     whole, work_dir = tmp_path / 'whole', tmp_path / 'work'
     text = tiny_config_file.read_text() + "train_cfg = dict(by_epoch=True, max_epochs=2, val_interval=2)\n"

@@ -18,6 +18,7 @@ SCHEDULES = {
 }
 
 
+@pytest.mark.slow
 def test_students_are_as_good_over_three_seeds(tiny_config_file, train_in_process, tmp_path):
     scores = {name: [] for name in SCHEDULES}
     for seed in range(3):

@@ -115,9 +115,9 @@ MISSING = 'train_dataloader.dataset.data_root=nowhere'
 
 @pytest.mark.parametrize('tool, arguments, env', [
     ('dist_train.sh', ['2', '--cfg-options', MISSING], {}),
-    ('dist_train.sh', ['2', '--dry-run', '--cfg-options', MISSING], {}),
+    pytest.param('dist_train.sh', ['2', '--dry-run', '--cfg-options', MISSING], {}, marks=pytest.mark.slow),
     ('dist_train.sh', ['1', '--cfg-options', MISSING], {}),
-    ('dist_train.sh', ['2', '--cfg-options', MISSING], {'MAX_RESTARTS': '2'}),
+    pytest.param('dist_train.sh', ['2', '--cfg-options', MISSING], {'MAX_RESTARTS': '2'}, marks=pytest.mark.slow),
     ('train.py', ['--cfg-options', MISSING], {}),
     ('slurm_train.sh', [], {'CUDA_VISIBLE_DEVICES': ''}),
 ], ids=['train', 'dry run', 'one process of a launcher', 'restarts', 'one process', 'slurm'])
@@ -147,6 +147,7 @@ def test_a_fault_of_one_rank_in_training(screen, tiny_config_file):
     assert 'fail_on_rank_1.py' in said.split('Traceback')[1]
 
 
+@pytest.mark.slow
 def test_a_killed_rank(screen, tiny_config_file):
     code, said = screen('dist_train.sh', tiny_config_file, '2', FAILS='killed')
     assert code == 128 + signal.SIGKILL
@@ -154,6 +155,7 @@ def test_a_killed_rank(screen, tiny_config_file):
     assert 'Traceback' not in said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('tool, arguments', [('dist_train.sh', ['2']), ('train.py', [])])
 def test_an_interrupt(screen, tiny_config_file, tool, arguments):
     code, said = screen(tool, tiny_config_file, *arguments, interrupt_at='waits_0', FAILS='wait')
@@ -162,6 +164,7 @@ def test_an_interrupt(screen, tiny_config_file, tool, arguments):
     assert 'Traceback' not in said
 
 
+@pytest.mark.slow
 def test_a_fault_of_one_task_of_slurm(screen, tiny_config_file):
     code, said = screen('slurm_train.sh', 'a', 'job', tiny_config_file, FAILS='at import on task 1')
     assert code == 1
@@ -170,6 +173,7 @@ def test_a_fault_of_one_task_of_slurm(screen, tiny_config_file):
     assert 'srun: error: localhost: task 0' in said
 
 
+@pytest.mark.slow
 def test_a_killed_task_of_slurm(screen, tiny_config_file):
     code, said = screen('slurm_train.sh', 'a', 'job', tiny_config_file, FAILS='task 1 is killed')
     assert code == 128 + signal.SIGKILL and 'memory ran out' in last_line(said, 'a process was killed by SIGKILL')

@@ -58,6 +58,7 @@ log_processor = dict(by_epoch=False)
 '''
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('loop', [BY_EPOCH, BY_ITERATION], ids=['by epoch', 'by iteration'])
 def test_killed_at_any_moment(tiny_config_file, train_in_process, tmp_path, loop):
     tiny_config_file.write_text(tiny_config_file.read_text() + loop)

@@ -82,3 +82,14 @@ def test_another_number_of_processes_takes_over_the_fakes(config_file, train_in_
     assert json.loads((work_dir / 'step_1' / 'result.json').read_text())['step'] == 1
     assert {path: path.stat().st_mtime_ns for path in images} == images
     assert 'was written by 2 processes; by 1 the step is trained from its start' in (tmp_path / 'work.log').read_text()
+
+
+def test_a_dry_run_prints_one_plan_for_both(tiny_config_file, train_in_process, tmp_path, repo):
+    work_dir = tmp_path / 'work'
+    tool = [repo / 'tools/train.py', tiny_config_file, '--launcher', 'pytorch', '--dry-run', '--work-dir', work_dir]
+    train_in_process(tiny_config_file, work_dir, ranks=2, tool=tool)
+    said = (tmp_path / 'work.log').read_text()
+    assert said.count('Nothing was trained') == 1 and not work_dir.exists()
+    rows = [line.split() for line in said.splitlines() if line.endswith('red, green')]
+    # 13 images, 7 for each, in two batches of 4; eight epochs.
+    assert [row[:5] for row in rows] == [['0', '3', '13', '0', '16']]
