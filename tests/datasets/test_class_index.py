@@ -378,3 +378,10 @@ def test_no_more_workers_than_cores_of_the_job():
         assert module._cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize('held, cores', [(6, 6), (None, 1)])
+def test_all_cores_are_used_where_the_job_s_are_not_told(monkeypatch, held, cores):
+    monkeypatch.delattr(module.os, 'sched_getaffinity', raising=False)
+    monkeypatch.setattr(module.os, 'cpu_count', lambda: held)
+    assert module._cores() == cores
