@@ -18,7 +18,7 @@ CROPPED = [*LOAD, dict(type='RandomCrop', crop_size=(CROP, CROP)), dict(type='Pa
 def build(tiny_config, tmp_path):
     """``build(pipeline, **options)``: the images of blue, then three fakes of noise.
 
-    ``first`` is the pipeline of another dataset, of the first of these images alone, which is joined in front.
+    ``first`` is the pipeline of another dataset, of the second of these images alone, which is joined in front.
     """
     buffer = FakeImageBuffer(tmp_path / 'fakes', NUM_FAKE)
     buffer.open({}, (SIDE, SIDE))
@@ -28,7 +28,7 @@ def build(tiny_config, tmp_path):
     def of(pipeline, first=None, **options):
         images = dict(tiny_config.train_dataloader.dataset, pipeline=pipeline)
         if first:
-            (tmp_path / 'first.txt').write_text('012\n')
+            (tmp_path / 'first.txt').write_text('013\n')
             one = dict(images, pipeline=first, ann_file=str(tmp_path / 'first.txt'))
             images = dict(type='ConcatDataset', datasets=[one, images])
         real = dict(type='IncrementalDataset', dataset=images, scenario=tiny_config.scenario, step=1)
@@ -60,10 +60,10 @@ def test_a_sample_is_augmented_by_its_own_seed_alone(build, index):
 
 @TRANSFORMS.register_module()
 class LoadFirstAlone(BaseTransform):
-    """Loads an image that no other loader knows, and no other one."""
+    """Loads one image, and refuses every other one."""
 
     def transform(self, results):
-        assert results['img_path'].endswith('012.png')
+        assert results['img_path'].endswith('013.png')
         return dict(results, img=np.zeros((SIDE, SIDE, 3), np.float32), img_shape=(SIDE, SIDE), ori_shape=(SIDE, SIDE))
 
 
