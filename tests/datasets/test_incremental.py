@@ -210,7 +210,7 @@ REFUSED = {
     'ignore_index': (dict(ignore_index=0), r'PascalVOCDataset has ignore_index=0, but 255 is what'),
     'misspelt option': (dict(root='a'), r"PascalVOCDataset or its pipeline cannot be built from the config: .*'root'"),
     'misspelt transform': (dict(pipeline=[dict(type='LoadImages')]), r'built from the config: LoadImages is not in'),
-    'metainfo that is no dict': (dict(metainfo=3), r'built from the config: metainfo should be a'),
+    'metainfo that is no dict': (dict(metainfo=3), r'built from the config: metainfo should be'),
     'options that are asserted': (dict(pipeline=[dict(type='Resize')]), r'built from the config: .*`scale`'),
     'options asserted without a word': (dict(pipeline=[dict(type='RandomCrop', crop_size=(0, 0))]),
                                         'PascalVOCDataset or its pipeline cannot be built'),
