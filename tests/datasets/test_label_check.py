@@ -112,6 +112,12 @@ def _(results):
     return results
 
 
+@transform('PaintsOne')
+def _(results):
+    results['gt_seg_map'][:5, :5] = 1
+    return results
+
+
 @transform('PaintsBackground')
 def _(results):
     results['gt_seg_map'][:5, :5] = 0
@@ -268,13 +274,62 @@ def test_a_generator_of_its_own_used_seldom_is_no_fault(view):
         check_label_independence(dataset, dataset, 'train_dataloader')
 
 
-def test_masks_without_background_and_with_it_elsewhere(view, tiny_config):
-    for classes in (['red', 'green', 'blue', 'grey'], ['red', 'green', 'blue', 'background']):
-        tiny_config.train_dataloader.dataset.metainfo = dict(classes=classes)
-        task = dict(task='2-1') if 'background' in classes else dict(task='2-2')
-        check(view([LOAD, LABELS, *GEOMETRY, PACK], 0, **task))
-        with pytest.raises(ValueError, match='depend on class indices'):
-            check(view([LOAD, LABELS, dict(type='MergesTwoIntoOne'), PACK], 0, **task))
+@pytest.mark.parametrize(
+    'classes',
+    [
+        ['red', 'green', 'blue', 'grey'],
+        ['red', 'green', 'blue', 'background'],
+        ['red', 'background', 'green', 'blue'],
+    ],
+)
+def test_masks_without_background_and_with_it_elsewhere(view, tiny_config, classes):
+    tiny_config.train_dataloader.dataset.metainfo = dict(classes=classes)
+    task = dict(task='2-1') if 'background' in classes else dict(task='2-2')
+    check(view([LOAD, LABELS, *GEOMETRY, PACK], 0, **task))
+    with pytest.raises(ValueError, match='depend on class indices'):
+        check(view([LOAD, LABELS, dict(type='MergesTwoIntoOne'), PACK], 0, **task))
+
+
+@pytest.mark.parametrize(
+    'classes, bad', [(['red', 'green', 'blue'], 'MergesTwoIntoOne'), (['background', 'red', 'green'], 'PaintsOne')]
+)
+def test_masks_whose_label_0_is_void(view, tiny_config, classes, bad):
+    data = tiny_config.train_dataloader.dataset
+    data.metainfo, data.reduce_zero_label = dict(classes=classes), True
+    task = dict(task='1-1' if 'background' in classes else '2-1')
+    check(view([LOAD, LABELS, PACK], 0, **task))
+    with pytest.raises(ValueError, match='depend on class indices'):
+        check(view([LOAD, LABELS, dict(type=bad), PACK], 0, **task))
+
+
+def test_the_first_label_that_differs_is_named(view):
+    dataset = view([LOAD, dict(type='IgnoresTheMap'), PACK], 0)
+    with pytest.raises(ValueError, match=r'train_dataloader gives depend on .* \(seen at label 1\)'):
+        check_label_independence(dataset, dataset, 'train_dataloader')
+
+
+@pytest.mark.parametrize(
+    'num_images, test_mode, draws', [(0, False, 0), (1, False, 12), (5, False, 2), (18, False, 1), (18, True, 1)]
+)
+def test_about_a_dozen_samples_are_drawn(monkeypatch, num_images, test_mode, draws):
+    monkeypatch.setattr(label_check, '_showing', lambda dataset, indices, classes: indices.tolist())
+    dataset = SimpleNamespace(by_part=lambda: np.array_split(np.arange(num_images), 3), test_mode=test_mode)
+    expected = [(draw, idx) for draw in range(draws) for idx in range(num_images)]
+    assert label_check._draws(dataset, [1]) == expected
+
+
+def test_samples_are_compared_by_two_draws_and_the_first_with_itself(view, monkeypatch):
+    own, drawn = label_check._labels, []
+
+    def labels(dataset, idx, name, draw):
+        drawn.append((draw, idx))
+        return own(dataset, idx, name, draw)
+
+    monkeypatch.setattr(label_check, '_labels', labels)
+    dataset = view([LOAD, LABELS, PACK])
+    check_label_independence(dataset, dataset, 'train_dataloader')
+    each = label_check._draws(dataset, sorted(dataset.scenario.labels.values()))
+    assert len(each) > 2 and drawn == [each[0], *(draw for draw in each for _ in range(2))]
 
 
 def test_few_images_show_as_many_classes_as_they_can():

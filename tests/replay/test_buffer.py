@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mmseg_hrhf.replay.buffer import FakeImageBuffer
+from mmseg_hrhf.replay.inversion.pixels import PixelMap
 from mmseg_hrhf.utils.io import sha256
 
 FINGERPRINT = dict(teacher='a' * 64, options=dict(lr=0.25, stages=[[1.0, 10]]), seed=3)
@@ -264,6 +265,14 @@ def test_long_values_are_shortened_in_the_message(tmp_path):
     for value, shown in (('b' * 64, now[0]), ('c' * 39, now[1]), ('d' * 38, '"' + 'd' * 38 + '"')):
         with pytest.raises(ValueError, match=f'teacher: {there} there, {shown} now'):
             FakeImageBuffer(tmp_path, 5).open(dict(FINGERPRINT, teacher=value), SIZE)
+
+
+def test_what_the_teacher_was_fed_is_told_by_the_fingerprint(tmp_path):
+    buffer, fields = FakeImageBuffer(tmp_path, 2), dict(channels=[2, 0, 1], scale=[0.5, 1, 2], offset=[0, -1, 1])
+    assert buffer.pixel_map is None
+    buffer.open(dict(FINGERPRINT, pixel_map=fields), SIZE)
+    assert buffer.pixel_map == PixelMap((2, 0, 1), (0.5, 1, 2), (0, -1, 1))
+    assert filled(tmp_path / 'without').pixel_map is None
 
 
 def test_stale_buffer_names_an_option_that_is_gone(tmp_path):

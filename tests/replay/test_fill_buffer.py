@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmseg.registry import MODELS, TASK_UTILS
+from mmseg.registry import HOOKS, MODELS, TASK_UTILS
 from torch import nn
 
 from mmseg_hrhf.engine.hooks import seg_inversion as module
@@ -115,15 +115,18 @@ def test_recorded_statistics_are_compared_with_and_part_of_the_fingerprint(teach
         fill_buffer(given, teacher, INVERSION, seed=0, recorded=recorded)
 
 
-@pytest.mark.parametrize('feature_weight, is_said', [(5.0, True), (0.5, True), (0.0, False)])
-def test_an_inversion_without_any_statistics_says_so(teacher, tmp_path, monkeypatch, feature_weight, is_said):
+@pytest.mark.parametrize('inversion, is_said', [
+    (dict(INVERSION, feature_weight=5.0), True), (dict(INVERSION, feature_weight=0.5), True),
+    (dict(INVERSION, feature_weight=0.0), False), (dict(type='GaussianNoise', size=16, batch_size=2), False)],
+                         ids=['weight 5', 'weight 0.5', 'weight 0', 'noise'])
+def test_an_inversion_without_any_statistics_says_so(teacher, tmp_path, monkeypatch, inversion, is_said):
     said = []
     monkeypatch.setattr('mmseg_hrhf.engine.hooks.seg_inversion.print_log', lambda text, **options: said.append(text))
     for layer in teacher.modules():
         if hasattr(layer, 'track_running_stats'):
             layer.running_mean = layer.running_var = None
     buffer = FakeImageBuffer(tmp_path, 2)
-    fill_buffer(buffer, teacher, dict(INVERSION, feature_weight=feature_weight), seed=0)
+    fill_buffer(buffer, teacher, inversion, seed=0)
     assert ('with the image prior alone' in said[0]) is is_said
     assert all('feature' not in record['losses'] for record in buffer.records())
 
@@ -236,8 +239,9 @@ def test_a_pixel_map_is_the_teacher_s_and_part_of_the_fingerprint(teacher, tmp_p
         fill_buffer(buffer, teacher, INVERSION, seed=0)
     assert teacher.pixel_map is None
     fields = dict(channels=[2, 1, 0], scale=[1 / 64] * 3, offset=[-2.0] * 3)
-    assert SegInversionHook(tmp_path, 2, INVERSION, seed=0, pixel_map=fields).pixel_map == pixel_map
-    assert SegInversionHook(tmp_path, 2, INVERSION, seed=0).pixel_map is None
+    hook = dict(type='SegInversionHook', folder=tmp_path, num_images=2, inversion=INVERSION, seed=0)
+    assert HOOKS.build(dict(hook, pixel_map=fields)).pixel_map == pixel_map
+    assert HOOKS.build(hook).pixel_map is None
 
 
 class Training(nn.Module):
@@ -253,8 +257,11 @@ class Training(nn.Module):
 
 
 @pytest.mark.parametrize('wrap', [lambda model: model, nn.DataParallel], ids=['bare', 'wrapped'])
-def test_the_hook_fills_its_buffer_and_shows_it(teacher, tmp_path, monkeypatch, wrap):
-    shown = []
+@pytest.mark.parametrize('on_gpu', [False, True], ids=['CPU', 'GPU'])
+def test_the_hook_fills_its_buffer_shows_it_and_frees_the_memory_of_a_gpu(teacher, tmp_path, monkeypatch, wrap, on_gpu):
+    shown, freed = [], []
+    cuda = SimpleNamespace(is_available=lambda: on_gpu, empty_cache=lambda: freed.append(True))
+    monkeypatch.setattr(module, 'torch', SimpleNamespace(cuda=cuda))
     monkeypatch.setattr(module, 'show_buffer', lambda *args: shown.append(args))
     hook = SegInversionHook(tmp_path, 2, INVERSION, seed=0)
     dataset = SimpleNamespace(metainfo=dict(palette='palette'))
@@ -262,6 +269,7 @@ def test_the_hook_fills_its_buffer_and_shows_it(teacher, tmp_path, monkeypatch, 
                              train_dataloader=SimpleNamespace(dataset=dataset))
     hook.before_train(runner)
     assert hook.buffer.is_full() and shown == [(hook.buffer, teacher, 'palette', 'visualizer')]
+    assert len(freed) == on_gpu
 
 
 def test_the_hook_needs_a_teacher(tmp_path):

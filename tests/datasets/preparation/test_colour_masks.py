@@ -82,6 +82,7 @@ CODES = {
         PALETTE, [3, 1, 2], 0),
     'some classes beside a background': (dict(type='Table', metainfo=dict(classes=['background', 'pear'])),
                                          dict(task='1-1'), PALETTE, [0, 1, 2], 255),
+    'one colour': (dict(PLAIN, metainfo=dict(classes=['a'], palette=PALETTE[1:2])), None, PALETTE[1:2], [0], 255),
     'repeated, joined and mixed': (
         dict(type='MultiImageMixDataset', pipeline=[], dataset=dict(
             type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[REDUCED, REDUCED]))),
@@ -102,6 +103,7 @@ def test_a_colour_has_the_label_that_training_reads(case):
 
 @pytest.mark.parametrize('dataset, message', [
     (dict(PLAIN, metainfo=dict(classes=['a'])), r'no train_dataloader\.dataset\.metainfo\.palette'),
+    (dict(PLAIN, metainfo=dict(palette=[])), r'no train_dataloader\.dataset\.metainfo\.palette'),
     (None, r'no train_dataloader\.dataset\.metainfo\.palette'),
     (dict(type='ConcatDataset', datasets=[PLAIN, REDUCED]), 'differ in classes, palette or reduce_zero_label'),
     (dict(PLAIN, type='Fruits'), "'Fruits' is not registered"),
