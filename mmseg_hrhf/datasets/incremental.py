@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ..scenario import IGNORE, Scenario
 from ..utils.compat import dataset_metainfo
-from ..utils.errors import UserError
+from ..utils.errors import UserError, reason_of
 from ..utils.randomness import sample_randomness
 from .class_index import class_index
 from .image_check import ImageReader
@@ -42,9 +42,8 @@ def _build_dataset(cfg: dict) -> BaseSegDataset:
     try:
         dataset = DATASETS.build(options)
     except (TypeError, KeyError, AttributeError, AssertionError, ImportError) as error:
-        reason = ' '.join(str(error.args[0] if error.args else error).split())
-        raise UserError(f'The dataset {type_name(cfg)} or its pipeline cannot be built from the config: {reason}.'
-                         ) from error
+        raise UserError(f'The dataset {type_name(cfg)} or its pipeline cannot be built from the config: '
+                        f'{reason_of(error)}.') from error
     if not isinstance(dataset, BaseSegDataset):
         raise UserError(f'{type_name(cfg)} is not a BaseSegDataset, so its images cannot be divided into learning '
                         'steps: use a subclass of BaseSegDataset.')
@@ -188,7 +187,7 @@ def load_sample(dataset: Dataset, idx: int, max_refetch: int = 1000) -> Any:
             data = dataset.pipeline_of(idx)(info)
         except (OSError, AssertionError, AttributeError, TypeError, cv2.error) as error:
             # For a broken file the decoder raises, or returns None, on which the next transform fails.
-            raise UserError(f'Image {path!r} or its mask cannot be read or transformed: {error}. '
+            raise UserError(f'Image {path!r} or its mask cannot be read or transformed: {reason_of(error)}. '
                             'Replace the file, or remove it from the image list.') from error
         if data is not None:
             return data

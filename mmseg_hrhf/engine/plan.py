@@ -26,7 +26,7 @@ from ..models.heads import check_head, main_head
 from ..replay.inversion.pixels import PixelMap, fastest_memory_format
 from ..replay.sampler import split_batch
 from ..scenario import IGNORE, Scenario
-from ..utils.errors import UserError, explain
+from ..utils.errors import UserError, explain, reason_of
 from .rehearsal import StepRehearsal
 
 # (height, width) of trial inputs if the config does not set the training size.
@@ -273,5 +273,4 @@ def _build(model: dict) -> nn.Module:
     except Exception as error:  # mmseg raises almost anything, such as RuntimeError for an operator that mmcv lacks
         if explain(error) is not None:
             raise
-        reason = error.args[0] if error.args else type(error).__name__
-        raise UserError(f'The model cannot be built from the config: {reason}') from error
+        raise UserError(f'The model cannot be built from the config: {reason_of(error)}') from error

@@ -30,7 +30,7 @@ from ..replay.buffer import FakeImageBuffer
 from ..replay.inversion.pixels import PixelMap
 from ..replay.pixel_check import check_real_range, check_training_pixels, measure_pixel_map
 from ..utils.compat import NoTrace
-from ..utils.errors import UserError, explain
+from ..utils.errors import UserError, explain, reason_of
 from ..utils.randomness import REAL_SAMPLE, SampleIndex
 from .loops import release
 
@@ -267,8 +267,7 @@ class StepRehearsal:
             logging.getLogger('mmseg_hrhf').debug('rehearsal', exc_info=error)
             if explain(error) is not None:
                 raise
-            reason = ' '.join(str(error.args[0] if error.args else error).split()) or 'no message'
-            raise UserError(f'{what} of step {self.step} {verb}: {type(error).__name__}: {reason}.'
+            raise UserError(f'{what} of step {self.step} {verb}: {type(error).__name__}: {reason_of(error)}.'
                             f'{self._overridden(what)}') from error
 
     def _overridden(self, what: str) -> str:

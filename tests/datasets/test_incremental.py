@@ -213,7 +213,7 @@ REFUSED = {
     'metainfo that is no dict': (dict(metainfo=3), r'built from the config: metainfo should be'),
     'options that are asserted': (dict(pipeline=[dict(type='Resize')]), r'built from the config: .*`scale`'),
     'options asserted without a word': (dict(pipeline=[dict(type='RandomCrop', crop_size=(0, 0))]),
-                                        'PascalVOCDataset or its pipeline cannot be built'),
+                                        r'or its pipeline cannot be built from the config: assert crop_size\[0\] > 0'),
 }
 
 
