@@ -320,13 +320,14 @@ def test_a_seed_or_setting_given_twice_is_one_cell(tmp_path):
         Cell(str(tmp_path), 'FT', '2-1', 'overlapped', seed) for seed in (0, 1)]
 
 
-@pytest.mark.parametrize('finished, changed', [('HRHF', 'method.loss_kd'), ('_first_step', 'train_cfg.max_epochs')])
-def test_runs_of_another_config_are_refused_and_left_alone(tiny_config, tmp_path, finished, changed):
+@pytest.mark.parametrize('finished, changed, value', [('HRHF', 'method.loss_kd', dict(loss_weight=7.0)),
+                                                      ('_first_step', 'train_cfg.max_epochs', 7)])
+def test_runs_of_another_config_are_refused_and_left_alone(tiny_config, tmp_path, finished, changed, value):
     run = planned(tiny_config, tmp_path, ['FT', 'HRHF'])[finished]
     finish(run)
     before = {path: path.read_text() for path in tmp_path.rglob('*.py')}
     assert len(planned(tiny_config, tmp_path, ['FT', 'HRHF'])) == 3
-    tiny_config.merge_from_dict({changed: 7})
+    tiny_config.merge_from_dict({changed: value})
     with pytest.raises(ValueError, match=fr'overlapped, seed 0: .*holds a run of another config.*{changed}'):
         planned(tiny_config, tmp_path, ['FT', 'HRHF'])
     assert before == {path: path.read_text() for path in tmp_path.rglob('*.py')}
