@@ -204,7 +204,7 @@ REFUSED = {
     'no folder': (dict(data_prefix=dict(img_path='', seg_map_path='labels')),
                   r"labels' \(data_prefix\.seg_map_path of PascalVOCDataset\) does not exist"),
     'no image list': (dict(ann_file='no.txt'), r"no\.txt' \(ann_file of PascalVOCDataset\) does not exist"),
-    'no image': (dict(ann_file='empty.txt'), r"contains no images: check data_root, .* ann_file and img_suffix='\.jpg'"),
+    'no image': (dict(ann_file='empty.txt'), r"contains no images: .*ann_file and img_suffix='\.jpg"),
     'misspelt type': (dict(type='PascalVOC'), r"Dataset type 'PascalVOC' is not registered"),
     'another kind': (dict(type='NoSegDataset', ann_file=''), 'NoSegDataset is not a BaseSegDataset'),
     'ignore_index': (dict(ignore_index=0), r'PascalVOCDataset has ignore_index=0, but ignored pixels are always 255'),
