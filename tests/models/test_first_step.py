@@ -58,10 +58,10 @@ def test_it_is_tested_and_continued(tiny_config, elsewhere):
 
 
 @pytest.mark.parametrize('options, message', [
-    ({'method': dict(_delete_=True, type='EWC')}, 'EWC trains a step 0 of its own'),
+    ({'method': dict(_delete_=True, type='EWC')}, 'step 0 of EWC differs from plain training'),
     ({'load_from': 'a.pth'}, r"replaces step 0, so load_from='a\.pth' would not be used"),
     ({'first_step_from': 'absent.pth'}, r"first_step_from='absent\.pth' does not exist"),
-    ({'first_step_from': 'https://example.org/a.pth'}, 'must be a local file: fetch it first'),
+    ({'first_step_from': 'https://example.org/a.pth'}, 'must be a local file: download it first'),
     ({'first_step_from': 3}, 'first_step_from=3 must be a string'),
     ({'scenario.task': '1-1'}, r"knows the classes \['background', 'red', 'green'\], but step 0 of the scenario has "
                                r"\['background', 'red'\]"),
