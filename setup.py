@@ -46,7 +46,10 @@ setup(
             'torch>=2.0', 'onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6', 'onedl-mmsegmentation==1.4.2'
         ],
         'voc': ['scipy>=1.7'],  # tools/prepare_voc.py: SBD's MATLAB files
-        'tests': ['pytest>=7.0', 'pytest-xdist>=3.5', 'hypothesis>=6.80', 'ruff>=0.6', 'mypy>=1.11', 'scipy>=1.7'],
+        'tests': [
+            'pytest>=7.0', 'pytest-xdist>=3.5', 'hypothesis>=6.80', 'ruff>=0.6', 'mypy>=1.11', 'import-linter>=2.1',
+            'scipy>=1.7'
+        ],
     },
     classifiers=[
         'Development Status :: 4 - Beta',

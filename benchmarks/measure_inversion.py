@@ -16,12 +16,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mmengine.config import Config
-from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import init_default_scope
-from mmseg.registry import DATASETS, MODELS, TASK_UTILS
+from mmseg.registry import DATASETS, TASK_UTILS
 from PIL import Image
 
+from mmseg_hrhf.analysis.finished_step import FinishedStep
 from mmseg_hrhf.config.load import load_config
 from mmseg_hrhf.config.run import RunConfig
 from mmseg_hrhf.models.heads import predicted_logits
@@ -30,19 +29,14 @@ from mmseg_hrhf.replay.inversion.base import FakeRequest, plan_requests
 from mmseg_hrhf.replay.inversion.feature_statistics import FeatureStatistics, feature_targets
 from mmseg_hrhf.replay.inversion.objective import total_variation
 from mmseg_hrhf.replay.inversion.pixels import PixelSpace
-from mmseg_hrhf.work_dir.checkpoint import load_checkpoint
 
 R_VALUES = (0.5, 1, 5, 10, 20)
 
 
 def load_step(folder):
     """A step's network, frozen, its plain config, and its recorded feature statistics (None without)."""
-    cfg = Config.fromfile(Path(folder) / 'config.py')
-    model = MODELS.build(cfg.model)
-    model = revert_sync_batchnorm(model)
-    checkpoint = load_checkpoint(Path(folder) / 'checkpoint.pth')
-    model.load_state_dict(checkpoint['state_dict'])
-    return model.eval().requires_grad_(False), cfg, checkpoint.get('feature_statistics')
+    step = FinishedStep(folder, 'cpu')
+    return step.model, step.cfg, step.feature_statistics
 
 
 def found(model, images, requests):

@@ -7,7 +7,8 @@ from __future__ import annotations
 import math
 
 import torch
-from torch import nn
+
+from mmseg_hrhf.utils.compat import BatchNorm
 
 
 def plain_synthesis(forward, model, images, classes, r, iterations, lr=0.25, tv_weight=10.0, feature_weight=5.0,
@@ -26,7 +27,7 @@ def plain_synthesis(forward, model, images, classes, r, iterations, lr=0.25, tv_
     """
     inputs = []
     handles = [layer.register_forward_pre_hook(lambda layer, given: inputs.append((layer, given[0])))
-               for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+               for layer in model.modules() if isinstance(layer, BatchNorm)]
     images = images.clone().requires_grad_()
     optimizer = torch.optim.Adam([images], lr=lr, betas=(0.5, 0.9))
     rising = max(1, warmup * iterations)

@@ -1,8 +1,8 @@
 """Real images of the old classes in place of fakes: what replay could be worth on a schedule, whatever the inversion.
 
-No class-incremental system may do this. It tells a schedule that learns too little from fakes that show too little:
+No class-incremental method may do this. It tells a schedule that learns too little from fakes that show too little:
 
-    PYTHONPATH=. python tools/compare.py benchmarks/configs/voc_animals_tuning.py --systems "real images for fakes"
+    PYTHONPATH=. python tools/compare.py benchmarks/configs/voc_animals_tuning.py --methods "real images for fakes"
 """
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ import torch
 from mmseg.registry import TASK_UTILS
 from PIL import Image
 
-from mmseg_hrhf.replay.inversion.pixels import image_size
-from mmseg_hrhf.replay.inversion.seg_inversion import FakeBatch
+from mmseg_hrhf.replay.inversion.base import FakeBatch, Inversion
 
 # Share of an image that a class must cover to stand for it.
 _SHARE = 0.02
 
 
 @TASK_UTILS.register_module()
-class RealImages:
+class RealImages(Inversion):
     """Crops of training images that show the first class asked for; the teacher labels them as it does fakes.
 
     Args:
@@ -35,11 +34,10 @@ class RealImages:
         masks: folder of the masks.
         suffix: of the images' names.
     """
-    classes_per_image = (1, )
-
     def __init__(self, size, data_root: str, ann_file: str, labels: Sequence[int], batch_size: int = 16,
                  whole_side: bool = True, masks: str = 'SegmentationClassAug', suffix: str = '.jpg') -> None:
-        self.size, self.batch_size, self.whole_side, self.suffix = image_size(size), batch_size, whole_side, suffix
+        super().__init__(size, batch_size)
+        self.whole_side, self.suffix = whole_side, suffix
         self.folder = Path(data_root) / 'JPEGImages'
         self.names: dict[int, list[str]] = {number: [] for number in range(1, len(labels) + 1)}
         for name in Path(ann_file).read_text().split():
@@ -48,9 +46,6 @@ class RealImages:
             for number, label in enumerate(labels, 1):
                 if counts[label] > _SHARE * sum(counts):
                     self.names[number].append(name)
-
-    def iterations(self) -> int:
-        return 1
 
     def __call__(self, model, request, on_iteration: Optional[Callable[[dict], None]] = None,
                  recorded=None) -> FakeBatch:

@@ -5,7 +5,7 @@ backward, optimizer, log. After each the floor runs on the same batch, with a co
 cross-entropy on the up-sampled logits (a backward needs some loss) and backward; forward of the teacher without
 gradient; optimizer step. ``mmseg`` is the same with the student's own loss of mmseg, which also counts the accuracy;
 ``networks`` the same without any loss: a given gradient of the head's logits, and nothing up-sampled.
-Each network and system has a process of its own, as a training has: what another network left to the allocator
+Each network and method has a process of its own, as a training has: what another network left to the allocator
 changes what memory costs. On a CPU, in one thread, seconds are the process's own, so that others do not count.
 """
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Floor:
 
     def __init__(self, runner) -> None:
         self.teacher, self.preprocess = runner.model.teacher, runner.model.data_preprocessor
-        # The student of step 1 as mmseg would train it: without what a system puts between heads and losses.
+        # The student of step 1 as mmseg would train it: without what a method puts between heads and losses.
         student_cfg = copy.deepcopy(runner.cfg.model.student)
         self.student = MODELS.build(student_cfg).to(next(runner.model.parameters()).device).train()
         self.optimizer = torch.optim.SGD(self.student.parameters(), lr=1e-3, momentum=0.9, nesterov=True,
@@ -207,7 +207,7 @@ def measure(device, out):
 
 
 def draw(figures, path):
-    """Seconds of an iteration beside its floor, for each network and system."""
+    """Seconds of an iteration beside its floor, for each network and method."""
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt

@@ -2,7 +2,7 @@
 
 Not eq. 4: it tells what the background of fakes costs, which may look like classes to come. Eq. 3 applies there still.
 
-    PYTHONPATH=. python tools/compare.py benchmarks/configs/shapes.py --systems "fakes without background"
+    PYTHONPATH=. python tools/compare.py benchmarks/configs/shapes.py --methods "fakes without background"
 """
 from __future__ import annotations
 

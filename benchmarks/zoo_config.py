@@ -38,7 +38,7 @@ def zoo_config(name: str, family: Family, work: Path, iterations: int = 2) -> tu
     path = osp.join(osp.dirname(mmseg.__file__), '.mim', 'configs', name, f'{family.config}.py')
     cfg, notes = Config.fromfile(path), []
     cfg.merge_from_dict(family.overrides)
-    cfg.merge_from_dict(Config.fromfile(HRHF)._cfg_dict.to_dict())
+    cfg.merge_from_dict(Config.fromfile(HRHF).to_dict())
     _narrow(cfg.model)
     write_images(work / 'data', family.size)
     cfg.model.pop('pretrained', None)

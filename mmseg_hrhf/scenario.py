@@ -1,8 +1,8 @@
-"""What each learning step is: its classes, the images it may see, the labels it is given.
+"""Classes, images and labels of each learning step.
 
-A ``Scenario`` is plain data: no torch, no files. Labels come in two numberings. *Raw* labels are the values in
-the dataset's mask files; *class indices* are channels of the network: 0 is background, and classes follow in the order
-in which they are learnt.
+A ``Scenario`` is plain data: no torch, no files. There are two kinds of labels. *Raw* labels are the values in the
+dataset's mask files. *Class indices* are the channels of the network: 0 is background, followed by the classes in the
+order in which they are learnt.
 """
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .utils.options import check_choice, check_names, check_types, suggest
 SETTINGS = ('overlapped', 'disjoint', 'sequential')
 LABEL_PROTOCOLS = ('mib', 'plop')
 IGNORE = 255
-# What a config may say; `task`, `setting` and `label_protocol` name their choices themselves.
+# Types of the options; `task`, `setting` and `label_protocol` are checked against their choices instead.
 _OPTION_TYPES = dict(
     steps=Optional[Sequence[Sequence[str]]],
     class_order=Optional[Sequence[Union[str, int]]],
@@ -32,8 +32,8 @@ def class_counts(task: str, num_classes: int) -> tuple[int, ...]:
     """Number of classes of each step of task ``'B-I'``: B base classes, then I at a time.
 
     Args:
-        task: for example ``'15-1'``.
-        num_classes: foreground classes of the dataset.
+        task: such as ``'15-1'``.
+        num_classes: number of foreground classes in the dataset.
     Returns:
         Classes per step, e.g. ``(15, 1, 1, 1, 1, 1)`` for ``('15-1', 20)``.
     Raises:
@@ -59,16 +59,15 @@ class Scenario:
 
     Args:
         labels: raw label of each foreground class of the dataset, by name, in the dataset's natural order.
-        steps: class names of each step. Classes of ``labels`` that no step names are outside the scenario: their
-            pixels are ignored everywhere.
-        setting: ``'overlapped'`` (images with a new class), ``'disjoint'`` (and without any future class) or
-            ``'sequential'`` (as disjoint, old labels given).
-        label_protocol: ``'mib'`` (MiB and the HRHF paper) or ``'plop'`` (later work); they differ in how void pixels
-            (255) are trained on and how future classes are evaluated.
+        steps: class names of each step. Pixels of classes that no step names are always ignored.
+        setting: ``'overlapped'`` (images with a new class), ``'disjoint'`` (the same, without future classes) or
+            ``'sequential'`` (as disjoint, with the labels of old classes).
+        label_protocol: ``'mib'`` (MiB and the HRHF paper) or ``'plop'`` (later work); they differ in the labels of void
+            pixels (255) in training and of future classes in evaluation.
         background: raw label of background, or None if the masks have none (Cityscapes).
-        zero_is_void: masks mark void by 0. Where they have no real background (ADE20K), 0 is the background channel in
-            training; where they have one beside it (LoveDA), 0 is treated as 255.
-        image_lists: path of a list of training images by step; overrides the rule of ``setting``.
+        zero_is_void: whether 0 marks void in the masks. If they have no other background (ADE20K), 0 is the background
+            channel in training; if they have one (LoveDA), 0 is treated as 255.
+        image_lists: path to the list of training images, by step; overrides the rule of ``setting``.
     """
     labels: Mapping[str, int]
     steps: tuple[tuple[str, ...], ...]
@@ -84,10 +83,10 @@ class Scenario:
         check_choice('scenario.label_protocol', self.label_protocol, LABEL_PROTOCOLS)
         if self.background is not None and (not 0 <= self.background < IGNORE
                                             or self.background in self.labels.values()):
-            raise UserError(f'scenario.background={self.background!r} must be a raw label of 0 to {IGNORE - 1} that '
-                             'is no class of the dataset, or None if masks have no background.')
+            raise UserError(f'scenario.background={self.background!r} must be a raw label from 0 to {IGNORE - 1} that '
+                            'is not a class of the dataset, or None if the masks have no background.')
         if not self.steps:
-            raise UserError('scenario.steps is empty: give at least one list of class names.')
+            raise UserError('scenario.steps is empty: set at least one list of class names.')
         seen: set[str] = set()
         for t, names in enumerate(self.steps):
             if not names:
@@ -98,10 +97,10 @@ class Scenario:
                     raise UserError(f'scenario.steps[{t}] names the unknown class {name!r}{hint}')
                 if name in seen:
                     raise UserError(f'scenario.steps[{t}] names the class {name!r} a second time: '
-                                     'a class belongs to exactly one step.')
+                                    'a class belongs to exactly one step.')
                 seen.add(name)
         if self.zero_is_void and 0 in self.labels.values():
-            raise UserError('scenario.zero_is_void=True, but raw label 0 is a class: leave it out.')
+            raise UserError('scenario.zero_is_void=True, but raw label 0 is a class: remove zero_is_void.')
         for t in self.image_lists:
             if not 0 <= t < self.num_steps:
                 raise UserError(f'scenario.image_lists names step {t}, but the steps are 0 to {self.num_steps - 1}.')
@@ -119,14 +118,14 @@ class Scenario:
         """Build from a config's ``scenario`` dict.
 
         Args:
-            labels: raw label of each foreground class by name, natural order.
-            task: ``'B-I'``; give either this or ``steps``.
-            steps: a list of class-name lists.
-            class_order: all class names (or raw labels) in the order in which ``task`` takes them.
-            ignored_classes: classes that ``task`` does not divide; their pixels are ignored.
+            labels: raw label of each foreground class, by name, in natural order.
+            task: ``'B-I'``; set either this or ``steps``.
+            steps: class names of each step.
+            class_order: all class names (or raw labels) in the order in which ``task`` assigns them to steps.
+            ignored_classes: classes that belong to no step of ``task``; their pixels are ignored.
             image_lists: path per step (``.npy`` positions or names, ``.txt`` names), as a list or ``{step: path}``.
-            classes: the part of ``labels`` that ``task`` divides; all by default.
-            **kwargs: further fields of ``Scenario``.
+            classes: the subset of ``labels`` that ``task`` divides; all by default.
+            **kwargs: other fields of ``Scenario``.
         """
         check_names('scenario', kwargs, {'task', 'setting', 'label_protocol', *_OPTION_TYPES})
         check_types('scenario', dict(kwargs, steps=steps, class_order=class_order, ignored_classes=ignored_classes,
@@ -134,17 +133,18 @@ class Scenario:
         ignored = tuple(ignored_classes or ())
         for name in ignored:
             if name not in labels:
-                raise UserError(f'scenario.ignored_classes names {name!r}, which is no foreground class of the '
-                                 f'dataset; they are {", ".join(labels)}.')
+                raise UserError(f'scenario.ignored_classes names {name!r}, which is not a foreground class of the '
+                                f'dataset: choose among {", ".join(labels)}.')
             if any(name in names for names in steps or ()):
-                raise UserError(f'scenario.ignored_classes names {name!r}, and so does scenario.steps: name it in '
-                                 'one of them.')
+                raise UserError(f'Both scenario.ignored_classes and scenario.steps name {name!r}: remove it from one '
+                                'of them.')
         if (task is None) == (steps is None):
             raise UserError("scenario needs exactly one of task='B-I' and steps=[[class, ...], ...]; "
-                             f'got task={task!r}, steps={steps!r}.')
+                            f'got task={task!r}, steps={steps!r}.')
         if steps is not None:
             if class_order is not None:
-                raise UserError('scenario.class_order goes with task; scenario.steps already states the order.')
+                raise UserError('scenario.class_order is only for task; scenario.steps already gives the order: remove '
+                                'one of them.')
             divided = [tuple(names) for names in steps]
         else:
             order = [name for name in (labels if classes is None else classes) if name not in ignored]
@@ -160,7 +160,7 @@ class Scenario:
             image_lists = {t: path for t, path in enumerate(image_lists) if path is not None}
         bad = [t for t in image_lists if not str(t).isdigit()]
         if bad:
-            raise UserError(f'scenario.image_lists has the key {bad[0]!r}: its keys are the numbers of steps.')
+            raise UserError(f'scenario.image_lists has the key {bad[0]!r}: its keys must be step numbers.')
         image_lists = {int(t): str(path) for t, path in image_lists.items()}
         return cls(labels=dict(labels), steps=tuple(divided), image_lists=image_lists, task=task, **kwargs)
 
@@ -177,38 +177,38 @@ class Scenario:
         return sum(self.steps[:step + 1], ())
 
     def num_classes(self, step: int) -> int:
-        """Channels of the network at ``step``, background included; 0 before the first step."""
+        """Number of channels of the network at ``step``, including background; 0 before the first step."""
         return len(self.seen_classes(step)) + 1 if step >= 0 else 0
 
     def class_names(self, step: int) -> tuple[str, ...]:
-        """Names by class index at ``step``, background first."""
+        """Class names by class index at ``step``, background first."""
         return ('background', ) + self.seen_classes(step)
 
     def metric_groups(self, step: int) -> dict[str, tuple[int, ...]]:
-        """Class indices of ``old`` (base classes), ``new`` (all added since) and ``all``, without background."""
+        """Class indices of ``old`` (base), ``new`` (added since) and ``all`` classes, without background."""
         seen, base = len(self.seen_classes(step)), len(self.steps[0])
         return dict(
             old=tuple(range(1, base + 1)), new=tuple(range(base + 1, seen + 1)), all=tuple(range(1, seen + 1)))
 
-    # -- which images ------------------------------------------------------------------------------------------------
+    # -- images ------------------------------------------------------------------------------------------------------
 
     def raw(self, names: Sequence[str]) -> list[int]:
         """Raw labels of the named classes."""
         return [self.labels[name] for name in names]
 
     def known_labels(self) -> set[int]:
-        """Every raw label a mask of this dataset may hold."""
+        """Every raw label that a mask of this dataset may contain."""
         labels = set(self.labels.values()) | {IGNORE}
         if self.zero_is_void:
             labels.add(0)
         return labels if self.background is None else labels | {self.background}
 
     def select_train(self, presence: np.ndarray, step: int) -> np.ndarray:
-        """Images that ``step`` may train on.
+        """Training images of ``step``.
 
         Args:
-            presence: (N, 256) bool; ``presence[i, c]``: some pixel of image i has raw label c.
-            step: the learning step.
+            presence: (N, 256) bool; ``presence[i, c]``: whether image i contains raw label c.
+            step: learning step.
         Returns:
             Sorted positions of the images.
         """
@@ -220,13 +220,13 @@ class Scenario:
         return np.flatnonzero(chosen)
 
     def select_test(self, presence: np.ndarray, step: int) -> np.ndarray:
-        """Images that evaluate ``step``: those with some class seen so far; all of them at the last step."""
+        """Test images of ``step``: those with any class learnt so far; all images at the last step."""
         self.check_step(step)
         if step == self.num_steps - 1:
             return np.arange(len(presence))
         return np.flatnonzero(presence[:, self.raw(self.seen_classes(step))].any(axis=1))
 
-    # -- which labels ------------------------------------------------------------------------------------------------
+    # -- labels ------------------------------------------------------------------------------------------------------
 
     def train_label_map(self, step: int) -> dict[int, int]:
         """Class index (or 255) of every raw label in training masks of ``step``."""
@@ -237,7 +237,8 @@ class Scenario:
         mapping = {} if self.background is None else {self.background: 0}
         for name, label in self.labels.items():
             mapping[label] = index[name] if name in current else 0 if name in scheduled else IGNORE
-        # MiB trains void as background (it sums the classes the step knows nothing of); later work ignores it.
+        # MiB trains void as background (its loss sums over the classes that the step does not know); later work
+        # ignores it.
         mapping[IGNORE] = 0 if self.label_protocol == 'mib' else IGNORE
         if self.zero_is_void and self.background != 0:
             mapping[0] = mapping[IGNORE]
@@ -266,5 +267,5 @@ def _resolve_order(order: Sequence[Union[str, int]], labels: Mapping[str, int]) 
         missing = [name for name in labels if name not in names]
         extra = [name for name in names if name not in labels]
         raise UserError('scenario.class_order must name every class of the dataset exactly once; '
-                         f'missing {missing}, unknown {extra}, {len(names)} names for {len(labels)} classes.')
+                        f'missing {missing}, unknown {extra}, {len(names)} names for {len(labels)} classes.')
     return names

@@ -89,37 +89,47 @@ CONFIGS = {
     'a class that the data leave out': (
         {'train_dataloader.dataset': WITHOUT_BLUE, 'test_dataloader.dataset': WITHOUT_BLUE, 'scenario.task': None,
          'scenario.steps': [['red', 'green'], ['blue']]},
-        r"steps\[1\] names 'blue', which metainfo\.classes of Colours leaves out: name it there"),
+        r"steps\[1\] names 'blue', which is missing from metainfo\.classes of Colours: add it there"),
     'a class twice': ({'scenario.task': None, 'scenario.steps': [['red'], ['red']]}, r"'red' a second time"),
     'a class twice in one step': ({'scenario.task': None, 'scenario.steps': [['red', 'red']]}, r"'red' a second time"),
     'one name in place of a step': ({'scenario.task': None, 'scenario.steps': [('red'), ['blue']]},
                                     r"steps\[0\] is the string 'red': .* \('red', \)"),
     'numbers in a step': ({'scenario.task': None, 'scenario.steps': [['red'], [3]]},
-                          r"scenario\.steps\[1\] holds 3, but class names are strings: write '3', in quotes"),
+                          r"scenario\.steps\[1\] contains 3, but class names must be strings: write '3'"),
     'a step without class': ({'scenario.task': None, 'scenario.steps': [['red'], []]}, r'steps\[1\] is empty'),
     'no step': ({'scenario.task': None, 'scenario.steps': []}, r'scenario\.steps is empty'),
     'steps that are no lists': ({'scenario.task': None, 'scenario.steps': ['red', 3]}, r"\['red', 3\] must be a list"),
     'class_order lacks a class': ({'scenario.class_order': ['red', 'green']}, r"missing \['blue'\]"),
     'class_order of another type': ({'scenario.class_order': 'red'}, r"class_order='red' must be a list"),
     'class_order beside steps': ({'scenario.task': None, 'scenario.steps': [['red']], 'scenario.class_order': ['red']},
-                                 r'class_order goes with task'),
+                                 r'class_order is only for task'),
     'background that is a class': ({'scenario.background': 2},
                                    r"background=2, but BaseSegDataset has the class 'background'"),
-    'background out of range': ({'scenario.background': 300}, r'background=300 must be a raw label of 0 to 254'),
-    'background of another type': ({'scenario.background': 'zero'}, r"background='zero' is no class of BaseSegDataset"),
+    'background out of range': ({'scenario.background': 300}, r'background=300 must be a raw label from 0 to 254'),
+    'background of another type': ({'scenario.background': 'zero'}, r"background='zero' is not a class of BaseSeg"),
     'zero_is_void of another type': ({'scenario.zero_is_void': 'yes'}, r"zero_is_void='yes' must be True or False"),
     'image list absent': ({'scenario.image_lists': {1: 'absent.npy'}}, r"Image list 'absent\.npy' cannot be read"),
     'image list of no step': ({'scenario.image_lists': {7: 'a.npy'}}, r'names step 7, but the steps are 0 to 1'),
-    'image lists by name': ({'scenario.image_lists': {'one': 'a.npy'}}, r"the key 'one': its keys are the numbers"),
+    'image lists by name': ({'scenario.image_lists': {'one': 'a.npy'}}, r"the key 'one': its keys must be step"),
     'one path for all image lists': ({'scenario.image_lists': 'a.npy'}, r"image_lists='a\.npy' must be a list"),
     'scenario is no dict': ({'scenario': '2-1'}, r'has no scenario=dict\(\.\.\.\)'),
     # Method.
-    'misspelt method': ({'method.type': 'HRFH'}, r"'HRFH' is no incremental method: did you mean 'HRHF'\?"),
-    'method without type': ({'method.type': None}, r'method\.type=None is no incremental method; there are'),
-    'misspelt option of a method': ({'method.kd_wieght': 1}, r"no option 'kd_wieght': did you mean 'kd_weight'\?"),
-    'option of a method of another type': ({'method.kd_weight': 'a'}, r"method\.kd_weight='a' must be a number"),
-    'option of a method out of range': ({'method.kd_weight': -1}, r'kd_weight=-1 must not be negative'),
-    'option of a method that is NaN': ({'method.kd_weight': float('nan')}, r'kd_weight=nan must be a number'),
+    'misspelt method': ({'method.type': 'HRFH'}, r"'HRFH' is not an incremental method: did you mean 'HRHF'\?"),
+    'method without type': ({'method.type': None}, r'method\.type=None is not an incremental method: choose among'),
+    'misspelt option of a method': ({'method.los_kd': {}}, r"no option 'los_kd': did you mean 'loss_kd'\?"),
+    'option of a method of another type': ({'method.loss_kd': 'a'}, r"method\.loss_kd='a' must be a dict, or None"),
+    'misspelt loss': ({'method.loss_kd.type': 'DistilationLoss'},
+                      r"method\.loss_kd\.type='DistilationLoss' is not one of .* mean 'DistillationLoss'\?"),
+    'loss of another kind': ({'method.loss_kd.type': 'CrossEntropyLoss'},
+                             r"method\.loss_kd\.type='CrossEntropyLoss' is not one of 'DistillationLoss', "),
+    'loss that takes other maps': ({'method.loss_kd.type': 'PODLoss'},
+                                   r"method\.loss_kd=\{'type': 'PODLoss'\} fails on maps of 3 channels of the student"),
+    'misspelt option of a loss': ({'method.loss_kd.weight': 1},
+                                  r"method\.loss_kd has no option 'weight': did you mean 'loss_weight'\?"),
+    'option of a loss of another type': ({'method.loss_kd.loss_weight': 'a'},
+                                         r"method\.loss_kd\.loss_weight='a' must be a number"),
+    'option of a loss out of range': ({'method.loss_kd.loss_weight': -1}, r'loss_weight=-1 must not be negative'),
+    'option of a loss that is NaN': ({'method.loss_kd.loss_weight': float('nan')}, r'loss_weight=nan must be a number'),
     'misspelt classifier start': ({'method.classifier_start': 'mibb'}, r"classifier_start='mibb' .* mean 'mib'\?"),
     'method is no dict': ({'method': 'HRHF'}, r'has no method=dict\(\.\.\.\)'),
     # Replay and inversion.
@@ -128,7 +138,7 @@ CONFIGS = {
     'ratio with an empty side': ({'replay.ratio': '1:0'}, r"ratio='1:0': both sides must be at least 1.*replay=None"),
     'malformed ratio': ({'replay.ratio': '1/1'}, r"replay\.ratio='1/1' must be of the form 'real:fake'"),
     'ratio of another type': ({'replay.ratio': 0.5}, r"replay\.ratio=0\.5 must be of the form 'real:fake'"),
-    'no fake images': ({'replay.num_images': 0}, r'replay\.num_images=0 must be a positive number'),
+    'no fake images': ({'replay.num_images': 0}, r'replay\.num_images=0 must be a positive whole number'),
     'num_images of another type': ({'replay.num_images': '4'}, r"replay\.num_images='4' must be a positive number"),
     'no inversion': ({'replay.inversion': None}, r'replay\.inversion=None must be a dict with a type'),
     'misspelt inversion': ({'replay.inversion.type': 'SegInvertion'}, r"'SegInvertion' .* mean 'SegInversion'\?"),
@@ -146,7 +156,7 @@ CONFIGS = {
     'misspelt aggregation': ({'replay.inversion.aggregation': dict(type='MaxAgregation')}, r"mean 'MaxAggregation'\?"),
     'aggregation.r out of range': ({'replay.inversion.aggregation.r': [0, 1]}, r'must hold positive numbers'),
     # The rest of a run.
-    'incremental_overrides of ours': ({'incremental_overrides.method': dict(kd_weight=2)}, r"cannot set \['method'\]"),
+    'incremental_overrides of ours': ({'incremental_overrides.method': dict(loss_kd=None)}, r"cannot set \['method'\]"),
     'incremental_overrides is no dict': ({'incremental_overrides': 0.1}, r'incremental_overrides=0\.1 must be a dict'),
     'misspelt key of incremental_overrides': ({'incremental_overrides': dict(optim_wraper={})}, r"'optim_wrapper'\?"),
     'overrides that break the ratio': ({'incremental_overrides.train_dataloader': dict(batch_size=5)},
@@ -156,7 +166,7 @@ CONFIGS = {
     'step of another type': ({'only_step': 'last'}, r"only_step='last' must be a whole number"),
     'step before its predecessor': ({'only_step': 1}, r'Step 1 continues step 0, which is not finished'),
     'seed of another type': ({'randomness': dict(seed='a')}, r"randomness\.seed='a' must be a whole number"),
-    'negative seed': ({'randomness': dict(seed=-1)}, r'randomness\.seed=-1 \(--seed\) must lie within'),
+    'negative seed': ({'randomness': dict(seed=-1)}, r'randomness\.seed=-1 \(--seed\) must be between'),
     'misspelt key': ({'scenaro': dict(task='2-1')}, r"the key 'scenaro', .*did you mean 'scenario'\?"),
     'no model': ({'model': None}, r'has no model=dict\(\.\.\.\)'),
     'no optimizer': ({'optim_wrapper': None}, r'has no optim_wrapper=dict'),
@@ -166,19 +176,20 @@ CONFIGS = {
     'batch that the ratio does not divide': ({'train_dataloader.batch_size': 5}, r'use a multiple of 2'),
     'batch of another type': ({'train_dataloader.batch_size': 'all'}, r"batch_size='all' must be a whole number"),
     'empty batch': ({'train_dataloader.batch_size': 0}, r'batch_size=0 must be at least 1'),
-    'no length': ({'train_cfg.max_epochs': None}, r'must have one of max_epochs and max_iters'),
+    'no length': ({'train_cfg.max_epochs': None}, r'must have exactly one of max_epochs and max_iters'),
     'length of 0': ({'train_cfg.max_epochs': 0}, r'max_epochs=0 must be a positive whole number'),
-    'evaluator with a prefix': ({'test_evaluator.prefix': 'val'}, r'must hold an IoUMetric without prefix'),
-    'evaluator of another kind': ({'test_evaluator.type': 'CityscapesMetric'}, r'CityscapesMetric, which cannot'),
-    'evaluator that ignores a class': ({'test_evaluator.ignore_index': 0}, r'test_evaluator\.ignore_index=0: steps'),
-    'head that ignores a class': ({'model.decode_head.ignore_index': 0}, r'ignore_index=0 of FCNHead: steps renumber'),
-    'data that ignore a class': ({'train_dataloader.dataset.ignore_index': 0}, r'ignore_index=0, but 255 is what'),
-    'inputs of six channels': ({'model.backbone.in_channels': 6}, r'in_channels is for 6 channels, but fake images'),
-    'batch sampler': ({'train_dataloader.batch_sampler': dict(type='AspectRatio')}, r'batch_sampler=.* cannot be kept'),
-    'strategy of another runner': ({'strategy': dict(type='DDPStrategy')}, r"belongs to mmengine's FlexibleRunner"),
+    'evaluator with a prefix': ({'test_evaluator.prefix': 'val'}, r'must include an IoUMetric without prefix'),
+    'evaluator of another kind': ({'test_evaluator.type': 'CityscapesMetric'}, r'CityscapesMetric is not supported'),
+    'evaluator that ignores a class': ({'test_evaluator.ignore_index': 0}, r'test_evaluator\.ignore_index=0: class'),
+    'head that ignores a class': ({'model.decode_head.ignore_index': 0}, r'ignore_index=0 of FCNHead: class indices'),
+    'data that ignore a class': ({'train_dataloader.dataset.ignore_index': 0},
+                                 r'ignore_index=0, but ignored pixels are always 255'),
+    'inputs of six channels': ({'model.backbone.in_channels': 6}, r'in_channels is for 6 channels, but synthetic'),
+    'batch sampler': ({'train_dataloader.batch_sampler': dict(type='AspectRatio')}, r'batch_sampler=.* not supported'),
+    'strategy of another runner': ({'strategy': dict(type='DDPStrategy')}, r"an option of mmengine's FlexibleRunner"),
     'resume beside load_from': ({'load_from': 'a.pth', 'resume': True}, r"resume=True with load_from='a\.pth': a run"),
     'class weights that differ': ({'model.decode_head.loss_decode.class_weight': [1, 2, 1, 1]},
-                                  r'class_weight for 4 classes, which cannot be carried'),
+                                  r'class_weight for 4 classes, which cannot be adapted'),
     'misspelt head': ({'model.decode_head.type': 'FCNHed'}, r'model cannot be built .*FCNHed'),
     'misspelt option of the head': ({'model.decode_head.chanels': 8}, r"model cannot be built .*'chanels'"),
     'sigmoids where MiB merges classes of a softmax': (
@@ -189,7 +200,7 @@ CONFIGS = {
                                         r'class_weight for 4 classes'),
     'order of memory of another type': ({'channels_last': 'yes'}, r"channels_last='yes' must be True or False"),
     'order of memory that the head refuses': ({'channels_last': True, 'model.decode_head': DM_HEAD},
-                                              r'EncoderDecoder with DMHead .*leave channels_last out'),
+                                              r'EncoderDecoder with DMHead .*remove channels_last'),
     'load_from absent': ({'load_from': 'absent.pth'}, r"load_from='absent\.pth' does not exist"),
     'pretrained weights absent': ({'model.backbone.init_cfg': dict(type='Pretrained', checkpoint='absent.pth')},
                                   r"model\.backbone\.init_cfg\.checkpoint='absent\.pth' does not exist"),
@@ -197,21 +208,21 @@ CONFIGS = {
     'data_root absent': ({'train_dataloader.dataset.data_root': '/nowhere'}, r"data_root '/nowhere' of .* not exist"),
     'folder absent': ({'train_dataloader.dataset.data_prefix.img_path': 'imgs'}, r'imgs. \(data_prefix\.img_path '),
     'ann_file absent': ({'train_dataloader.dataset.ann_file': 'list.txt'}, r'list\.txt. \(ann_file of .* not exist'),
-    'no image of that suffix': ({'train_dataloader.dataset.img_suffix': '.bmp'}, r"holds no image: .*'\.bmp'"),
+    'no image of that suffix': ({'train_dataloader.dataset.img_suffix': '.bmp'}, r"contains no images: .*'\.bmp'"),
     'misspelt data set': ({'train_dataloader.dataset.type': 'BaseSegDatset'}, r"'BaseSegDatset' is not registered"),
     'reduce_zero_label of one side': ({'train_dataloader.dataset.reduce_zero_label': True},
-                                      r'datasets of different classes or reduce_zero_label'),
+                                      r'different classes or a different reduce_zero_label'),
     'one class name in brackets': ({'train_dataloader.dataset.metainfo.classes': ('water')},
                                    r"classes of train_dataloader .* is the string 'water', .* \('water', \)"),
     'numbers as class names': ({'train_dataloader.dataset.metainfo.classes': ['background', 1, 2, 3]},
-                               r"classes of train_dataloader \(BaseSegDataset\) holds 1, .* write '1', in quotes"),
+                               r"classes of train_dataloader \(BaseSegDataset\) contains 1, .* write '1'"),
     'numbers as class names in the test data': ({'test_dataloader.dataset.metainfo.classes': [0, 1, 2, 3]},
-                                                r'classes of test_dataloader \(BaseSegDataset\) holds 0'),
+                                                r'classes of test_dataloader \(BaseSegDataset\) contains 0'),
     'an empty class name': ({'train_dataloader.dataset.metainfo.classes': ['background', '', 'b', 'c']},
-                            r"holds the empty name ''"),
+                            r"contains the empty name ''"),
     'two class names without comma': (
         {'train_dataloader.dataset.metainfo.classes': ['background', 'red' 'green', 'blue']},
-        r"has 4 colours for 3 classes .*'redgreen'.*Without a comma between them, two names become one"),
+        r"has 4 colours for 3 classes .*'redgreen'.*Without a comma between them, Python joins two names"),
     'a class that the data do not have': ({'train_dataloader.dataset': dict(
         type='Colours', metainfo=dict(classes=['background', 'gren']))}, r"names 'gren', .* did you mean 'green'\?"),
     'fewer colours than classes': ({'train_dataloader.dataset.metainfo.palette': [[0, 0, 0], [9, 9, 9]]},
@@ -221,7 +232,7 @@ CONFIGS = {
     'metainfo that is no dict': ({'train_dataloader.dataset.metainfo': ['background', 'red']},
                                  r"metainfo=\['background', 'red'\] of train_dataloader .* must be a dict"),
     'a class name twice in the data': ({'train_dataloader.dataset.metainfo.classes': ['background', 'a', 'a', 'b']},
-                                       r'has two classes of one name'),
+                                       r'has two classes with the same name'),
 }
 
 
@@ -328,7 +339,7 @@ def test_image_of_the_list_is_absent(tiny_config, data_copy):
 def test_empty_folder(tiny_config, data_copy):
     for path in (data_copy / 'images/train').iterdir():
         path.unlink()
-    check('data', 'empty folder', refusal(RUNNERS.build, tiny_config), r'holds no image', ('DATA', data_copy))
+    check('data', 'empty folder', refusal(RUNNERS.build, tiny_config), r'contains no images', ('DATA', data_copy))
 
 
 def test_step_without_image(tiny_config, data_copy):
@@ -337,7 +348,7 @@ def test_step_without_image(tiny_config, data_copy):
         mask[mask == 3] = 0
         Image.fromarray(mask).save(path)
     line = refusal(RUNNERS.build, tiny_config)
-    check('data', 'class without image', line, r'Step 1 \(blue\) has no training image', ('DATA', data_copy))
+    check('data', 'class without image', line, r'Step 1 \(blue\) has no training images', ('DATA', data_copy))
 
 
 def test_pillows_limit_is_on():
@@ -359,14 +370,15 @@ class Payload:
 
 LISTS = {
     'position out of range': ('a.npy', lambda path: np.save(path, [0, 20]), r'position 20, but the dataset has 20'),
-    'negative position': ('a.npy', lambda path: np.save(path, [-1]), r'holds position -1'),
-    'position twice': ('a.npy', lambda path: np.save(path, [12, 13, 12]), r"holds '012' more than once"),
-    'positions of another type': ('a.npy', lambda path: np.save(path, [1.5]), r'is an array of float64; integers or'),
+    'negative position': ('a.npy', lambda path: np.save(path, [-1]), r'contains position -1'),
+    'position twice': ('a.npy', lambda path: np.save(path, [12, 13, 12]), r"contains '012' more than once"),
+    'positions of another type': ('a.npy', lambda path: np.save(path, [1.5]),
+                                  r'is an array of float64, but must contain integers or'),
     'truncated list': ('a.npy', lambda path: path.write_bytes(b'\x93NUMPY'), r'cannot be read'),
     'list of another format': ('a.csv', lambda path: path.write_text('0'), r'must end in \.npy .* or \.txt'),
-    'unknown name': ('a.txt', lambda path: path.write_text('012\nabsent\n'), r"names 'absent' \(1 such names\)"),
-    'name twice': ('a.txt', lambda path: path.write_text('012\n012\n'), r"holds '012' more than once"),
-    'empty list': ('a.txt', lambda path: path.write_text(''), r'Step 1 \(blue\) has no training image'),
+    'unknown name': ('a.txt', lambda path: path.write_text('012\nabsent\n'), r"names 1 images .* such as 'absent'"),
+    'name twice': ('a.txt', lambda path: path.write_text('012\n012\n'), r"contains '012' more than once"),
+    'empty list': ('a.txt', lambda path: path.write_text(''), r'Step 1 \(blue\) has no training images'),
 }
 
 
@@ -437,7 +449,7 @@ TESTED = {
     'truncated': (lambda path, cfg: path.write_bytes(b'PK'), r'a\.pth \(2 bytes\) is truncated or no checkpoint'),
     'pickled code': (lambda path, cfg: save_code(path, path.parent / 'ran'), r'holds more than tensors'),
     'without weights': (lambda path, cfg: torch.save(dict(a=1), path), r"has no 'state_dict'"),
-    'of no step': (lambda path, cfg: save_meta(path, cfg.model), r'does not say of which step it is'),
+    'of no step': (lambda path, cfg: save_meta(path, cfg.model), r'does not state its step'),
     'of a step that is not there': (lambda path, cfg: save_meta(path, cfg.model, step=5), r'There is no step 5'),
     'of other classes': (lambda path, cfg: save_meta(path, cfg.model, step=0, dataset_meta=dict(classes=['a'] * 4)),
                          r'knows 4 classes .* but 3 are needed'),

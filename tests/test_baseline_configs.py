@@ -32,7 +32,7 @@ def test_a_baseline_differs_from_hrhf_in_its_method_alone(path, repo):
     weights = dict(mib=100.0, ewc=500.0, pi=500.0, rw=100.0, lwf=100.0, ilt=100.0)
     name = path.stem.split('_')[0]
     if name in weights:
-        assert cfg.method.get('kd_weight', cfg.method.get('weight')) == weights[name]
+        assert cfg.method.get('weight', cfg.method.get('loss_kd', {}).get('loss_weight')) == weights[name]
 
 
 # What PLOP's authors, the paper (HRHF) and MiB's comparison (the others) publish for VOC.
@@ -40,12 +40,12 @@ PUBLISHED = {
     'EWC': dict(weight=500.0),
     'PI': dict(weight=500.0),
     'RW': dict(weight=100.0),
-    'LwF': dict(kd_weight=100.0),
-    'LwFMC': dict(kd_weight=10.0),
-    'ILT': dict(kd_weight=100.0, feature_weight=100.0),
-    'MiB': dict(kd_weight=10.0),
-    'HRHF': dict(kd_weight=1.0),
-    'PLOP': dict(pod_weight=0.01, logits_weight=0.0005, min_threshold=0.001),
+    'LwF': dict(loss_kd=('OldClassDistillationLoss', 100.0)),
+    'LwFMC': dict(loss_kd=('OldClassBinaryDistillationLoss', 10.0)),
+    'ILT': dict(loss_kd=('OldClassDistillationLoss', 100.0), loss_features=('FeatureMSELoss', 100.0)),
+    'MiB': dict(loss_kd=('UnbiasedDistillationLoss', 10.0)),
+    'HRHF': dict(loss_kd=('DistillationLoss', 1.0)),
+    'PLOP': dict(loss_pod=('PODLoss', 0.01), loss_pod_logits=('PODLoss', 0.0005)),
 }
 
 
@@ -53,7 +53,8 @@ PUBLISHED = {
 def test_weights_are_the_published_ones_by_default(system):
     signatures = [inspect.signature(kind.__init__).parameters for kind in MODELS.get(system).__mro__]
     defaults = {name: next(s[name].default for s in signatures if name in s) for name in PUBLISHED[system]}
-    assert defaults == PUBLISHED[system]
+    assert defaults == {name: value if name == 'weight' else dict(type=value[0], loss_weight=value[1])
+                        for name, value in PUBLISHED[system].items()}
 
 
 def test_joint_learns_all_classes_from_every_image_that_shows_one(repo):

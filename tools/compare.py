@@ -1,11 +1,11 @@
-"""Train and evaluate several systems on one config, side by side, and print the paper's table.
+"""Train and evaluate several methods with one config, and print the paper's table.
 
-    python tools/compare.py configs/hrhf/shapes_3-1.py --systems table1 --settings 3-1/overlapped 3-1/disjoint
-    python tools/compare.py configs/hrhf/voc_15-1.py --systems FT MiB HRHF Joint --seeds 0 1 2 --jobs 8
+    python tools/compare.py configs/hrhf/shapes_3-1.py --methods table1 --settings 3-1/overlapped 3-1/disjoint
+    python tools/compare.py configs/hrhf/voc_15-1.py --methods FT MiB HRHF Joint --seeds 0 1 2 --jobs 8
 
-Every run is a process of its own in WORK_DIR/SETTING/seed_S/SYSTEM, and its whole config stands beside it. Run again
-to continue: finished runs are read, stopped ones go on. The table is also written to WORK_DIR/table.{md,csv,json}, the
-mIoU over steps to WORK_DIR/curves.png.
+Every run is a separate process in WORK_DIR/SETTING/seed_S/METHOD, which also contains its complete config. Run the same
+command again to continue: finished runs are read, and unfinished ones are resumed. The table is also written to
+WORK_DIR/table.{md,csv,json}, and the mIoU over steps to WORK_DIR/curves.png.
 """
 import argparse
 import os.path as osp
@@ -17,27 +17,27 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='base config: data, model, schedule, replay')
     parser.add_argument(
-        '--systems',
+        '--methods',
         nargs='+',
         default=['table1'],
-        metavar='SYSTEM',
-        help='names (FT PI EWC RW LwF LwF-MC ILT MiB PLOP HRHF Joint, "HRHF without fakes", ...) and groups (table1 '
-        'to table7, ablations, all); default: table1')
+        metavar='METHOD',
+        help='methods (FT PI EWC RW LwF LwF-MC ILT MiB PLOP HRHF Joint, "HRHF without fakes", ...) or groups of them '
+        '(table1 to table7, ablations, all); default: table1')
     parser.add_argument(
         '--settings',
         nargs='+',
         metavar='[TASK/]SETTING',
-        help="such as 15-1/overlapped; TASK may be left out for the config's own, or be a name in comparison.tasks of "
-        "the config (default: the config's own task and setting)")
+        help="such as 15-1/overlapped; without TASK, the config's task; TASK may be a name in comparison.tasks of the "
+        "config (default: the config's task and setting)")
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], metavar='SEED')
-    parser.add_argument('--jobs', type=int, default=1, help='runs at once; each gets its share of the GPUs')
+    parser.add_argument('--jobs', type=int, default=1, help='number of parallel runs, which share the GPUs equally')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (needs an accelerator)')
     parser.add_argument('--work-dir', help='default: work_dirs/compare_CONFIG')
     parser.add_argument(
-        '--by-step', action='store_true', help="in the table, a column for each step's classes (Table 7)")
+        '--by-step', action='store_true', help="add a column for the classes of each step to the table (Table 7)")
     parser.add_argument(
-        '--dry-run', action='store_true', help='check every run and list them with their folders; writes nothing')
-    parser.add_argument('--table-only', action='store_true', help='start nothing; write the tables of what is there')
+        '--dry-run', action='store_true', help='check all runs and list them with their folders; writes nothing')
+    parser.add_argument('--table-only', action='store_true', help='write the tables of existing results; runs nothing')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the base config')
     return parser.parse_args()
 
@@ -47,9 +47,11 @@ def main():
     # Imported only now: --help must not wait for the toolbox.
     import torch
 
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     from mmseg_hrhf.analysis.comparison.cell import load_base, parse_setting
     from mmseg_hrhf.analysis.comparison.comparison import describe, plan_cells, plan_runs, write_tables
-    from mmseg_hrhf.analysis.comparison.methods import choose_systems
+    from mmseg_hrhf.analysis.comparison.methods import choose_methods
     from mmseg_hrhf.analysis.comparison.runs import Scheduler
     from mmseg_hrhf.config.load import enable_amp
     base = load_base(args.config, args.cfg_options)
@@ -57,21 +59,22 @@ def main():
         enable_amp(base)
     name = osp.splitext(osp.basename(args.config))[0]
     work_dir = osp.abspath(args.work_dir or osp.join('work_dirs', f'compare_{name}'))
-    own = (base.get('comparison') or {}).get('systems') or {}
+    own = (base.get('comparison') or {}).get('methods') or {}
     settings = args.settings or [base.scenario.get('setting', 'overlapped')]
-    cells = plan_cells(work_dir, choose_systems(args.systems, own), [parse_setting(text) for text in settings],
+    cells = plan_cells(work_dir, choose_methods(args.methods, own), [parse_setting(text) for text in settings],
                        args.seeds)
     failed = []
     if args.dry_run:
         print(describe(plan_runs(cells, base, write=False)))
-        print('Nothing was trained or written (--dry-run). Data and networks of a run are checked as it begins, or by '
+        print('Nothing was trained or written (--dry-run). Data and networks are checked when a run starts, or by '
               'tools/train.py CONFIG --dry-run.')
         return
     if not args.table_only:
         runs = plan_runs(cells, base)
         scheduler = Scheduler(Path(__file__).with_name('train.py'), args.jobs, torch.cuda.device_count(), _say)
-        print(f'{len(cells)} cells, {len(runs)} runs, {args.jobs} at once, in {work_dir}; processes of a run: '
-              f'{scheduler.processes}, its batch: {scheduler.processes * base.train_dataloader.batch_size}', flush=True)
+        print(f'{len(cells)} cells, {len(runs)} runs, {args.jobs} in parallel, in {work_dir}; processes per run: '
+              f'{scheduler.processes}, total batch size: {scheduler.processes * base.train_dataloader.batch_size}',
+              flush=True)
         failed = scheduler.run(runs)
     table = write_tables(work_dir, cells, f'{name}: comparison', args.by_step, {run.cell for run in failed})
     print(f'\n{table}\n{osp.join(work_dir, "table.md")}')

@@ -1,8 +1,8 @@
-"""Turn masks painted in the colours of a config's palette into label masks, which training reads.
+"""Convert masks in the colours of a config's palette to label masks for training.
 
     python tools/convert_colour_masks.py CONFIG COLOUR_FOLDER LABEL_FOLDER [--ignore 255 255 255]
 
-A class gets the label that the config's training data have for it: with reduce_zero_label the first class is 1.
+Labels are those of the config's training data: with reduce_zero_label, the first class has label 1.
 """
 import argparse
 from pathlib import Path
@@ -10,11 +10,11 @@ from pathlib import Path
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config whose train_dataloader names classes and palette')
-    parser.add_argument('colours', type=Path, help='folder of RGB masks (PNG, BMP, TIFF), searched with its subfolders')
-    parser.add_argument('labels', type=Path, help='folder for the label masks, as PNG under the same names')
+    parser.add_argument('config', help='config with classes and palette in its train_dataloader')
+    parser.add_argument('colours', type=Path, help='folder of RGB masks (PNG, BMP, TIFF), searched recursively')
+    parser.add_argument('labels', type=Path, help='folder for the label masks, written as PNG with the same names')
     parser.add_argument('--ignore', type=int, nargs=3, metavar=('R', 'G', 'B'),
-                        help='colour of unlabelled pixels: they become 0 with reduce_zero_label, else 255')
+                        help='colour of unlabelled pixels, whose label is 0 with reduce_zero_label, else 255')
     return parser.parse_args()
 
 
@@ -35,20 +35,20 @@ def main():
     code = colour_code(cfg)
     paths = sorted(path for path in args.colours.rglob('*') if path.suffix.lower() in ('.png', '.bmp', '.tif', '.tiff'))
     if not paths:
-        raise UserError(f'{args.colours} holds no PNG, BMP or TIFF file.')
+        raise UserError(f'{args.colours} contains no PNG, BMP or TIFF files.')
     for path in tqdm(paths, unit='mask'):
         with Image.open(path) as image:
             if image.mode in ('L', 'P'):
-                raise UserError(f'{path} holds labels already (mode {image.mode}): train on it as it is.')
+                raise UserError(f'{path} already contains labels (mode {image.mode}): train on it directly.')
             try:
                 labels = labels_of_colours(np.asarray(image.convert('RGB')), code.palette, args.ignore, code.labels,
                                            code.unlabelled)
             except ValueError as error:
-                raise UserError(f'{path}: {error}. (Colours of unlabelled pixels: --ignore R G B.)') from error
+                raise UserError(f'{path}: {error}. (Set the colour of unlabelled pixels by --ignore R G B.)') from error
         with atomic_write(args.labels / path.relative_to(args.colours).with_suffix('.png')) as file:
             Image.fromarray(labels).save(file, format='PNG')
-    print(f'{len(paths)} label masks are in {args.labels}: labels {min(code.labels)} to {max(code.labels)}, unlabelled '
-          f'{code.unlabelled}.')
+    print(f'Wrote {len(paths)} label masks to {args.labels}: labels {min(code.labels)} to {max(code.labels)}, '
+          f'unlabelled {code.unlabelled}.')
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # tools/dist_test.sh CONFIG CHECKPOINT GPUS [test.py options]
-# Several nodes: set NNODES, NODE_RANK, MASTER_ADDR and PORT, as for mmseg's script of this name.
-# Without a GPU it runs GPUS processes over gloo.
+# For several nodes, set NNODES, NODE_RANK, MASTER_ADDR and PORT, as for mmseg's script of the same name.
+# Without GPUs, it runs GPUS processes over gloo.
 set -e
 CONFIG=$1
 CHECKPOINT=$2

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # tools/dist_train.sh CONFIG GPUS [train.py options]
-# Several nodes: set NNODES, NODE_RANK, MASTER_ADDR and PORT, as for mmseg's script of this name.
-# Without a GPU it runs GPUS processes over gloo. MAX_RESTARTS=N: when a process dies, all are started again, up to N
-# times, and go on from the last resume point; a dead process otherwise ends the job.
+# For several nodes, set NNODES, NODE_RANK, MASTER_ADDR and PORT, as for mmseg's script of the same name.
+# Without GPUs, it runs GPUS processes over gloo. With MAX_RESTARTS=N, all processes restart from the last resume point
+# when one dies, up to N times; otherwise the job ends.
 set -e
 CONFIG=$1
 GPUS=$2
@@ -14,11 +14,11 @@ MASTER_ADDR=${MASTER_ADDR:-"127.0.0.1"}
 HERE=$(cd "$(dirname "$0")" && pwd)
 RENDEZVOUS=(--node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="$PORT")
 if [ "$MAX_RESTARTS" -gt 0 ]; then
-    # In a store that outlives them, processes started again would find the addresses of the dead ones, and wait for them.
+    # In a store that outlives them, restarted processes would find the addresses of dead ones and wait for them.
     export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1
     RENDEZVOUS=(--rdzv_backend=c10d --rdzv_endpoint="$MASTER_ADDR:$PORT" --rdzv_id="$PORT")
     if [ "$NNODES" = 1 ]; then
-        # A free port: on a taken one, the job would wait in silence until the job there has ended.
+        # Use a free port: if the port is in use, the job would wait silently until the other job ends.
         RENDEZVOUS=(--standalone --local_addr="$MASTER_ADDR")
     fi
 fi

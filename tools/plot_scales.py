@@ -1,4 +1,4 @@
-"""Draw fakes from the same noise with different r, for one and for several classes (Fig. 3).
+"""Plot synthetic images of one or several classes from the same noise with different r (Fig. 3).
 
     python tools/plot_scales.py CONFIG WORK_DIR/step_0 --classes cat dog cat+dog --out scales.png
 """
@@ -9,9 +9,9 @@ def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config of the run, for its replay.inversion')
     parser.add_argument('step', help='folder of a finished step')
-    parser.add_argument('--classes', nargs='+', required=True, metavar='NAME[+NAME...]', help='an image for each')
+    parser.add_argument('--classes', nargs='+', required=True, metavar='NAME[+NAME...]', help='classes of each image')
     parser.add_argument('--r', nargs='+', type=float, default=[0.5, 1, 5, 10, 20])
-    parser.add_argument('--seed', type=int, default=0, help='of the noise')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the noise (default: 0)')
     parser.add_argument('--out', default='scales.png', help='picture to write (.png, .svg, .pdf)')
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
@@ -22,6 +22,8 @@ def main():
     args = parse_args()
     import torch
 
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     from mmseg_hrhf.analysis.figures import draw_scales, inversion_options, invert_scales
     from mmseg_hrhf.analysis.finished_step import FinishedStep
     from mmseg_hrhf.config.load import load_config

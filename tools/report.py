@@ -1,4 +1,4 @@
-"""Write one self-contained HTML page about a run, or about several side by side.
+"""Write a self-contained HTML report of one run, or of several side by side.
 
     python tools/report.py work_dirs/voc_15-1
     python tools/report.py HRHF=work_dirs/hrhf FT=work_dirs/ft --out compared.html
@@ -11,15 +11,17 @@ import os.path as osp
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('work_dir', nargs='+', metavar='[NAME=]WORK_DIR',
-                        help='work dir of tools/train.py, or a folder with finished runs anywhere below')
-    parser.add_argument('--out', help='the HTML file (default: report.html in the first work dir)')
-    parser.add_argument('--images', type=int, default=8, help='test images to show; 0: none (default: 8)')
+                        help='work dir of tools/train.py, or a folder that contains finished runs at any depth')
+    parser.add_argument('--out', help='HTML file to write (default: report.html in the first work dir)')
+    parser.add_argument('--images', type=int, default=8, help='number of test images to show; 0: none (default: 8)')
     return parser.parse_args()
 
 
 def main():
     args = parse_args()
     # Imported only now: --help must not wait for the toolbox.
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     from mmseg_hrhf.analysis.report import write_report
     from mmseg_hrhf.analysis.results import find_runs
     runs = find_runs(args.work_dir)

@@ -1,4 +1,4 @@
-"""Evaluate the checkpoint of any learning step, with the old, new and all groups of that step."""
+"""Evaluate the checkpoint of a learning step, with the mIoU of old, new and all classes."""
 import argparse
 import os
 import os.path as osp
@@ -8,14 +8,15 @@ import sys
 
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='the config the run was trained with, or the plain config of a step')
+    parser.add_argument('config', help='config of the run, or the plain config of a step')
     parser.add_argument('checkpoint', help='step_<t>/checkpoint.pth of a run')
-    parser.add_argument('--work-dir', help='where the metrics go (default: work_dirs/CONFIG)')
+    parser.add_argument('--work-dir', help='folder for the metrics (default: work_dirs/CONFIG)')
     parser.add_argument('--out', help='folder for predicted masks')
-    parser.add_argument('--show-dir', help='folder for painted predictions')
-    parser.add_argument('--show', action='store_true', help='show painted predictions')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds each painted prediction is shown')
-    parser.add_argument('--tta', action='store_true', help='augment, by tta_pipeline and tta_model of the config')
+    parser.add_argument('--show-dir', help='folder for overlays of the predictions on the images')
+    parser.add_argument('--show', action='store_true', help='show these overlays')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds to show each overlay (default: 2)')
+    parser.add_argument('--tta', action='store_true',
+                        help='test-time augmentation, with tta_pipeline and tta_model of the config')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none', help='job launcher')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help='set by the launcher')
@@ -25,8 +26,10 @@ def parse_args():
 def main():
     args = parse_args()
     if os.environ.get('HRHF_LAUNCHER'):
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the launcher says it was interrupted, once for all processes
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the launcher reports the interruption, once for all processes
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     from mmseg_hrhf.config.load import load_config
     from mmseg_hrhf.engine.distributed import end_distributed
     from mmseg_hrhf.engine.testing import run_test

@@ -10,13 +10,13 @@ import sys
 def parse_args():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='train config file path')
-    parser.add_argument('--work-dir', help='where logs, checkpoints and results go (default: work_dirs/CONFIG)')
-    parser.add_argument('--step', type=int, help='run this learning step only; the step before it must be finished')
-    parser.add_argument('--resume', action='store_true', help='accepted for habit: a run always continues by itself')
+    parser.add_argument('--work-dir', help='folder for logs, checkpoints and results (default: work_dirs/CONFIG)')
+    parser.add_argument('--step', type=int, help='run only this learning step; the previous one must be finished')
+    parser.add_argument('--resume', action='store_true', help='has no effect, since runs always resume')
     parser.add_argument(
         '--dry-run',
         action='store_true',
-        help='print the plan and check every path, class and checkpoint; trains nothing, makes no work dir')
+        help='print the plan and check every path, class and checkpoint; trains nothing and creates no work dir')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision (needs an accelerator)')
     parser.add_argument('--seed', type=int, help='random seed of the run (default: 0)')
     parser.add_argument(
@@ -31,11 +31,13 @@ def parse_args():
 
 def main():
     args = parse_args()
-    logging.raiseExceptions = False  # a full disk ends the run with its own line, not with a traceback of each log line
+    logging.raiseExceptions = False  # on a full disk, print one error line, not a traceback for each log line
     if os.environ.get('HRHF_LAUNCHER'):
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the launcher says it was interrupted, once for all processes
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # the launcher reports the interruption, once for all processes
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     # Imported only now: --help must not wait for the toolbox.
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     from mmseg_hrhf.config.load import enable_amp, load_config
     cfg = load_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher

@@ -15,21 +15,21 @@ train_dataloader = dict(batch_size=12, dataset=dict(pipeline=train_pipeline))
 model = dict(data_preprocessor=dict(size=crop_size))
 replay = dict(inversion=dict(size=crop_size, batch_size=48))
 comparison = dict(
-    systems={
+    methods={
         # As MiB does where classes come one by one (VOC 15-1).
-        'MiB, KD 100': dict(method=dict(_delete_=True, type='MiB', kd_weight=100.0)),
+        'MiB, KD 100': dict(method=dict(_delete_=True, type='MiB', loss_kd=dict(loss_weight=100.0))),
         # Joint trains as long as all steps of 3-1 together.
         'Joint': dict(
             train_cfg=dict(max_iters=1800, val_interval=1800),
             param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=1800)]),
-        # All systems train equally many iterations, of which HRHF's hold half as many real images; the paper counts
+        # All methods train equally many iterations, of which HRHF's hold half as many real images; the paper counts
         # passes over the real images.
         'HRHF, equal epochs': dict(
             method=dict(_delete_=True, type='HRHF'),
             incremental_overrides=dict(
                 param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=1200)],
                 train_cfg=dict(max_iters=1200, val_interval=1200))),
-        # No system of the paper: see benchmarks/unlabelled_background.py.
+        # No method of the paper: see benchmarks/unlabelled_background.py.
         'fakes without background': dict(
             custom_imports=dict(imports=['benchmarks.unlabelled_background']),
             method=dict(_delete_=True, type='UnlabelledFakeBackground')),
@@ -39,7 +39,7 @@ comparison = dict(
             incremental_overrides=dict(
                 param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=1200)],
                 train_cfg=dict(max_iters=1200, val_interval=1200))),
-        # A bound, not a system: see benchmarks/real_images.py.
+        # A bound, not a method: see benchmarks/real_images.py.
         'real images for fakes': dict(
             custom_imports=dict(imports=['benchmarks.real_images']),
             method=dict(_delete_=True, type='HRHF'),

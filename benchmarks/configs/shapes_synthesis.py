@@ -9,7 +9,7 @@ def _hrhf(**inversion):
 
 
 comparison = dict(
-    systems={
+    methods={
         'published': _hrhf(stages=[(1.0, 1000)], lr=0.25, batch_size=16),
         'stages': _hrhf(),
         'half the stages': _hrhf(stages=[(0.5, 50), (1.0, 30)]),

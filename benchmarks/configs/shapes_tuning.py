@@ -15,7 +15,7 @@ def _hrhf(num_images=None, **inversion):
 
 
 comparison = dict(
-    systems={
+    methods={
         'TV weight 1': _hrhf(tv_weight=1.0),
         'TV weight 20': _hrhf(tv_weight=20.0),
         'feature weight 1': _hrhf(feature_weight=1.0),

@@ -13,9 +13,9 @@ channels_last = True
 scenario = dict(steps=[['cat', 'cow', 'dog'], ['horse'], ['person'], ['sheep']], setting='overlapped')
 comparison = dict(
     tasks={'4-2': dict(steps=[['cat', 'cow', 'dog', 'horse'], ['person', 'sheep']])},
-    systems={
+    methods={
         # As MiB does where classes come one by one (VOC 15-1).
-        'MiB, KD 100': dict(method=dict(_delete_=True, type='MiB', kd_weight=100.0)),
+        'MiB, KD 100': dict(method=dict(_delete_=True, type='MiB', loss_kd=dict(loss_weight=100.0))),
         # Joint trains as long as all steps together.
         'Joint': dict(
             train_cfg=dict(max_iters=3600, val_interval=3600),

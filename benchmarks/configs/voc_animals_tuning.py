@@ -16,7 +16,7 @@ def _hrhf(num_images=None, **inversion):
 
 _lr = dict(incremental_overrides=dict(optim_wrapper=dict(optimizer=dict(lr=0.01))))
 comparison = dict(
-    systems={
+    methods={
         'TV weight 5': _hrhf(tv_weight=5.0),
         'TV weight 30': _hrhf(tv_weight=30.0),
         'feature weight 2': _hrhf(feature_weight=2.0),
@@ -30,7 +30,7 @@ comparison = dict(
         'background in the target': _hrhf(with_background=True),
         '48 fakes': _hrhf(num_images=48),
         '96 fakes': _hrhf(num_images=96),
-        # A bound, not a system: see benchmarks/real_images.py.
+        # A bound, not a method: see benchmarks/real_images.py.
         'real images for fakes': dict(
             custom_imports=dict(imports=['benchmarks.real_images']),
             method=dict(_delete_=True, type='HRHF'),
@@ -43,7 +43,7 @@ comparison = dict(
                     data_root={{_base_.data_root}},
                     ann_file=lists + '/kept.txt',
                     labels=(8, 10)))),
-        # The schedule, which all systems share.
+        # The schedule, which all methods share.
         'HRHF, lr 0.01': dict(_hrhf(), **_lr),
         'MiB, lr 0.01': dict(method=dict(_delete_=True, type='MiB'), **_lr),
     })

@@ -76,7 +76,7 @@ def _tests_in_child(tests: list[str], folder: str, output: Path, mutated: Option
             os.dup2(file.fileno(), 2)
         imported = [] if mutated is None else _import_instead(*mutated)
         # Hypothesis is imported before pytest could rewrite its assertions.
-        status = int(pytest.main(['-x', '-q', '--tb=line', '--no-header', '-p', 'no:cacheprovider',
+        status = int(pytest.main(['-x', '-q', '--tb=line', '--no-header', '-p', 'no:cacheprovider', '-n', '0',
                                   '-W', 'ignore::pytest.PytestAssertRewriteWarning',
                                   f'--basetemp={folder}/tests', *tests]))
         if status == 0 and mutated is not None and not imported:

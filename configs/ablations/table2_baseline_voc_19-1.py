@@ -1,3 +1,3 @@
-# Table 2, "Baseline": HRHF without fake images.
+# Table 2, "Baseline": HRHF without synthetic images.
 _base_ = '../hrhf/voc_19-1.py'
 replay = None

@@ -1,3 +1,3 @@
-# Table 4: r = 10 for every image and class.
+# Table 4: r = 10 for all images and classes.
 _base_ = '../hrhf/voc_19-1.py'
 replay = dict(inversion=dict(aggregation=dict(r=10)))

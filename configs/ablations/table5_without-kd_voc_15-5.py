@@ -1,3 +1,3 @@
 # Table 5, "W/O KD": without the distillation loss.
 _base_ = '../hrhf/voc_15-5.py'
-method = dict(kd_weight=0.0)
+method = dict(loss_kd=None)

@@ -1,4 +1,4 @@
-# Table 6: real:fake 2:1. 6 per GPU can be divided so; 4 GPUs make the published 24.
+# Table 6: real:fake 2:1. The batch size must be divisible by 3; 6 on 4 GPUs gives the published total of 24.
 _base_ = '../hrhf/voc_19-1.py'
 replay = dict(ratio='2:1')
 train_dataloader = dict(batch_size=6)

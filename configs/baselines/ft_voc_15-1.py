@@ -1,3 +1,3 @@
-# FT: the new labels alone, the lower bound.
+# FT (fine-tuning), the lower bound: new labels only.
 _base_ = '../hrhf/voc_15-1.py'
 method = dict(type='FT')

@@ -1,3 +1,6 @@
-# ILT: LwF and distillation of the backbone's last features.
+# ILT: LwF plus distillation of the backbone's last features.
 _base_ = '../hrhf/voc_15-1.py'
-method = dict(type='ILT', kd_weight=100.0, feature_weight=100.0)
+method = dict(
+    type='ILT',
+    loss_kd=dict(type='OldClassDistillationLoss', loss_weight=100.0),
+    loss_features=dict(type='FeatureMSELoss', loss_weight=100.0))

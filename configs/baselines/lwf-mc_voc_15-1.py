@@ -1,3 +1,3 @@
-# LwF-MC: binary cross-entropy, at step 0 too.
+# LwF-MC: binary cross-entropy, including at step 0.
 _base_ = '../hrhf/voc_15-1.py'
-method = dict(type='LwFMC', kd_weight=10.0)
+method = dict(type='LwFMC', loss_kd=dict(type='OldClassBinaryDistillationLoss', loss_weight=10.0))

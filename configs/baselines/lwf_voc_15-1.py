@@ -1,3 +1,3 @@
 # LwF: distillation over the old classes.
 _base_ = '../hrhf/voc_15-1.py'
-method = dict(type='LwF', kd_weight=100.0)
+method = dict(type='LwF', loss_kd=dict(type='OldClassDistillationLoss', loss_weight=100.0))

@@ -1,9 +1,9 @@
-# Your own data: a folder of images, a folder of label masks, the names of your classes. See docs/custom_data.md.
+# Template for your own data: a folder of images, a folder of label masks, and class names. See docs/custom_data.md.
 _base_ = [
     'mmseg::_base_/models/bisenetv1_r18-d32.py', 'mmseg::_base_/schedules/schedule_20k.py',
     'mmseg::_base_/default_runtime.py', '../_base_/methods/hrhf.py'
 ]
-scenario = dict(task='4-1', setting='overlapped')  # crack ... stain first, then one class at a time: four steps
+scenario = dict(task='4-1', setting='overlapped')  # four classes (crack to stain) first, then one at a time: four steps
 crop_size = (512, 512)
 metainfo = dict(
     classes=('background', 'crack', 'rust', 'spalling', 'stain', 'vegetation', 'graffiti', 'rebar'),

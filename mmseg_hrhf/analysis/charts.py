@@ -3,13 +3,14 @@ from __future__ import annotations
 
 import io
 import re
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator, Sequence
+from typing import Sequence
 
-import matplotlib
 from markupsafe import Markup
+from matplotlib import colormaps, rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from ..utils.io import PathLike, atomic_write
@@ -17,31 +18,22 @@ from .comparison.cell import Cell
 from .comparison.table import mean_and_deviation
 
 
-def step_curves(systems: dict[str, list[Sequence[dict]]], num_steps: int, name: str) -> Markup:
-    """mIoU of ``all`` and of ``old`` classes (without background) after each step, a line per system.
+def step_curves(methods: dict[str, list[Sequence[dict]]], num_steps: int, name: str) -> Markup:
+    """mIoU of ``all`` and of ``old`` classes (without background) after each step, a line per method.
 
     Args:
-        systems: for each system the results of each of its seeds; one that is trained once for all (Joint) is a level.
+        methods: for each method the results of each of its seeds; one that is trained once for all (Joint) is a level.
         num_steps: of the scenario.
         name: see ``themed_svg``.
     """
-    with chart_style():
+    with rc_context(_STYLE):
         figure = Figure(figsize=(9.2, 3.1))
         axes = figure.subplots(1, 2, sharey=True)
         for axis, group, title in zip(axes, ('all', 'old'), ('all classes so far', 'classes of step 0')):
-            for i, runs in enumerate(systems.values()):
-                colour = SERIES[i % len(SERIES)]
-                means, spreads = mean_and_deviation([[r['metrics'][f'mIoU_{group}'] for r in run] for run in runs])
-                steps = [result['step'] for result in runs[0]]
-                if len(steps) == 1 and num_steps > 1:
-                    axis.axhline(means[0], color=colour, linestyle='--')
-                    continue
-                # Beyond eight systems colours come again, with another stroke.
-                axis.plot(steps, means, color=colour, marker='o', markersize=4,
-                          linestyle='-' if i < len(SERIES) else ':')
-                if any(spreads):
-                    low, high = ([m + sign * s for m, s in zip(means, spreads)] for sign in (-1, 1))
-                    axis.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+            for i, runs in enumerate(methods.values()):
+                # Beyond eight methods colours come again, with another stroke.
+                _draw(axis, runs, num_steps, f'mIoU_{group}', color=SERIES[i % len(SERIES)], markersize=4,
+                      linestyle='-' if i < len(SERIES) else ':')
             axis.set_title(f'mIoU, {title}')
             axis.set_xlabel('step')
             axis.set_xlim(-0.15, num_steps - 0.85)
@@ -64,7 +56,7 @@ def inversion_curves(curves: Sequence[dict], name: str) -> Markup:
         name: see ``themed_svg``.
     """
     terms = list(dict.fromkeys(term for curve in curves for term in curve if term != 'iteration'))
-    with chart_style():
+    with rc_context(_STYLE):
         figure = Figure(figsize=(3.05 * max(2, len(terms)), 2.3))
         for i, (axis, term) in enumerate(zip(figure.subplots(1, len(terms), squeeze=False)[0], terms)):
             for curve in curves:
@@ -87,56 +79,63 @@ def plot_curves(cells: Sequence[Cell], path: PathLike) -> None:
     """Draw ``all`` and ``old`` (without background) after each step; the band is the deviation over seeds.
 
     Args:
-        cells: whose finished runs are drawn; a system with the last step alone (Joint) is a dashed level.
+        cells: whose finished runs are drawn; a method with the last step alone (Joint) is a dashed level.
         path: of the picture; its suffix names the format (``.png``, ``.svg``).
     """
-    import matplotlib
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
     done = [(cell, results) for cell in cells for results in [cell.results()] if results is not None]
     columns = list(dict.fromkeys(cell.column for cell, _ in done))
-    systems = list(dict.fromkeys(cell.system for cell, _ in done))
-    colours = {system: plt.get_cmap('tab20')(i % 20) for i, system in enumerate(systems)}
+    methods = list(dict.fromkeys(cell.method for cell, _ in done))
+    colours = {method: colormaps['tab20'](i % 20) for i, method in enumerate(methods)}
     colours['HRHF'] = (0., 0., 0., 1.)  # the method that the others are compared with
-    figure, axes = plt.subplots(2, max(1, len(columns)), figsize=(4.2 * max(1, len(columns)) + 2, 7), squeeze=False,
-                                sharex='col', sharey='row')
-    for j, column in enumerate(columns):
-        axes[0][j].set_title(column)
-        axes[1][j].set_xlabel('step')
-        for i, group in enumerate(('all', 'old')):
-            axis = axes[i][j]
+    figure = Figure(figsize=(4.2 * max(1, len(columns)) + 2, 7))
+    axes = figure.subplots(2, max(1, len(columns)), squeeze=False, sharex='col', sharey='row')
+    handles: dict = {}
+    for column, (top, bottom) in zip(columns, axes.T):
+        top.set_title(column)
+        bottom.set_xlabel('step')
+        for axis, group in ((top, 'all'), (bottom, 'old')):
             axis.grid(alpha=0.3)
-            axis.set_ylabel(f'mIoU of {group} classes, %' if j == 0 else '')
-            for system in systems:
-                runs = [results for cell, results in done if (cell.system, cell.column) == (system, column)]
+            axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+            for method in methods:
+                runs = [results for cell, results in done if (cell.method, cell.column) == (method, column)]
                 if runs:
-                    _draw(axis, system, runs, f'mIoU_{group}', colours[system])
-    if systems:
-        handles, labels = {}, []
-        for axis in axes.flat:
-            handles.update(dict(zip(axis.get_legend_handles_labels()[1], axis.get_legend_handles_labels()[0])))
-        labels = [system for system in systems if system in handles]
-        figure.legend([handles[label] for label in labels], labels, loc='center left', bbox_to_anchor=(1.0, 0.5),
-                      frameon=False)
+                    line = _draw(axis, [run['results'] for run in runs], runs[0]['num_steps'], f'mIoU_{group}',
+                                 color=colours[method], markersize=3, linewidth=2.5 if method == 'HRHF' else 1.5)
+                    handles.setdefault(method, line)
+    for axis, group in zip(axes[:, 0], ('all', 'old')):
+        axis.set_ylabel(f'mIoU of {group} classes, %')
+    figure.legend([handles[method] for method in methods], methods, loc='center left', bbox_to_anchor=(1.0, 0.5),
+                  frameon=False)
     figure.tight_layout()
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: PathLike) -> None:
+    """Write a figure whole or not at all; the path's suffix names the format."""
     with atomic_write(path) as file:
-        figure.savefig(file, format=Path(path).suffix.lstrip('.'), dpi=110, bbox_inches='tight')
-    plt.close(figure)
+        figure.savefig(file, format=Path(path).suffix.lstrip('.'), dpi=130, bbox_inches='tight')
 
 
-def _draw(axis, system: str, runs: Sequence[dict], key: str, colour) -> None:
-    steps = [result['step'] for result in runs[0]['results']]
+def _draw(axis: Axes, runs: Sequence[Sequence[dict]], num_steps: int, key: str, **style) -> Line2D:
+    """Mean of a metric over seeds, step by step, with a band of its deviation; a level where one step is all.
+
+    Args:
+        axis: to draw into.
+        runs: for each seed the results of its steps.
+        num_steps: of the scenario.
+        key: of the metric.
+        **style: of the line.
+    """
+    steps = [result['step'] for result in runs[0]]
     # A gap in the line where no test image shows a class of the group.
-    means, spread = mean_and_deviation([[result['metrics'][key] for result in run['results']] for run in runs])
-    if len(steps) == 1 and runs[0]['num_steps'] > 1:
-        axis.axhline(means[0], color=colour, linestyle='--', label=system)
-        return
-    axis.plot(steps, means, color=colour, marker='o', markersize=3, label=system,
-              linewidth=2.5 if system == 'HRHF' else 1.5)
-    axis.set_xticks(steps)
-    if len(runs) > 1:
-        axis.fill_between(steps, [m - s for m, s in zip(means, spread)], [m + s for m, s in zip(means, spread)],
-                          color=colour, alpha=0.15, linewidth=0)
+    means, spreads = mean_and_deviation([[result['metrics'][key] for result in run] for run in runs])
+    if len(steps) == 1 and num_steps > 1:
+        return axis.axhline(means[0], **dict(style, linestyle='--'))
+    line, = axis.plot(steps, means, marker='o', **style)
+    if any(spreads):
+        low, high = ([m + sign * s for m, s in zip(means, spreads)] for sign in (-1, 1))
+        axis.fill_between(steps, low, high, color=style['color'], alpha=0.15, linewidth=0)
+    return line
 
 
 # Placeholders that matplotlib draws with; the SVG has the page's CSS variables in their place.
@@ -172,18 +171,11 @@ _STYLE = {
 }
 
 
-@contextmanager
-def chart_style() -> Iterator[None]:
-    """Draw figures for ``themed_svg`` within this context."""
-    with matplotlib.rc_context(_STYLE):
-        yield
-
-
 def themed_svg(figure: Figure, name: str) -> Markup:
     """The figure as an ``<svg>`` element.
 
     Args:
-        figure: drawn within ``chart_style``, with this module's colours.
+        figure: drawn within ``rc_context(_STYLE)``, with this module's colours.
         name: unique in the page; the SVG's ids begin with it.
     """
     stream = io.StringIO()

@@ -15,7 +15,8 @@ from ..utils.errors import UserError
 from ..utils.io import PathLike, atomic_write
 from ..utils.pictures import fit, image_grid, overlay
 from .charts import inversion_curves
-from .page import load_segmentor, mask_uri, photo_uri, write_page
+from .finished_step import FinishedStep
+from .page import css_colour, mask_uri, photo_uri, write_page
 from .results import RunRecord
 
 # Pixels of a picture on the page; images of a PNG grid and their size there.
@@ -41,7 +42,7 @@ def write_fake_browser(run: RunRecord, out_dir: PathLike, max_images: int = 60) 
     palette, items, steps = run.palette(), [], []
     for step, buffer in buffers.items():
         records = buffer.records()
-        teacher = load_segmentor(run, step - 1)
+        teacher = FinishedStep(run.files(step - 1).folder).model
         teacher.pixel_map = buffer.pixel_map
         taught = run.classes[:teacher.num_classes]
         chosen = choose_records(records, max(max_images, _GRID_IMAGES))
@@ -56,8 +57,8 @@ def write_fake_browser(run: RunRecord, out_dir: PathLike, max_images: int = 60) 
             folder=osp.relpath(buffer.folder, run.work_dir),
             curves=inversion_curves(curves, f's{step}') if curves else None))
     path = Path(out_dir) / 'fakes.html'
-    classes = [(name, 'rgb({} {} {})'.format(*colour)) for name, colour in zip(run.classes, palette)]
-    title = f'Fake images of {run.system}: {run.column}'
+    classes = [(name, css_colour(colour)) for name, colour in zip(run.classes, palette)]
+    title = f'Fake images of {run.method}: {run.column}'
     write_page(path, 'fakes.html', title=title, run=run, items=items, steps=steps,
                classes=classes, used=sorted({c for item in items for c in item['classes']}))
     return path
@@ -121,11 +122,10 @@ def _write_grids(folder: Path, step: int, classes: Sequence[str], records: Seque
 def _item(step: int, index: int, record: dict, image: np.ndarray, mask: np.ndarray, classes: Sequence[str],
           palette: Sequence) -> dict:
     small = fit(image, _PICTURE)
-    mask = np.asarray(Image.fromarray(mask).resize((small.shape[1], small.shape[0]), Image.Resampling.NEAREST))
     asked: list[dict] = []
     for at, c in enumerate(record['classes']):
         r: Optional[float] = record['r'][at] if record['r'] else None
         asked.append(dict(name=classes[c], r=r, share=100 * record['teacher_share'][at]))
     return dict(step=step, index=index, image=record['image'], asked=asked, losses=record['losses'],
-                classes=record['classes'], photo=photo_uri(small), mask=mask_uri(mask, palette),
+                classes=record['classes'], photo=photo_uri(small), mask=mask_uri(mask, palette, small.shape[:2]),
                 found=min(a['share'] for a in asked), loss=record['losses'].get('classification'))

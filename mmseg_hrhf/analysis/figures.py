@@ -1,112 +1,68 @@
-"""Input, what each system predicts, ground truth (Fig. 4)."""
+"""Fig. 3 and Fig. 4 of the paper: fakes by r; input, what each method predicts, ground truth."""
 from __future__ import annotations
 
 import copy
-import os.path as osp
-from pathlib import Path
 from typing import Mapping, Optional, Sequence
 
-import numpy as np
 import torch
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from mmengine.config import Config
 from mmseg.registry import TASK_UTILS
 
 from ..replay.inversion.base import FakeRequest
 from ..replay.inversion.pixels import image_size
 from ..utils.errors import UserError
-from ..utils.io import PathLike, atomic_write, read_json
-from .finished_step import FinishedStep
+from ..utils.io import PathLike
+from ..work_dir.layout import StepFiles
+from .charts import save_figure
+from .finished_step import FinishedStep, Panel
+from .results import read_results
 
 
-def open_runs(runs: Sequence[str], step: Optional[int], device: str) -> tuple[dict[str, FinishedStep], tuple[str, ...]]:
-    """The same step of several runs, and the classes it knows beside those of step 0.
+def step_folders(runs: Sequence[str], step: Optional[int]) -> dict[str, str]:
+    """Folder of the same step of several runs, by the runs' names.
 
     Args:
         runs: ``NAME=WORK_DIR`` each.
         step: learning step; None for the last.
-        device: that the networks run on.
     Raises:
         UserError: a malformed text, or a folder without a finished run.
     """
-    systems, new_classes = {}, ()
+    folders = {}
     for text in runs:
         name, _, folder = text.partition('=')
         if not folder:
             raise UserError(f'{text!r} is not of the form NAME=WORK_DIR.')
-        path = osp.join(folder, 'results.json')
-        if not osp.exists(path):
+        results = read_results(folder)
+        if results is None:
             raise UserError(f'{folder} holds no finished run: results.json is missing.')
-        results = read_json(path)
-        chosen = results['num_steps'] - 1 if step is None else step
-        systems[name] = FinishedStep(osp.join(folder, f'step_{chosen}'), device)
-        new_classes = systems[name].classes[1 + results['num_base_classes']:]
-    return systems, new_classes
+        folders[name] = StepFiles(folder, results['num_steps'] - 1 if step is None else step).folder
+    return folders
 
 
-def named_images(step: FinishedStep, names: Sequence[str]) -> list[int]:
-    """Positions of test images by file name; ``UserError`` for one that is not there."""
-    held = step.names()
-    missing = [name for name in names if name not in held]
-    if missing:
-        raise UserError(f'{missing[0]!r} is no test image of {step.folder}.')
-    return [held.index(name) for name in names]
-
-
-def choose_images(step: FinishedStep, number: int, new_classes: Sequence[str]) -> list[int]:
-    """Test images that show old and new classes, spread evenly over the list.
+def draw_predictions(panels: Sequence[Panel], folders: Mapping[str, str], path: PathLike) -> None:
+    """Write a picture: a row per image; columns input, each method, ground truth; the classes' colours below.
 
     Args:
-        step: whose test images are looked through.
-        number: at most this many.
-        new_classes: learnt after step 0. Images with an old class beside a new one come first, then the
-            others that show a class.
-    """
-    new = {step.classes.index(name) for name in new_classes}
-
-    def interest(index: int) -> int:
-        held = set(np.unique(step.labels(index)).tolist()) & set(range(1, len(step.classes)))
-        return bool(held & new) + bool(held - new)
-
-    ranks = [interest(i) for i in range(len(step.dataset))]
-    chosen: list[int] = []
-    for rank in (2, 1):
-        held = [i for i, value in enumerate(ranks) if value == rank]
-        wanted = min(number - len(chosen), len(held))
-        chosen += [held[i * len(held) // wanted] for i in range(wanted)]
-    return chosen
-
-
-def draw_predictions(systems: Mapping[str, FinishedStep], indices: Sequence[int], path: PathLike) -> None:
-    """Write a picture: a row per image; columns input, each system, ground truth; the classes' colours below.
-
-    Args:
-        systems: the same step of each system, by name; all must know the same classes.
-        indices: test images.
+        panels: see ``make_panels``.
+        folders: of the steps that predicted, by name; all must know the same classes.
         path: of the picture; its suffix names the format.
     Raises:
-        UserError: no image, or systems with other classes.
+        UserError: methods with other classes.
     """
-    if not indices:
-        raise UserError('No test image shows a class of this step: name some images by --images.')
-    first = next(iter(systems.values()))
-    for name, step in systems.items():
+    steps = {name: FinishedStep(folder) for name, folder in folders.items()}
+    first = next(iter(steps.values()))
+    for name, step in steps.items():
         if step.classes != first.classes:
-            raise UserError(f'{name} knows other classes ({", ".join(step.classes)}) than the first system '
-                             f'({", ".join(first.classes)}): compare the same step of the same task.')
-    import matplotlib
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-    from matplotlib.patches import Patch
-    heads = ['input', *systems, 'ground truth']
-    figure, axes = plt.subplots(len(indices), len(heads), squeeze=False,
-                                figsize=(1.9 * len(heads), 1.6 * len(indices) + 0.6))
-    for row, index in zip(axes, indices):
-        labels = first.labels(index)
-        pictures = [first.image(index)]
-        for step in systems.values():
-            pictures.append(step.coloured(step.predict(index)))
-        pictures.append(first.coloured(labels))
-        for axis, picture in zip(row, pictures):
+            raise UserError(f'{name} knows other classes ({", ".join(step.classes)}) than the first method '
+                            f'({", ".join(first.classes)}): compare the same step of the same task.')
+    heads = ['input', *steps, 'ground truth']
+    figure = Figure(figsize=(1.9 * len(heads), 1.6 * len(panels) + 0.6))
+    axes = figure.subplots(len(panels), len(heads), squeeze=False)
+    for row, panel in zip(axes, panels):
+        masks = [*(panel.predictions[name] for name in steps), panel.truth]
+        for axis, picture in zip(row, [panel.image, *map(first.coloured, masks)]):
             axis.imshow(picture, interpolation='nearest')
             axis.set_axis_off()
     for axis, head in zip(axes[0], heads):
@@ -116,9 +72,7 @@ def draw_predictions(systems: Mapping[str, FinishedStep], indices: Sequence[int]
     figure.tight_layout(pad=0.3)
     figure.legend(handles=patches, loc='upper center', bbox_to_anchor=(0.5, 0.0), ncols=min(8, len(patches)),
                   fontsize=8, frameon=False)
-    with atomic_write(path) as file:
-        figure.savefig(file, format=Path(path).suffix.lstrip('.'), dpi=130, bbox_inches='tight')
-    plt.close(figure)
+    save_figure(figure, path)
 
 
 def inversion_options(cfg: Config) -> dict:
@@ -165,11 +119,8 @@ def draw_scales(images: dict[float, torch.Tensor], shares: dict[float, torch.Ten
         classes: names asked for in each image.
         path: of the picture; its suffix names the format.
     """
-    import matplotlib
-    matplotlib.use('Agg')
-    import matplotlib.pyplot as plt
-    figure, axes = plt.subplots(len(classes), len(images), squeeze=False,
-                                figsize=(1.7 * len(images), 1.9 * len(classes) + 0.3))
+    figure = Figure(figsize=(1.7 * len(images), 1.9 * len(classes) + 0.3))
+    axes = figure.subplots(len(classes), len(images), squeeze=False)
     for j, (r, batch) in enumerate(images.items()):
         for i, picture in enumerate(batch.numpy()):
             axis = axes[i][j]
@@ -182,6 +133,4 @@ def draw_scales(images: dict[float, torch.Tensor], shares: dict[float, torch.Ten
             if j == 0:
                 axis.set_ylabel('\n'.join(classes[i]), fontsize=8)
     figure.tight_layout(pad=0.4)
-    with atomic_write(path) as file:
-        figure.savefig(file, format=Path(path).suffix.lstrip('.'), dpi=130, bbox_inches='tight')
-    plt.close(figure)
+    save_figure(figure, path)

@@ -8,15 +8,15 @@ from typing import Optional, Sequence
 
 import numpy as np
 from mmengine.logging import print_log
-from PIL import Image
 
 from ..evaluation.summary import read_confusion, summarise
 from ..utils.io import PathLike
 from ..utils.pictures import fit
 from .charts import step_curves
-from .comparison.table import BACKGROUND, group_names, mean_and_deviation, statistics_of
-from .page import Panel, largest_confusions, make_panels, mask_uri, photo_uri, row_shares, write_page
-from .results import RunRecord
+from .comparison.table import group_names, mean_and_deviation, statistics_of
+from .finished_step import Panel, make_panels
+from .page import css_colour, mask_uri, photo_uri, write_page
+from .results import BACKGROUND, RunRecord
 
 _PICTURE = (240, 320)
 # Above this many classes, the confusion matrix is left to confusion.csv.
@@ -28,13 +28,13 @@ def write_report(path: PathLike, runs: Sequence[RunRecord], num_images: int = 8)
 
     Args:
         path: of the HTML file.
-        runs: of one system or several, on one task and setting or several, from one seed or several.
+        runs: of one method or several, on one task and setting or several, from one seed or several.
         num_images: test images to show; 0: none, no checkpoint is run.
     """
     columns = [_column([run for run in runs if run.column == name], f'c{i}', num_images)
                for i, name in enumerate(dict.fromkeys(run.column for run in runs))]
-    systems = list(dict.fromkeys(run.system for run in runs))
-    names = ', '.join(systems) if len(systems) < 4 else f'{len(systems)} systems'
+    methods = list(dict.fromkeys(run.method for run in runs))
+    names = ', '.join(methods) if len(methods) < 4 else f'{len(methods)} methods'
     write_page(
         path,
         'report.html',
@@ -49,35 +49,35 @@ def write_report(path: PathLike, runs: Sequence[RunRecord], num_images: int = 8)
 
 
 def paper_table(runs: Sequence[RunRecord], background: str) -> dict:
-    """The paper's layout: systems by rows, columns (task and setting) and their groups; best means marked.
+    """The paper's layout: methods by rows, columns (task and setting) and their groups; best means marked.
 
     Returns:
-        ``heads``: ``[(column, [group, ...])]``; ``rows``: ``[(system, [cell, ...])]`` with cells None or
+        ``heads``: ``[(column, [group, ...])]``; ``rows``: ``[(method, [cell, ...])]`` with cells None or
         ``dict(mean, std, seeds, best)``.
     """
     records = [run.table_record() for run in runs]
-    cells = {(row['system'], row['column'], row['group']): row for row in statistics_of(records)
+    cells = {(row['method'], row['column'], row['group']): row for row in statistics_of(records)
              if row['background'] == background}
     heads = [(column, group_names(records, column, background)) for column in dict.fromkeys(r.column for r in runs)]
-    systems = list(dict.fromkeys(run.system for run in runs))
+    methods = list(dict.fromkeys(run.method for run in runs))
     # A group none of whose classes is in the test images has no cell.
-    best = {(column, group): max((cells[s, column, group]['mean'] for s in systems if (s, column, group) in cells),
+    best = {(column, group): max((cells[s, column, group]['mean'] for s in methods if (s, column, group) in cells),
                                  default=None)
             for column, groups in heads for group in groups}
     rows = []
-    for system in systems:
+    for method in methods:
         row: list[Optional[dict]] = []
         for column, groups in heads:
             for group in groups:
-                cell = cells.get((system, column, group))
-                is_best = cell is not None and len(systems) > 1 and cell['mean'] == best[column, group]
+                cell = cells.get((method, column, group))
+                is_best = cell is not None and len(methods) > 1 and cell['mean'] == best[column, group]
                 row.append(cell and dict(cell, best=is_best))
-        rows.append((system, row))
+        rows.append((method, row))
     return dict(heads=heads, rows=rows)
 
 
 def class_table(runs: Sequence[RunRecord]) -> dict:
-    """IoU of each class after each step, and its forgetting: means over the seeds of one system.
+    """IoU of each class after each step, and its forgetting: means over the seeds of one method.
 
     Returns:
         ``steps``: numbers of the steps; ``rows``: ``dict(name, colour, ious, forgetting, first)`` by class index, where
@@ -96,7 +96,7 @@ def class_table(runs: Sequence[RunRecord]) -> dict:
     for name, colour in zip(first.classes, first.palette()):
         means = [None if value != value else value for value in mean_and_deviation(series[name])[0]]
         loss = mean_and_deviation(lost[name])[0][0]
-        rows.append(dict(name=name, colour=_css(colour), ious=means, forgetting=None if loss != loss else loss,
+        rows.append(dict(name=name, colour=css_colour(colour), ious=means, forgetting=None if loss != loss else loss,
                          first=name in starts))
     return dict(steps=[result['step'] for result in first.results], rows=rows)
 
@@ -121,14 +121,14 @@ def confusion_table(runs: Sequence[RunRecord]) -> Optional[dict]:
 
 
 def differing_options(runs: Sequence[RunRecord]) -> dict:
-    """Options in which systems or columns differ, by the first run of each.
+    """Options in which methods or columns differ, by the first run of each.
 
     Returns:
-        ``heads``: ``[(system, column)]``; ``rows``: ``[(dotted name, [value, ...])]``.
+        ``heads``: ``[(method, column)]``; ``rows``: ``[(dotted name, [value, ...])]``.
     """
     first: dict[tuple[str, str], RunRecord] = {}
     for run in runs:
-        first.setdefault((run.system, run.column), run)
+        first.setdefault((run.method, run.column), run)
     flat = [dict(_flatten(run.identity)) for run in first.values()]
     names = sorted({name for options in flat for name in options})
     values = [(name, [options.get(name, '-') for options in flat]) for name in names]
@@ -144,17 +144,17 @@ def _flatten(value, name: str = ''):
 
 
 def _column(runs: list[RunRecord], key: str, num_images: int) -> dict:
-    systems: dict[str, list[RunRecord]] = {}
+    methods: dict[str, list[RunRecord]] = {}
     for run in runs:
-        systems.setdefault(run.system, []).append(run)
+        methods.setdefault(run.method, []).append(run)
     return dict(
         name=runs[0].column,
         num_steps=runs[0].num_steps,
-        curves=step_curves({name: [run.results for run in held] for name, held in systems.items()},
+        curves=step_curves({name: [run.results for run in held] for name, held in methods.items()},
                            runs[0].num_steps, key),
-        classes={name: class_table(held) for name, held in systems.items()},
-        confusions={name: confusion_table(held) for name, held in systems.items()},
-        **_pictures([held[0] for held in systems.values()], num_images))
+        classes={name: class_table(held) for name, held in methods.items()},
+        confusions={name: confusion_table(held) for name, held in methods.items()},
+        **_pictures([held[0] for held in methods.values()], num_images))
 
 
 def _pictures(runs: list[RunRecord], num_images: int) -> dict:
@@ -162,30 +162,25 @@ def _pictures(runs: list[RunRecord], num_images: int) -> dict:
     if num_images == 0:
         return dict(titles=[], panels=[], legend=[], no_panels='left out (--images 0)')
     if len(runs) == 1:
-        checkpoints = [(f'after step {result["step"]}', runs[0], result['step']) for result in runs[0].results]
+        folders = {f'after step {result["step"]}': runs[0].files(result['step']).folder for result in runs[0].results}
     else:
-        checkpoints = [(run.system, run, run.last['step']) for run in runs]
+        folders = {run.method: run.files(run.last['step']).folder for run in runs}
     try:
-        panels = make_panels(checkpoints, num_images)
+        panels = make_panels(folders, num_images)
     except ValueError as error:
         print_log(f'No pictures: {error}', logger='current', level=logging.WARNING)
         return dict(titles=[], panels=[], legend=[], no_panels=str(error))
     palette = runs[0].palette()
     seen = {int(c) for panel in panels for mask in (panel.truth, *panel.predictions.values()) for c in np.unique(mask)}
-    legend = [(name, _css(palette[c])) for c, name in enumerate(runs[0].classes) if c in seen]
-    return dict(titles=[title for title, _, _ in checkpoints], panels=[_panel(panel, palette) for panel in panels],
+    legend = [(name, css_colour(palette[c])) for c, name in enumerate(runs[0].classes) if c in seen]
+    return dict(titles=list(folders), panels=[_panel(panel, palette) for panel in panels],
                 legend=legend, no_panels=None)
 
 
 def _panel(panel: Panel, palette: list) -> dict:
     small = fit(panel.image, _PICTURE)
-    size = small.shape[1], small.shape[0]
-
-    def uri(mask: np.ndarray) -> str:
-        return mask_uri(np.asarray(Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)), palette)
-
-    return dict(name=panel.name, photo=photo_uri(small), truth=uri(panel.truth),
-                masks=[uri(mask) for mask in panel.predictions.values()])
+    truth, *masks = (mask_uri(mask, palette, small.shape[:2]) for mask in (panel.truth, *panel.predictions.values()))
+    return dict(name=panel.name, photo=photo_uri(small), truth=truth, masks=masks)
 
 
 def _tiles(run: RunRecord) -> list[tuple[str, Optional[float]]]:
@@ -198,11 +193,22 @@ def _tiles(run: RunRecord) -> list[tuple[str, Optional[float]]]:
 
 def _run(run: RunRecord) -> dict:
     return dict(
-        system=run.system, column=run.column, seed=run.seed, work_dir=run.work_dir, results=run.results,
+        method=run.method, column=run.column, seed=run.seed, work_dir=run.work_dir, results=run.results,
         environment=run.last.get('environment') or {},
         seconds=sum(sum(result['seconds'].values()) for result in run.results),
         config=pprint.pformat(run.identity, width=110, compact=True, sort_dicts=True))
 
 
-def _css(colour: Sequence[int]) -> str:
-    return 'rgb({} {} {})'.format(*colour)
+def row_shares(counts: np.ndarray) -> np.ndarray:
+    """(C, C) pixel counts as percentages of each true class; NaN in rows without a pixel."""
+    totals = counts.sum(axis=1, keepdims=True)
+    return np.divide(100.0 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
+
+
+def largest_confusions(classes: Sequence[str], counts: np.ndarray, number: int) -> list[tuple[str, str, float]]:
+    """``(class, taken for, percentage of the class's pixels)``, the largest shares first; at least 1 %."""
+    shares = np.nan_to_num(row_shares(counts))
+    np.fill_diagonal(shares, 0)
+    order = np.argsort(-shares, axis=None, kind='stable')[:number]
+    pairs = [np.unravel_index(i, shares.shape) for i in order]
+    return [(classes[i], classes[j], float(shares[i, j])) for i, j in pairs if shares[i, j] >= 1]

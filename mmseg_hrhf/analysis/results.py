@@ -1,7 +1,9 @@
-"""A finished run as its work dir tells it."""
+"""The results of runs: what their work dirs hold, and mIoU by groups of classes."""
 from __future__ import annotations
 
+import itertools
 import os.path as osp
+import statistics
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Optional, Sequence
@@ -11,23 +13,60 @@ from mmengine.config import Config
 from ..utils.errors import UserError
 from ..utils.io import PathLike, read_json
 from ..work_dir.layout import StepFiles
-from .comparison.table import group_scores
+
+BACKGROUND = ('without background', 'with background')
+
+
+def group_scores(result: dict, sizes: Sequence[int]) -> dict[str, dict[str, Optional[float]]]:
+    """mIoU of groups of classes at a step, by background convention and group name.
+
+    Args:
+        result: a step's ``result.json``: ``classes`` and ``metrics`` with ``IoU/<class>`` in percent.
+        sizes: numbers of classes of the groups, those of step 0 first.
+    Returns:
+        For ``'without background'`` and ``'with background'`` the groups and ``'all'``; groups are named by the
+        classes' places as in Table 1 and 7, such as ``'1-15'`` and ``'16-20'``. Background joins the first group and
+        ``all`` (later papers' ``0-15``). A class without a pixel is left out; None where none has any.
+    """
+    classes = result['classes']
+    values = [result['metrics'][f'IoU/{name}'] for name in classes]
+    background = result['metrics']['IoU/background']
+    ends = list(itertools.accumulate(sizes))
+    groups = {_span(end - size + 1, end): values[end - size:end] for size, end in zip(sizes, ends) if size}
+    groups['all'] = values
+    holds_background = {_span(1, sizes[0]), 'all'}
+    return {
+        BACKGROUND[0]: {name: _mean(held) for name, held in groups.items()},
+        BACKGROUND[1]: {
+            name: _mean([background, *held] if name in holds_background else held)
+            for name, held in groups.items()
+        },
+    }
+
+
+def _span(first: int, last: int) -> str:
+    return str(first) if first == last else f'{first}-{last}'
+
+
+def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run of one system from one seed.
+    """A run of one method from one seed.
 
     Args:
         work_dir: its folder.
-        system: what it is called in tables.
+        method: what it is called in tables.
         results: of its finished steps, in order (``step_<t>/result.json``).
         identity: its options (``run.json``).
         num_steps: of its scenario.
         num_base: foreground classes of step 0.
     """
     work_dir: str
-    system: str
+    method: str
     results: tuple[dict, ...]
     identity: dict
     num_steps: int
@@ -74,30 +113,35 @@ class RunRecord:
 
     def table_record(self) -> dict:
         """What ``statistics_of`` makes the paper's table from."""
-        return dict(system=self.system, column=self.column, seed=self.seed, scores=self.scores())
+        return dict(method=self.method, column=self.column, seed=self.seed, scores=self.scores())
 
 
-def read_run(work_dir: PathLike, system: Optional[str] = None) -> RunRecord:
+def read_results(work_dir: PathLike) -> Optional[dict]:
+    """``results.json`` of a run, None without: ``results`` of finished steps, ``num_steps``, ``num_base_classes``."""
+    path = osp.join(work_dir, 'results.json')
+    return read_json(path) if osp.exists(path) else None
+
+
+def read_run(work_dir: PathLike, method: Optional[str] = None) -> RunRecord:
     """Read the work dir of a run.
 
     Raises:
         UserError: it is none, or no step of it is finished.
     """
     folder = osp.abspath(work_dir)
-    summary, identity = osp.join(folder, 'results.json'), osp.join(folder, 'run.json')
-    if not osp.exists(summary) or not osp.exists(identity):
+    held, identity = read_results(folder), osp.join(folder, 'run.json')
+    if held is None or not osp.exists(identity):
         raise UserError(f'{work_dir} holds no finished step of a run (no run.json and results.json): give a work dir '
                          'of tools/train.py or tools/compare.py.')
-    held, options = read_json(summary), read_json(identity)
-    results = tuple(held['results'])
+    options, results = read_json(identity), tuple(held['results'])
     # Runs of version 0.1.0's first days wrote neither number.
     num_steps = held.get('num_steps') or len((options['scenario'] or {}).get('steps') or ()) or len(results)
     num_base = held.get('num_base_classes') or len(results[0]['classes'])
-    return RunRecord(folder, system or system_name(options), results, options, num_steps, num_base)
+    return RunRecord(folder, method or method_name(options), results, options, num_steps, num_base)
 
 
-def system_name(identity: dict) -> str:
-    """A system's name from its options: the method's, and what it replays where that is not its usual."""
+def method_name(identity: dict) -> str:
+    """What tables call the method of a run: by its type, and by what it replays where that is not its usual."""
     method, replay = identity['method'], identity.get('replay')
     name = {'FineTuning': 'FT', 'LwFMC': 'LwF-MC'}.get(method['type'], method['type'])
     if name != 'HRHF':
@@ -141,11 +185,11 @@ def find_runs(paths: Sequence[str]) -> list[RunRecord]:
 
 def _told_apart(runs: list[RunRecord]) -> list[RunRecord]:
     def place(run: RunRecord) -> tuple:
-        return run.system, run.column, run.seed
+        return run.method, run.column, run.seed
 
     places = [place(run) for run in runs]
     clashing = {place[0] for place in places if places.count(place) > 1}
     return [
-        replace(run, system=f'{run.system} ({osp.basename(run.work_dir)})') if run.system in clashing else run
+        replace(run, method=f'{run.method} ({osp.basename(run.work_dir)})') if run.method in clashing else run
         for run in runs
     ]

@@ -1,4 +1,4 @@
-"""The evaluation of one learning step: its images, its labels, its groups of classes."""
+"""Evaluation config of a learning step: images, labels and groups of classes."""
 from __future__ import annotations
 
 import copy
@@ -16,20 +16,20 @@ from .run import RunConfig
 
 
 def test_loader(plain: Config) -> Any:
-    """The data loader that a plain mmseg config is tested by."""
+    """The data loader with which a plain mmseg config is tested."""
     return plain.get('test_dataloader') or plain.val_dataloader
 
 
 def set_evaluation(out: Config, options: Mapping[str, Any], scenario: Scenario, files: StepFiles) -> None:
-    """Let ``out`` be evaluated on a step's images, labels and groups.
+    """Make ``out`` evaluate on the images, labels and groups of a step.
 
     Args:
         out: plain mmseg config, changed in place.
-        options: from which ``scenario`` was built.
-        scenario: of the run.
-        files: of the step.
+        options: the options from which ``scenario`` was built.
+        scenario: scenario of the run.
+        files: files of the step.
     Raises:
-        UserError: nothing to evaluate on, or no metric to make the groups from.
+        UserError: there is no test data, or no metric from which the groups can be computed.
     """
     for name in ('val', 'test'):
         loader = out.get(f'{name}_dataloader')
@@ -51,18 +51,18 @@ def set_evaluation(out: Config, options: Mapping[str, Any], scenario: Scenario, 
         out.test_cfg = dict(type='TestLoop')
     if not any(evaluator.get('type') == 'IncrementalIoUMetric' and not evaluator.get('prefix')
                and not evaluator.get('format_only') for evaluator in as_list(out.test_evaluator)):
-        raise UserError('test_evaluator must hold an IoUMetric without prefix and format_only: the mIoU of old, new '
-                        'and all classes is made from it.')
+        raise UserError('test_evaluator must include an IoUMetric without prefix and format_only: it yields the mIoU '
+                        'of old, new and all classes.')
     if out.get('train_cfg') is None:
         return
-    # Each step ends in a test of its last weights; validation at the same moment would only repeat it.
+    # Each step ends with a test of its final weights; a validation at that point would only repeat it.
     length = out.train_cfg.get('max_epochs' if is_epoch_based(out) else 'max_iters')
     if out.train_cfg.get('val_interval', 1 if is_epoch_based(out) else 1000) >= length:
         out.val_dataloader = out.val_evaluator = out.val_cfg = None
 
 
 def _evaluator(evaluator: Any, scenario: Scenario, step: int) -> Any:
-    """The evaluator with mmseg's IoUMetric replaced by the one that knows groups."""
+    """The evaluator with mmseg's IoUMetric replaced by the one with groups."""
     if isinstance(evaluator, (list, tuple)):
         return [_evaluator(item, scenario, step) for item in evaluator]
     if type_name(evaluator) != 'IoUMetric':
@@ -71,13 +71,13 @@ def _evaluator(evaluator: Any, scenario: Scenario, step: int) -> Any:
 
 
 def test_config(plain: Config, options: Mapping[str, Any], scenario: Scenario, files: StepFiles) -> Config:
-    """The config from which a stock mmengine Runner tests a step's plain checkpoint.
+    """The config with which a stock mmengine Runner tests a step's plain checkpoint.
 
     Args:
-        plain: mmseg config that holds at the step.
-        options: from which ``scenario`` was built.
-        scenario: of the run.
-        files: of the step; their work dir keeps the class index.
+        plain: mmseg config of the step.
+        options: the options from which ``scenario`` was built.
+        scenario: scenario of the run.
+        files: files of the step; their work dir stores the class index.
     """
     out = copy.deepcopy(plain)
     preprocessor = out.pop('data_preprocessor', None)
@@ -100,7 +100,7 @@ def retest_config(run: RunConfig, scenario: Scenario, files: StepFiles) -> Confi
 
 
 def set_outputs(out: Config, out_dir: Any, show_dir: Any, show: bool, wait_time: float) -> None:
-    """Let a test write predicted masks to ``out_dir`` and painted predictions to ``show_dir``, or show them."""
+    """Make a test write predicted masks to ``out_dir`` and overlays to ``show_dir``, or show them."""
     if out_dir:
         for evaluator in as_list(out.test_evaluator):
             evaluator['output_dir'] = out_dir
@@ -113,14 +113,14 @@ def set_outputs(out: Config, out_dir: Any, show_dir: Any, show: bool, wait_time:
 
 
 def set_augmented_pipelines(cfg: Config) -> None:
-    """Let the images of a test be augmented by ``tta_pipeline``.
+    """Replace the test pipelines by ``tta_pipeline``.
 
     Raises:
         UserError: the config has no ``tta_pipeline`` or ``tta_model``.
     """
     for key in ('tta_pipeline', 'tta_model'):
         if not cfg.get(key):
-            raise UserError(f'--tta needs {key} in the config, as mmseg\'s configs have it.')
+            raise UserError(f"--tta needs {key} in the config, as in mmseg's configs.")
     for loader in (cfg.get('test_dataloader'), cfg.get('val_dataloader')):
         if loader is not None:
             loader.dataset.pipeline = cfg.tta_pipeline

@@ -1,4 +1,4 @@
-"""What the weights and the figures of a step depend on, as data that a work dir records."""
+"""Settings that determine the weights and the metrics of a step, as a work dir records them."""
 from __future__ import annotations
 
 import functools
@@ -11,21 +11,21 @@ from ..utils.io import sha256
 from .plain import weight_files
 from .run import RunConfig
 
-# What of the config that holds at a step changes its weights. Another number of workers, log level or process count
-# does not, and what `default_hooks` hold only looks, but for these.
+# Keys that change the weights of a step. The number of workers, the log level and the process count do not, nor do the
+# `default_hooks` except for the ones below.
 _TRAINING = ('model', 'data_preprocessor', 'train_dataloader', 'train_cfg', 'optim_wrapper', 'param_scheduler',
              'custom_hooks', 'auto_scale_lr')
 _CHANGING_HOOKS = ('EMAHook', 'EarlyStoppingHook', 'SyncBuffersHook')
-# What it is tested by, which may be given as mmseg's validation alone.
+# Keys of the test, and those of the validation, which replace them where a config has no test.
 _TEST = {'test_dataloader': 'val_dataloader', 'test_evaluator': 'val_evaluator', 'test_cfg': 'val_cfg'}
 _VALIDATION = ('val_interval', 'val_begin', 'dynamic_intervals')
 _NOT_IDENTITY = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 
 
 def training_identity(run: RunConfig, step: int) -> dict:
-    """What the weights of a step depend on besides the step before and the data, as JSON data.
+    """What determines the weights of a step besides the previous step and the data, as JSON data.
 
-    Step 0 of most methods is plain training, which does not depend on the method.
+    Step 0 of most methods is plain training and does not depend on the method.
     """
     out, first = run.at(step), not run.has_teacher(step)
     identity = {key: _plain(out.get(key)) for key in _TRAINING}
@@ -40,12 +40,12 @@ def training_identity(run: RunConfig, step: int) -> dict:
     identity.update(seed=run.seed, channels_last=run.channels_last)
     if first:
         identity.update(load_from=run.plain.get('load_from'), first_step_from=run.first_step_from)
-        # By names without nesting, which are compared only where both times the file was there.
+        # Flat names: a hash is compared only if the file existed both times.
         identity.update({f'{name}.sha256': _sha256(path, osp.getmtime(path)) for name, path in weight_files(run.user)
                          if osp.isfile(path)})
     identity['method'] = None if step == 0 and run.method.shares_first_step else _plain(run.method_options)
     if run.replay is not None:
-        # Recorded at the end of a step, for the synthetic images of the next.
+        # Feature statistics are recorded at the end of a step, for the synthetic images of the next.
         identity['replay'] = dict(feature_statistics=_plain(run.replay.statistics))
         if not first:
             identity['replay'] = _plain(run.replay.options)
@@ -58,7 +58,7 @@ def _sha256(path: str, changed: float) -> str:
 
 
 def test_identity(run: RunConfig, step: int) -> dict:
-    """What the figures of a step depend on besides its weights and the data, as JSON data."""
+    """What determines the metrics of a step besides its weights and the data, as JSON data."""
     out = run.at(step)
     identity = {key: _plain(out.get(key) or out.get(other)) for key, other in _TEST.items()}
     identity['test_dataloader'].pop('batch_size', None)
@@ -76,7 +76,7 @@ def data_identity(classes: Iterable[str], label_map: Mapping[int, int], names: I
 
 
 def run_identity(run: RunConfig) -> dict:
-    """The options of a run, as JSON data: for its records, and to find runs that could share work."""
+    """The options of a run as JSON data, for its records and to find runs that can share work."""
     cfg, identity = run.user, training_identity(run, 0)
     identity.update(
         scenario=_plain(run.scenario),
@@ -89,7 +89,7 @@ def run_identity(run: RunConfig) -> dict:
 
 
 def _plain(value: Any) -> Any:
-    """Config values as JSON data, without what may change between two runs of one experiment."""
+    """Config values as JSON data, without keys that may differ between runs of the same experiment."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items() if key not in _NOT_IDENTITY}
     if isinstance(value, (list, tuple)):

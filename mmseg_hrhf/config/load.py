@@ -1,4 +1,4 @@
-"""Reading a user's config file and command-line overrides."""
+"""Loading of config files and command-line overrides."""
 from __future__ import annotations
 
 import argparse
@@ -8,10 +8,11 @@ from typing import Any, Optional, Sequence
 
 import torch
 from mmengine.config import Config, DictAction
-from mmengine.config import utils as config_utils
 from mmengine.registry import Registry, root
 from mmseg import registry
 
+from .. import register_all
+from ..utils.compat import set_package_name
 from ..utils.environment import config_path
 from ..utils.errors import UserError
 
@@ -23,19 +24,21 @@ def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
     its mmengine does not know.
 
     Raises:
-        UserError: a missing or broken file, a missing package that it needs, or an option that is no ``KEY=VALUE``.
+        UserError: the file or a package that it needs is missing, the file is broken, or an option is not of the form
+            ``KEY=VALUE``.
     """
     path = config_path(path)
     if not osp.isfile(path):
         raise UserError(f'Config file {path!r} does not exist.')
+    register_all()
     _register_package_names()
     try:
         cfg = Config.fromfile(path)
     except (SyntaxError, FileNotFoundError, KeyError) as error:
         raise UserError(f'Config {path!r} cannot be read: {error}') from error
-    except ImportError as error:  # mmengine's message lists sys.path; its first line names what was to be imported
+    except ImportError as error:  # mmengine's message lists sys.path; its first line names the missing module
         raise UserError(f'Config {path!r} needs a package that cannot be imported: {str(error).splitlines()[0]} '
-                         f'Cause: {error.__cause__ or error.__context__ or error}.') from error
+                        f'Cause: {error.__cause__ or error.__context__ or error}.') from error
     _drop_own_scope(list(cfg.values()))
     if cfg.get('_scope_') == 'mmseg_hrhf':
         cfg.pop('_scope_')
@@ -50,7 +53,7 @@ def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
 
 
 def _drop_own_scope(value: Any) -> None:
-    """mmengine marks what comes from ``_base_ = 'mmseg_hrhf::...'``; our modules are registered in mmseg's scope."""
+    """Remove the scope that mmengine adds for ``_base_ = 'mmseg_hrhf::...'``: our modules are in mmseg's scope."""
     if isinstance(value, dict):
         if value.get('_scope_') == 'mmseg_hrhf':
             del value['_scope_']
@@ -62,41 +65,40 @@ def _drop_own_scope(value: Any) -> None:
 
 
 def _register_package_names() -> None:
-    names = config_utils.MODULE2PACKAGE
-    names['mmseg_hrhf'] = 'mmseg_hrhf'
+    set_package_name('mmseg_hrhf', 'mmseg_hrhf')
     for module, package in (('mmseg', 'onedl-mmsegmentation'), ('mmdet', 'onedl-mmdetection'),
                             ('mmpretrain', 'onedl-mmpretrain')):
         try:
             importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-        names[module] = package
+        set_package_name(module, package)
 
 
 def enable_amp(cfg: Config) -> None:
     """Switch the optimizer wrapper, and with it the teacher, to automatic mixed precision.
 
-    In bfloat16 where the accelerator computes it (float16 else), unless ``optim_wrapper.dtype`` says otherwise.
+    Uses ``optim_wrapper.dtype`` if set, else bfloat16 where the accelerator supports it, else float16.
 
     Raises:
-        UserError: no accelerator, or another wrapper than the plain one.
+        UserError: there is no accelerator, or the wrapper is not a plain ``OptimWrapper``.
     """
     if not torch.cuda.is_available():
-        raise UserError('--amp needs an accelerator; mmengine offers none of it on CPUs. Leave it out (SegInversion '
-                         "alone can use bfloat16 on a CPU: replay.inversion.amp='bf16').")
+        raise UserError('--amp needs an accelerator, since mmengine does not support it on CPUs: leave it out. '
+                        "(SegInversion alone can use bfloat16 on a CPU: replay.inversion.amp='bf16'.)")
     kind = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if kind not in ('OptimWrapper', 'AmpOptimWrapper'):
         raise UserError(f'--amp replaces OptimWrapper, but the config uses {kind}: set its precision in the config.')
     cfg.optim_wrapper.type = 'AmpOptimWrapper'
     cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    if torch.cuda.get_device_capability()[0] >= 8:  # torch.cuda.is_bf16_supported() counts emulation, too
+    if torch.cuda.get_device_capability()[0] >= 8:  # torch.cuda.is_bf16_supported() also counts emulation
         cfg.optim_wrapper.setdefault('dtype', 'bfloat16')
 
 
 def named_types(value: Any) -> Any:
-    """A copy of a config's values in which classes and functions, as pure-Python configs hold them, are strings.
+    """A copy of config values in which the classes and functions of pure-Python configs are replaced by their names.
 
-    A class that a registry knows by its own name gets that name, any other its full path, by which mmengine finds it.
+    An object registered under its own name gets that name; any other gets its full path, by which mmengine finds it.
     """
     if isinstance(value, dict):
         return {key: named_types(item) for key, item in value.items()}
@@ -111,8 +113,8 @@ def _name_of(value: Any) -> str:
     name = getattr(value, '__name__', None)
     module = getattr(value, '__module__', None)
     if name is None or module is None or '<' in getattr(value, '__qualname__', name):
-        raise UserError(f'{value!r} in the config has no name by which a file could refer to it: register it, and '
-                         'name it by its type.')
+        raise UserError(f'{value!r} in the config has no name that a file could refer to: register it, and use its '
+                        'registered name as the type.')
     known = any(held.get(name) is value for held in _registries())
     return name if known else f'{module}.{name}'
 

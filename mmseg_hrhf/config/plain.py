@@ -1,4 +1,4 @@
-"""Parts of a plain mmseg config: classes, image size, files of weights; and the plain config within a run's config."""
+"""The plain mmseg config within a run's config, and its parts: classes, image size, weight files."""
 from __future__ import annotations
 
 import copy
@@ -14,19 +14,19 @@ from ..replay.inversion.pixels import image_size
 from ..utils.errors import UserError
 
 PACKAGE = 'mmseg_hrhf'
-# Top-level keys that are ours; what is left is a plain mmseg config.
+# Top-level keys that this package adds; the rest is a plain mmseg config.
 OWN_KEYS = ('scenario', 'method', 'replay', 'incremental_overrides', 'runner_type', 'only_step', 'comparison',
             'channels_last', 'first_step_from')
-# Of the plain config, too, some hold for the whole run.
+# Keys that cannot change between steps.
 _NOT_BY_STEP = (*OWN_KEYS, 'work_dir', 'launcher', 'load_from', 'resume', 'custom_imports', 'default_scope')
-# Heads whose classes are not the data set's: boundary or not.
-_CLASSES_OF_THEIR_OWN = ('STDCHead', )
+# Heads whose classes are not those of the dataset: boundary or not.
+_HEADS_WITH_OWN_CLASSES = ('STDCHead', )
 
 
 def plain_config(cfg: Config) -> Config:
-    """A copy of a run's config without what is ours.
+    """A copy of a run's config without the keys of this package.
 
-    Its text is not laid out: mmengine asks for it four times as a training starts, and each layout takes as long as
+    Its text is not formatted: mmengine asks for it four times when training starts, and formatting takes as long as
     several iterations.
     """
     plain = Config({key: copy.deepcopy(value) for key, value in cfg.items() if key not in OWN_KEYS},
@@ -47,18 +47,18 @@ def with_overrides(plain: Config, overrides: Mapping[str, Any]) -> Config:
     """A copy of a plain config, merged with a run's ``incremental_overrides``.
 
     Raises:
-        UserError: overrides of what holds for the whole run, or that cannot be merged.
+        UserError: an override cannot be merged, or is of a key that cannot change between steps.
     """
-    unchangeable = sorted(set(overrides) & set(_NOT_BY_STEP))
-    if unchangeable:
-        raise UserError(f'incremental_overrides cannot set {unchangeable}: these hold for the whole run.')
+    constant = sorted(set(overrides) & set(_NOT_BY_STEP))
+    if constant:
+        raise UserError(f'incremental_overrides cannot set {constant}, which cannot change between steps: remove it.')
     out = copy.deepcopy(plain)
     try:
-        # A copy, since merging takes `_delete_` out in place.
+        # A copy, since merging removes `_delete_` in place.
         out.merge_from_dict(_flatten(copy.deepcopy(dict(overrides))))
     except (TypeError, KeyError, AttributeError, IndexError, AssertionError) as error:
-        raise UserError(f'incremental_overrides={dict(overrides)} cannot be merged into the config: {error}. It must '
-                        'have the structure of the config, with lists given as a whole.') from error
+        raise UserError(f'incremental_overrides={dict(overrides)} cannot be merged into the config: {error}. Use the '
+                        'same structure as the config, and give lists in full.') from error
     return out
 
 
@@ -74,16 +74,16 @@ def _flatten(overrides: dict, prefix: str = '') -> dict:
 
 
 def set_classes(model: dict, names: Sequence[str]) -> dict:
-    """A copy of a segmentor's config with other classes wherever it had the main head's number of them.
+    """A copy of a segmentor's config for other classes.
 
-    Heads, lists of heads, the parts of heads (K-Net) and the class weights of losses are renumbered; a text encoder
-    (SAN) gets the names as its vocabulary.
+    Replaces the main head's number of classes in heads, lists of heads, parts of heads (K-Net) and the class weights of
+    losses; a text encoder (SAN) gets the names as its vocabulary.
 
     Args:
         model: config of any mmseg segmentor.
-        names: of its new classes, background included, in the order of the channels.
+        names: names of the new classes, including background, in channel order.
     Raises:
-        UserError: something that is bound to the old number and cannot be renumbered.
+        UserError: an option depends on the old number of classes and cannot be adapted.
     """
     model = copy.deepcopy(model)
     heads = [model.get('decode_head'), model.get('auxiliary_head')]
@@ -99,11 +99,11 @@ def set_classes(model: dict, names: Sequence[str]) -> dict:
 
 
 def _parts(config) -> Iterator[dict]:
-    """All dicts within dicts and lists, except heads with classes of their own."""
+    """All nested dicts, except heads with their own classes."""
     if isinstance(config, (list, tuple)):
         for item in config:
             yield from _parts(item)
-    elif isinstance(config, dict) and config.get('type') not in _CLASSES_OF_THEIR_OWN:
+    elif isinstance(config, dict) and config.get('type') not in _HEADS_WITH_OWN_CLASSES:
         yield config
         for item in config.values():
             yield from _parts(item)
@@ -111,11 +111,11 @@ def _parts(config) -> Iterator[dict]:
 
 def _renumber(head: dict, before: int, after: int) -> None:
     head['num_classes'] = after
-    # In other heads (MaskFormer, K-Net's updates) out_channels counts features.
+    # In other heads (MaskFormer, K-Net's updates) out_channels is the number of features.
     if head.get('out_channels') is not None and _predicts_channels(head['type']):
         if head['out_channels'] != before:
             raise UserError(f'{head["type"]} has out_channels={head["out_channels"]} for {before} classes: '
-                             'class-incremental training needs one channel per class; leave out_channels out.')
+                            'class-incremental training needs one channel per class; remove out_channels.')
         head['out_channels'] = after
     for part in _parts([value for value in head.values() if isinstance(value, (dict, list, tuple))]):
         if part.get('class_weight') is not None:
@@ -128,37 +128,41 @@ def _predicts_channels(kind) -> bool:
 
 
 def _renumbered_weights(head: str, weights, before: int, after: int) -> list:
-    """One weight for all classes stays; the weight of no-object (query-based heads) comes after them."""
+    """Class weights for another number of classes, all equal; the no-object weight of query-based heads comes last."""
     if isinstance(weights, (list, tuple)) and len(weights) in (before, before + 1) and len(set(weights[:before])) == 1:
         return [weights[0]] * after + list(weights[before:])
-    raise UserError(f'{head} has a loss with class_weight for {before} classes, which cannot be carried over to steps '
-                     'of other classes: leave it out (class_weight=None).')
+    raise UserError(f'{head} has a loss with class_weight for {before} classes, which cannot be adapted to steps with '
+                    'other classes: remove it (class_weight=None).')
 
 
-# As many pixels are optimised together as in the paper: 16 images of 512 x 512.
+# The paper optimises 16 images of 512 x 512 together.
 _PIXELS, _LARGEST_BATCH = 16 * 512 * 512, 16
 
 
 def training_size(cfg: Config) -> Optional[tuple[int, int]]:
-    """(height, width) to which training batches are padded, or else cropped; None where the config does not say.
+    """(height, width) to which training batches are padded, or else cropped; None if the config does not set it.
 
-    A transformer with position embeddings of a fixed size takes exactly this.
+    Transformers with position embeddings of a fixed size accept no other size.
     """
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     return _pair(preprocessor.get('size')) or _crop(cfg.train_dataloader.dataset)
 
 
 def inversion_batch(size: Any) -> int:
-    """Images of ``size``, a side or (height, width), to optimise together: the paper's 16, or as many of its pixels."""
+    """Number of images to optimise together: the paper's 16, or fewer if that would be more pixels than in the paper.
+
+    Args:
+        size: side or (height, width) of the images.
+    """
     try:
         height, width = image_size(size)
-    except (TypeError, ValueError):  # refused with its name where the inversion is built
+    except (TypeError, ValueError):  # build_inversion raises the error
         return _LARGEST_BATCH
     return max(1, min(_LARGEST_BATCH, _PIXELS // (height * width)))
 
 
 def _crop(dataset: dict) -> Optional[tuple[int, int]]:
-    """Size of the last crop in the pipelines of a dataset and of what it wraps, outermost first."""
+    """Size of the last crop in the pipelines of a dataset and of the datasets that it wraps, outermost first."""
     for transform in reversed(dataset.get('pipeline') or []):
         size = transform.get('crop_size') or ('Crop' in str(transform['type']) and transform.get('size'))
         if size:
@@ -174,13 +178,13 @@ def _pair(size) -> Optional[tuple[int, int]]:
 
 
 def weight_files(cfg: Config) -> list[tuple[str, str]]:
-    """Option and path of every file of weights that a run starts from, such as ``load_from`` and ``init_cfg``."""
+    """Option and path of every weight file that a run starts from, such as those of ``load_from`` and ``init_cfg``."""
     found = [*((key, cfg.get(key)) for key in ('load_from', 'first_step_from')), *_weight_files('model', cfg.model)]
     return [(name, path) for name, path in found if isinstance(path, str)]
 
 
-def is_elsewhere(path: str) -> bool:
-    """Whether weights are fetched by mmengine rather than read from a local file."""
+def is_remote(path: str) -> bool:
+    """Whether mmengine downloads the weights rather than reading a local file."""
     return '://' in path
 
 
@@ -196,7 +200,7 @@ def _weight_files(name: str, options: Any) -> Iterator[tuple[str, Any]]:
 
 
 def as_list(value) -> list:
-    """A config that may be one item, several or none, as a list."""
+    """A config value that may be one item, a list or None, as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple)) else [value]
@@ -211,10 +215,10 @@ def is_epoch_based(cfg: Config) -> bool:
 
 
 def loop_type(cfg: Config) -> str:
-    """Name of the resumable loop for the config's.
+    """Name of the resumable loop that replaces the config's.
 
     Raises:
-        UserError: a loop of another kind.
+        UserError: the config's loop has no resumable counterpart.
     """
     if 'type' not in cfg.train_cfg:
         return 'ResumableEpochLoop' if cfg.train_cfg.get('by_epoch') else 'ResumableIterLoop'
@@ -227,7 +231,7 @@ def loop_type(cfg: Config) -> str:
 
 
 def choose_wrapper(out: Config) -> None:
-    """Choose the DDP wrapper that works without a GPU, unless the config names one."""
+    """Set the DDP wrapper that works without a GPU, unless the config sets one."""
     if is_distributed() and not torch.cuda.is_available() and out.get('model_wrapper_cfg') is None:
         out.model_wrapper_cfg = dict(
             type='IncrementalDataParallel', find_unused_parameters=out.get('find_unused_parameters', False))

@@ -1,4 +1,4 @@
-"""What a run's own options say, parsed once: all other code is handed this in place of the config."""
+"""The options of a run, parsed once: all other code takes these instead of the config."""
 from __future__ import annotations
 
 import copy
@@ -21,7 +21,7 @@ from .load import named_types
 from .plain import inversion_batch, plain_config, training_size, with_overrides
 
 _REPLAY_OPTIONS = ('ratio', 'num_images', 'inversion', 'feature_statistics')
-# Options of a method that a step's config sets.
+# Options of a method that are set per step.
 _SET_BY_STEP = {'student', 'teacher', 'teacher_checkpoint', 'channels_last'}
 
 
@@ -30,12 +30,12 @@ class ReplayConfig:
     """The ``replay`` options of a run that trains with synthetic images.
 
     Args:
-        options: as given, with the ``inversion`` below.
-        ratio: real to synthetic images in a batch, such as ``'1:1'``.
-        num_images: declared size of a step's buffer, or None.
-        inversion: options of what synthesises, with ``size`` and, where none is given, a ``batch_size`` that fits it.
+        options: the user's options, with ``inversion`` as below.
+        ratio: ratio of real to synthetic images in a batch, such as ``'1:1'``.
+        num_images: size of a step's buffer; None: set from the number of real images.
+        inversion: options of the inversion, with defaults for ``size`` and ``batch_size`` filled in.
         size: (height, width) of synthetic images.
-        statistics: options of ``step_statistics``; None: no feature statistics are recorded.
+        statistics: options of ``step_statistics``; None: feature statistics are not recorded.
     """
     options: Mapping[str, Any]
     ratio: str
@@ -46,50 +46,50 @@ class ReplayConfig:
 
     @classmethod
     def parse(cls, options: Any, plain: Config) -> ReplayConfig:
-        """Check the ``replay`` of a config whose other keys are ``plain``.
+        """Check the ``replay`` options of a config whose mmseg part is ``plain``.
 
         Raises:
-            UserError: an unknown option, or a value of the wrong type or out of range; names it.
+            UserError: an option is unknown, of the wrong type or out of range.
         """
         if not isinstance(options, dict):
-            raise UserError(f'replay={options!r} must be a dict, or None to train without fake images.')
+            raise UserError(f'replay={options!r} must be a dict, or None to train without synthetic images.')
         check_names('replay', options, _REPLAY_OPTIONS)
         ratio, number = options.get('ratio', '1:1'), options.get('num_images')
         split_batch(plain.train_dataloader.batch_size, ratio)
         if number is not None and (type(number) is not int or number < 1):
-            raise UserError(f'replay.num_images={number!r} must be a positive number, or None for the number of real '
-                            'images of the step within 512 to 4096.')
+            raise UserError(f'replay.num_images={number!r} must be a positive whole number, or None for as many as the '
+                            'step has real images, within 512 to 4096.')
         inversion: Any = options.get('inversion')
         if isinstance(inversion, dict):
             inversion = dict(copy.deepcopy(inversion))
             size = inversion.setdefault('size', training_size(plain))
             if size is None:
-                raise UserError('replay.inversion.size is not given, and neither data_preprocessor.size nor a crop in '
-                                'the training pipeline says on what size the network trains: give one.')
+                raise UserError('replay.inversion.size is missing, and neither data_preprocessor.size nor a crop in '
+                                'the training pipeline gives the size on which the network trains: set it.')
             inversion.setdefault('batch_size', inversion_batch(size))
-        built = build_inversion(inversion)  # hours later, at step 1, is too late for a mistake in its options
+        built = build_inversion(inversion)  # an error in its options must not show hours later, at step 1
         return cls(dict(options, inversion=inversion), ratio, number, inversion, built.size,
                    statistics_options(options))
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A run's config, checked and parsed. Configs in it are shared: copy one before changing it.
+    """A run's config, checked and parsed. Its configs are shared: copy them before changing them.
 
     Args:
         plain: mmseg config of step 0.
-        later: mmseg config of the other steps: ``plain`` merged with ``incremental_overrides``.
+        later: mmseg config of later steps: ``plain`` merged with ``incremental_overrides``.
         scenario: options of :meth:`.Scenario.build`.
         method: class of the segmentor.
-        method_options: its config, with ``type``.
-        replay: None where the method or the config wants no synthetic images.
-        seed: of the run.
-        channels_last: whether networks compute in channels last.
-        first_step_from: file of a trained network that stands in for step 0.
+        method_options: config of the segmentor, with ``type``.
+        replay: None if the method or the config uses no synthetic images.
+        seed: random seed of the run.
+        channels_last: whether networks use the channels-last memory format.
+        first_step_from: checkpoint of a trained network that replaces step 0.
         only_step: the only step to run.
         work_dir: absolute path.
         overrides: ``incremental_overrides``.
-        user: the config as given, for records.
+        user: the user's config, for records.
     """
     plain: Config
     later: Config
@@ -107,13 +107,13 @@ class RunConfig:
 
     @classmethod
     def parse(cls, cfg: Config, seed: Optional[int] = None) -> RunConfig:
-        """Check what is ours in a config, and what of mmseg's every learning step needs; files are not read.
+        """Check the keys that this package adds and the mmseg settings that every step needs; reads no files.
 
         Args:
             cfg: plain mmseg config plus ``scenario``, ``method`` and, optionally, the rest of ``OWN_KEYS``.
-            seed: in place of the config's.
+            seed: overrides the config's.
         Raises:
-            UserError: a key that is missing, misspelt, or has a value of the wrong type or out of range; names it.
+            UserError: a key is missing, misspelt, or has a value of the wrong type or out of range.
         """
         check_keys(cfg)
         seed = check_seed((cfg.get('randomness') or {}).get('seed') if seed is None else seed)
@@ -146,24 +146,24 @@ class RunConfig:
             user=cfg)
 
     def at(self, step: int) -> Config:
-        """The plain mmseg config that holds at a step."""
+        """The plain mmseg config of a step."""
         return self.plain if step == 0 else self.later
 
     def has_teacher(self, step: int) -> bool:
-        """Whether the step continues the one before."""
+        """Whether the step continues the previous one."""
         return step > 0 and not self.method.joint
 
     def num_fake_images(self, step: int, num_real: int) -> int:
-        """Size of a step's buffer: declared, or as many as real images within [512, 4096]; 0 without replay."""
+        """Size of a step's buffer: as configured, or the number of real images within [512, 4096]; 0 without replay."""
         if self.replay is None or step == 0:
             return 0
         declared = self.replay.num_images
         return min(max(num_real, 512), 4096) if declared is None else declared
 
     def training_scenario(self, scenario: Scenario, step: int) -> tuple[dict, int]:
-        """Options of the scenario, and its step, that choose a step's training images and labels.
+        """Scenario options, and the step of that scenario, that select a step's training images and labels.
 
-        For a joint method that is a scenario of one step, which learns all classes from all images that show any.
+        For a joint method this is a scenario of one step, which learns all classes from all images that contain any.
         """
         if not self.method.joint:
             return dict(self.scenario), step
@@ -172,25 +172,26 @@ class RunConfig:
         return dict(options, steps=[list(scenario.seen_classes(step))]), 0
 
     def text(self) -> str:
-        """The whole config as Python: ``tools/train.py`` on it, with a ``--work-dir``, is this run."""
-        whole = Config(named_types(self.user.to_dict()))
+        """The complete config as Python; ``tools/train.py`` with it and a ``--work-dir`` repeats this run."""
+        complete = Config(named_types(self.user.to_dict()))
         for where in ('work_dir', 'only_step', 'launcher'):
-            whole.pop(where, None)
-        whole.randomness = dict(whole.get('randomness') or {}, seed=self.seed)
-        return whole.pretty_text
+            complete.pop(where, None)
+        complete.randomness = dict(complete.get('randomness') or {}, seed=self.seed)
+        return complete.pretty_text
 
 
 def method_class(options: Mapping[str, Any]) -> type[IncrementalSegmentor]:
-    """The class that ``method.type`` names, its options checked."""
+    """The class of ``method.type``, with its options checked."""
     name = options.get('type')
     known = {key: value for key, value in MODELS.module_dict.items() if _is_method(value)}
     found = known.get(name) if isinstance(name, str) else name if _is_method(name) else None
     if found is None:
-        raise UserError(f'method.type={name!r} is no incremental method' +
-                        suggest(name, known, f'; there are {sorted(known)}.'))
+        raise UserError(f'method.type={name!r} is not an incremental method' +
+                        suggest(name, known, f': choose among {", ".join(sorted(known))}.'))
     annotations = parameters(found, IncrementalSegmentor)
     check_names(f'method {found.__name__}', options, set(annotations) - _SET_BY_STEP | {'type'})
     check_types('method', options, annotations)
+    found.check_options(options)
     return found
 
 

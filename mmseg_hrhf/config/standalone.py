@@ -1,4 +1,4 @@
-"""The plain config of a step, which mmseg evaluates without this package."""
+"""The plain config of a step, with which mmseg evaluates it without this package."""
 from __future__ import annotations
 
 import ast
@@ -27,34 +27,34 @@ from ..work_dir.layout import StepFiles
 from .load import named_types
 from .plain import PACKAGE, set_classes
 
-# mmengine replaces this by the folder of the config file, so a step's folder can be moved.
+# mmengine replaces this with the folder of the config file, so a step's folder can be moved.
 _HERE = '{{ fileDirname }}'
-# Packages that mmseg brings along or names as its own; file backends that mmengine knows.
+# Packages that mmseg depends on; file backends of mmengine.
 _STOCK = ('mmseg', 'mmengine', 'mmcv', 'mmdet', 'mmpretrain', 'torch', 'torchvision', 'builtins')
 _BACKENDS = ('local', 'disk', 'petrel', 'ceph', 'memcached', 'lmdb', 'http', 'nccl')
 _REGISTRIES = (MODELS, TRANSFORMS, DATASETS, METRICS, HOOKS, VISUALIZERS, VISBACKENDS)
-# What evaluation reads of a config; all else trains, or is a variable of the user's file.
+# Keys that evaluation reads; all others are for training or are variables of the user's file.
 _EVALUATION_KEYS = ('model', 'test_pipeline', 'tta_model', 'tta_pipeline', 'default_scope', 'custom_imports', 'env_cfg',
                     'default_hooks', 'vis_backends', 'visualizer', 'log_processor', 'log_level', 'randomness')
 
 
 def write_plain_config(plain: Config, scenario: Scenario, source: Source, positions: np.ndarray, files: StepFiles,
                        view: IncrementalDataset) -> None:
-    """Write ``step_<t>/config.py`` and the list of its test images, and prove that mmseg can use them.
+    """Write ``step_<t>/config.py`` and the list of its test images, and check that mmseg can use them.
 
-    The list and the masks follow the paths that the dataset itself gives, whatever its class. Where mmseg's own
-    ``metainfo.classes`` maps labels as the scenario does, the dataset's masks are used as they are. Where it cannot (a
-    class order, future classes that count as background, a void of its own), or where masks are not named after their
-    images, mapped copies of the test masks are written to ``step_<t>/masks``.
+    The paths of images and masks come from the dataset, whatever its class. If mmseg's own ``metainfo.classes`` maps
+    labels as the scenario does, the dataset's masks are used directly. If it cannot (class order, future classes that
+    count as background, separate void label), or if masks are not named after their images, mapped copies of the test
+    masks are written to ``step_<t>/masks``.
 
-    The first lines of the file, and the log, say what it needs besides mmseg, or why mmseg cannot use it.
+    The first lines of the file state what it needs besides mmseg, or why mmseg cannot use it (which is also logged).
 
     Args:
-        plain: mmseg config that holds at the step.
-        scenario: of the run.
-        source: the test dataset that the scenario divides.
-        positions: its images that evaluate the step.
-        files: of the step.
+        plain: mmseg config of the step.
+        scenario: scenario of the run.
+        source: the test dataset.
+        positions: positions of the step's test images in ``source``.
+        files: files of the step.
         view: the test dataset of the step, with which the written one is compared.
     """
     out, step = copy.deepcopy(plain), files.step
@@ -65,7 +65,7 @@ def write_plain_config(plain: Config, scenario: Scenario, source: Source, positi
         if key not in _EVALUATION_KEYS:
             out.pop(key)
     if out.get('default_hooks'):
-        out.default_hooks.pop('checkpoint', None)  # may be ours
+        out.default_hooks.pop('checkpoint', None)  # may be a hook of this package
     if preprocessor is not None:
         out.model.setdefault('data_preprocessor', preprocessor)
     out.model = set_classes(out.model, scenario.class_names(step))
@@ -82,41 +82,40 @@ def write_plain_config(plain: Config, scenario: Scenario, source: Source, positi
     if modules:
         out.custom_imports = dict(imports=modules, allow_failed_imports=False)
     text = Config(named_types(out.to_dict())).pretty_text
-    needs = f'# Needs, besides mmseg and the weights beside it: {", ".join(modules)}.\n' if modules else ''
+    needs = f'# Needs, besides mmseg and the weights in this folder: {", ".join(modules)}.\n' if modules else ''
     write_text(files.config, needs + text)
-    reason = unnamed or _why_unlike(files, view)
+    reason = unnamed or _difference(files, view)
     if reason is not None:
         write_text(files.config, f'# mmseg cannot use this file as it is: {reason}\n{needs}{text}')
-        print_log(f'{files.config} cannot be used by mmseg as it is: {reason} Evaluate the step by tools/test.py with '
-                  'the config of the run.', logger='current', level=logging.WARNING)
+        print_log(f'mmseg cannot use {files.config} as it is: {reason} Evaluate the step with tools/test.py and the '
+                  "run's config.", logger='current', level=logging.WARNING)
 
 
 def _needed_modules(out: Config) -> tuple[list[str], Optional[str]]:
-    """Modules that register a type of the config and are no part of the toolbox; and a type that none of them has."""
+    """Modules outside the toolbox that register types of the config; and why a type would not be registered, if so."""
     given = (out.get('custom_imports') or {}).get('imports') or []
     given = [given] if isinstance(given, str) else list(given)
     needed, unnamed = [], None
     if any(backend not in _BACKENDS for backend in _values_of(out.to_dict(), 'backend')):
-        needed += given  # one of them registers it
+        needed += given  # one of them registers the backend
     for kind in _values_of(out.to_dict(), 'type'):
         owner = _owner(kind)
         package = owner.split('.')[0]
         if package in _STOCK or not package:
             continue
         if package == PACKAGE:
-            # What mmseg cannot build by itself, such as LeakyResNet, makes the evaluation depend on this package.
+            # Modules of this package, such as LeakyResNet, make the evaluation depend on it.
             found = [PACKAGE]
         else:
             found = [name for name in given if name == owner or name.split('.')[0] == package]
         if not found:
-            unnamed = (f'{kind!r} is of the module {owner}, which custom_imports of the config does not name, so that '
-                       'nothing imports it.')
+            unnamed = f'{kind!r} is defined in {owner}, which the custom_imports of the config do not import.'
         needed += [name for name in found if name not in needed]
     return needed, unnamed
 
 
 def _values_of(value: object, key: str) -> Iterator:
-    """Every value that stands under ``key``, however deep."""
+    """Every value of ``key``, at any depth."""
     if isinstance(value, dict):
         for name, item in value.items():
             if name == key and not isinstance(item, (dict, list, tuple)):
@@ -128,14 +127,14 @@ def _values_of(value: object, key: str) -> Iterator:
 
 
 def _owner(kind: object) -> str:
-    """Module of the class that a type stands for; empty where it is no registered one (``type='color'``)."""
+    """Module of a type's class; empty if the type is not registered (``type='color'``)."""
     if isinstance(kind, str):
         kind = next((found for found in (held.get(kind) for held in _REGISTRIES) if found is not None), None)
     return getattr(kind, '__module__', '') if callable(kind) else ''
 
 
-def _why_unlike(files: StepFiles, view: IncrementalDataset) -> Optional[str]:
-    """Why the written config does not give the first test sample that the step was tested on; None if it does."""
+def _difference(files: StepFiles, view: IncrementalDataset) -> Optional[str]:
+    """Why the written config does not yield the first test sample of the step; None if it does."""
     try:
         dataset = DATASETS.build(Config.fromfile(files.config).test_dataloader.dataset)
         if len(dataset) != len(view):
@@ -148,15 +147,15 @@ def _why_unlike(files: StepFiles, view: IncrementalDataset) -> Optional[str]:
         return f'{type(error).__name__}: {" ".join(str(error).split())}.'
     plain, ours = samples
     if not torch.equal(plain['inputs'], ours['inputs']):
-        return 'its first test image is not the one that the step was tested on.'
+        return 'its first test image differs from the one that the step was tested on.'
     labels = [sample['data_samples'].gt_sem_seg.data for sample in samples]
     if not torch.equal(*labels):
-        return 'the labels of its first test image are not those that the step was tested on.'
+        return 'the labels of its first test image differ from those that the step was tested on.'
     return None
 
 
-def is_whole_plain_config(files: StepFiles, num_images: int) -> bool:
-    """Whether a step's plain config is Python that sets what a test needs, and lists ``num_images`` test images."""
+def is_complete_plain_config(files: StepFiles, num_images: int) -> bool:
+    """Whether a step's plain config can be parsed, sets what a test needs, and has a list of ``num_images`` images."""
     try:
         tree = ast.parse(Path(files.config).read_text(encoding='utf-8'))
         listed = Path(files.folder, 'test_images.txt').read_text(encoding='utf-8').splitlines()
@@ -198,11 +197,11 @@ def _plain_dataset(dataset: dict, scenario: Scenario, step: int, source: Source,
 
 
 def list_files(paths: Sequence[str], folder: Optional[str], suffix: str) -> tuple[str, list[str], str]:
-    """Folder, names and suffix of files, such that each path is folder + name + suffix.
+    """Folder, names and suffix, such that each path is folder + name + suffix.
 
     Args:
-        paths: of files, in any folders.
-        folder, suffix: those of their dataset, which are kept where they hold for all files.
+        paths: paths of files, in any folders.
+        folder, suffix: those of the dataset, kept if they apply to all files.
     """
     folder = str(folder or '')
     if not all(path.startswith(folder.rstrip('/') + '/') for path in paths) or not folder:
@@ -215,7 +214,7 @@ def list_files(paths: Sequence[str], folder: Optional[str], suffix: str) -> tupl
 
 
 def _common_folder(paths: Sequence[str]) -> str:
-    """The innermost folder of all files; of a remote backend, too, whose paths are URLs."""
+    """The innermost folder that contains all files; paths may also be URLs of a remote backend."""
     parts = [path.split('/')[:-1] for path in paths]
     shared = 0
     while all(len(part) > shared and part[shared] == parts[0][shared] for part in parts):
@@ -224,7 +223,7 @@ def _common_folder(paths: Sequence[str]) -> str:
 
 
 def _common_masks(paths: Sequence[str], names: Sequence[str], folder: Optional[str]) -> Optional[tuple[str, str]]:
-    """Folder and suffix such that each mask's path is folder + name + suffix; None where there are none."""
+    """Folder and suffix such that each mask's path is folder + name + suffix; None if there are none."""
     folder, found, _ = list_files(paths, folder, '')
     if not found[0].startswith(names[0]):
         return None
@@ -233,7 +232,7 @@ def _common_masks(paths: Sequence[str], names: Sequence[str], folder: Optional[s
 
 
 def _make_relative(plain: dict) -> None:
-    """Leave prefixes relative to ``data_root`` where they lie in it, so that the data can be moved."""
+    """Make prefixes inside ``data_root`` relative to it, so that the data can be moved."""
     root = str(plain['data_root'] or '').rstrip('/')
     prefix = plain['data_prefix']
     inside = [str(value) == root or str(value).startswith(f'{root}/') for value in prefix.values()]
@@ -251,7 +250,7 @@ def _is_anchored(path: str) -> bool:
 
 
 def _mmseg_maps(dataset_class: type[BaseSegDataset], classes: tuple, wanted: dict) -> bool:
-    """Whether mmseg's dataset, given these classes, maps every raw label as wanted."""
+    """Whether mmseg's dataset, with these classes, maps every raw label as in ``wanted``."""
     if dataset_class.__module__.split('.')[0] != 'mmseg' or dataset_class is BaseSegDataset:
         return False
     try:
@@ -262,7 +261,7 @@ def _mmseg_maps(dataset_class: type[BaseSegDataset], classes: tuple, wanted: dic
 
 
 def write_masks(infos: list, mapping: dict, folder: str, names: list, backend_args: Optional[dict] = None) -> None:
-    """Write mapped copies of masks as grey PNG, whole files only, under the images' names."""
+    """Write mapped copies of masks as greyscale PNGs under the images' names, each atomically."""
     table = np.full(256, IGNORE, dtype=np.uint8)
     for raw, label in mapping.items():
         table[raw] = label

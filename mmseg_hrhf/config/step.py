@@ -1,4 +1,4 @@
-"""From a run's plain mmseg config to the config of one learning step."""
+"""The mmengine config of one learning step, built from the run's config."""
 from __future__ import annotations
 
 import copy
@@ -23,14 +23,14 @@ def step_config(run: RunConfig,
                 step: int,
                 num_real: int,
                 pixel_map: Optional[PixelMap] = None) -> Config:
-    """The config from which a stock mmengine Runner trains and tests one step.
+    """The config with which a stock mmengine Runner trains and tests one step.
 
     Args:
-        run: its config, parsed.
+        run: parsed config of the run.
         scenario: built from ``run.scenario``.
         step: learning step.
-        num_real: training images of the step.
-        pixel_map: what the network is fed for a pixel, where the pipeline changes pixels.
+        num_real: number of training images of the step.
+        pixel_map: the network's input for each pixel value, if the pipeline changes pixel values.
     """
     files, seed = StepFiles(run.work_dir, step), run.seed + step
     out = copy.deepcopy(run.at(step))
@@ -44,19 +44,19 @@ def step_config(run: RunConfig,
     out.work_dir = files.train
     out.experiment_name = f'{out.get("experiment_name") or osp.basename(osp.normpath(run.work_dir))}_step_{step}'
     if out.get('visualizer'):
-        # mmengine shares visualizers by name, and all steps would write into step 0's folder. Unnamed, each Runner
-        # makes its own.
+        # mmengine shares visualizers by name, so all steps would write into step 0's folder. Without a name, each
+        # Runner creates its own.
         out.visualizer.pop('name', None)
     out.randomness = dict(out.get('randomness') or {}, seed=seed)
-    # The weights a user starts from are for step 0; a later step starts from its predecessor.
+    # `load_from` is for step 0; later steps start from the previous one.
     out.load_from, out.resume = (None if run.has_teacher(step) else out.get('load_from')), False
     out.custom_hooks = [*out.custom_hooks, dict(type='FiniteLossHook', step=step)]
     choose_wrapper(out)
     return out
 
 
-def continued(cfg: Config, point: Optional[str]) -> Config:
-    """A step's config that goes on from the file ``point``, if there is one."""
+def resumed_config(cfg: Config, point: Optional[str]) -> Config:
+    """A step's config that resumes from the checkpoint ``point``, if there is one."""
     if point is None:
         return cfg
     cfg = copy.deepcopy(cfg)
@@ -65,7 +65,7 @@ def continued(cfg: Config, point: Optional[str]) -> Config:
 
 
 def _set_model(out: Config, run: RunConfig, scenario: Scenario, files: StepFiles) -> None:
-    """The method around the user's segmentor, for the classes of the step and of the one before."""
+    """Wrap the user's segmentor in the method, with the classes of this and the previous step."""
     step, segmentor = files.step, out.pop('model')
     preprocessor = out.pop('data_preprocessor', None)
     if preprocessor is not None:
@@ -76,7 +76,7 @@ def _set_model(out: Config, run: RunConfig, scenario: Scenario, files: StepFiles
         out.model.teacher_checkpoint = files.previous().checkpoint
     if run.channels_last:
         out.model.channels_last = True
-    # An optimizer's constructor walks down a network by its children, and must begin at the segmentor.
+    # An optimizer constructor traverses a network's children and must start at the segmentor.
     constructor = out.optim_wrapper.get('constructor')
     if constructor is not None or out.optim_wrapper.get('paramwise_cfg') is not None:
         out.optim_wrapper.update(
@@ -86,7 +86,7 @@ def _set_model(out: Config, run: RunConfig, scenario: Scenario, files: StepFiles
 
 def _set_train_data(out: Config, run: RunConfig, scenario: Scenario, files: StepFiles, num_real: int,
                     pixel_map: Optional[PixelMap]) -> None:
-    """Train on the step's share of the user's dataset and, from step 1 on, on synthetic images."""
+    """Train on the step's part of the user's dataset and, from step 1 on, on synthetic images."""
     options, learnt = run.training_scenario(scenario, files.step)
     loader = out.train_dataloader
     dataset, mix = split_mix(loader.dataset)
@@ -96,7 +96,7 @@ def _set_train_data(out: Config, run: RunConfig, scenario: Scenario, files: Step
                 cache_dir=osp.join(run.work_dir, 'class_index'))
     num_fake = run.num_fake_images(files.step, num_real)
     replay = run.replay if num_fake else None
-    # Whole batches, resumable at any. Half a batch will not do: batch norm of one pooled image is undefined.
+    # Full batches only, resumable at any: batch norm of a single pooled image is undefined.
     loader.sampler = dict(
         type='RealFakeSampler',
         batch_size=loader.batch_size,
@@ -117,7 +117,7 @@ def _set_train_data(out: Config, run: RunConfig, scenario: Scenario, files: Step
 
 
 def _set_schedule(out: Config, seed: int) -> None:
-    """Resumption at any iteration: loop, seeds and, unless the config has one of its own, a ResumeHook."""
+    """Make training resumable at any iteration: loop, seeds and, unless the config has one, a ResumeHook."""
     loop = loop_type(out)
     out.train_cfg.pop('by_epoch', None)
     out.train_cfg.type = loop
@@ -130,12 +130,12 @@ def _set_schedule(out: Config, seed: int) -> None:
 
 
 def rehearsal_config(cfg: Config, folder: str, share: Callable[[dict], None]) -> Config:
-    """A copy of a step's config that leaves no trace outside ``folder``; without the network, which is built already.
+    """A copy of a step's config that writes only to ``folder``, without the network, which is built already.
 
     Args:
-        cfg: of the step.
-        folder: temporary work dir, whose ``fakes`` holds one synthetic image.
-        share: lets the config of an ``IncrementalDataset`` use images and labels that are known already.
+        cfg: config of the step.
+        folder: temporary work dir, whose ``fakes`` contains one synthetic image.
+        share: makes the config of an ``IncrementalDataset`` reuse images and labels that have been read already.
     """
     out = Config({key: copy.deepcopy(value) for key, value in cfg.items() if key != 'model'})
     out.work_dir, out.log_level, out.launcher = osp.join(folder, 'train'), 'CRITICAL', 'none'
@@ -149,7 +149,7 @@ def rehearsal_config(cfg: Config, folder: str, share: Callable[[dict], None]) ->
                 evaluator['output_dir'] = osp.join(folder, 'output')
     if out.get('visualizer'):
         out.visualizer.pop('save_dir', None)
-        # Only what mmengine keeps locally can be tried without side effects.
+        # Only mmengine's local backend can be tried without side effects.
         kept = [backend for backend in as_list(out.visualizer.get('vis_backends'))
                 if str(backend.get('type')).endswith('LocalVisBackend')]
         out.visualizer['vis_backends'] = kept
@@ -157,11 +157,11 @@ def rehearsal_config(cfg: Config, folder: str, share: Callable[[dict], None]) ->
 
 
 def _redirect(dataset: dict[str, Any], folder: str, share: Callable[[dict], None]) -> None:
-    """Let a dataset's config find its synthetic images, and its class index, in ``folder``."""
+    """Redirect the synthetic images and the class index of a dataset's config to ``folder``."""
     if dataset.get('type') == 'IncrementalDataset':
         dataset['cache_dir'] = osp.join(folder, 'class_index')
         share(dataset)
-        return  # what it wraps is the user's
+        return  # the wrapped dataset is the user's
     if dataset.get('type') == 'RealFakeDataset':
         dataset.update(fake_folder=osp.join(folder, 'fakes'), num_fake=1)
     for key in ('real', 'dataset'):
@@ -170,7 +170,7 @@ def _redirect(dataset: dict[str, Any], folder: str, share: Callable[[dict], None
 
 
 def view_options(cfg: Config, name: str) -> dict[str, Any]:
-    """Options of the ``IncrementalDataset`` that a step is trained (``'train'``) or tested (``'test'``) on."""
+    """Options of a step's ``IncrementalDataset`` for training (``'train'``) or testing (``'test'``)."""
     options: Mapping[str, Any] = cfg[f'{name}_dataloader'].dataset
     while options['type'] != 'IncrementalDataset':
         options = options.get('real') or options['dataset']

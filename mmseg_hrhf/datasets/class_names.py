@@ -1,7 +1,6 @@
-"""Lists of class names and their colours in a config: what can be one, and which names stand for background."""
+"""Checks of class names and palettes in a config; names that mean background."""
 from __future__ import annotations
 
-import copy
 import os.path as osp
 import re
 from typing import Any, Iterator, Mapping, Sequence
@@ -11,6 +10,7 @@ from mmengine.config import Config
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
 
+from ..utils.compat import dataset_metainfo
 from ..utils.errors import UserError
 from ..utils.options import suggest
 
@@ -18,15 +18,15 @@ BACKGROUND_NAMES = ('background', 'bg')
 
 
 def is_background_name(name: Any) -> bool:
-    """Whether a class of this name is background: ``background`` or ``bg``, whatever its case and separators.
+    """Whether a class name is ``background`` or ``bg``, ignoring case and separators.
 
-    ``'void'`` and ``'unlabeled'`` do not say so: what they stand for depends on the dataset.
+    ``'void'`` and ``'unlabeled'`` do not count: their meaning depends on the dataset.
     """
     return isinstance(name, str) and letters(name) in BACKGROUND_NAMES
 
 
 def letters(name: str) -> str:
-    """The letters of a name in lower case: ``'_Back-ground_'`` as ``'background'``."""
+    """The letters of a name in lower case: ``'background'`` for ``'_Back-ground_'``."""
     return re.sub(r'[\W\d_]+', '', name).lower()
 
 
@@ -34,8 +34,8 @@ def check_class_names(names: Any, owner: str) -> None:
     """Raise ``UserError`` unless ``names`` is a list or tuple of strings, or None.
 
     Args:
-        names: what a config gives in the place of class names.
-        owner: the option that gives it, for the message.
+        names: value from a config.
+        owner: the option that it belongs to, for the message.
     """
     if names is None:
         return
@@ -45,29 +45,29 @@ def check_class_names(names: Any, owner: str) -> None:
         raise UserError(f"{owner} is {names!r}, but must be a list of names, such as ['background', 'cat'].")
     for name in names:
         if isinstance(name, (list, tuple)):
-            raise UserError(f'{owner} holds the list {name!r}, but its items must be names: take out the inner '
-                             'brackets.')
+            raise UserError(f'{owner} contains the list {name!r}, but its items must be names: remove the inner '
+                            'brackets.')
         if not isinstance(name, str):
-            raise UserError(f'{owner} holds {name!r}, but class names are strings: write {str(name)!r}, in quotes.')
+            raise UserError(f'{owner} contains {name!r}, but class names must be strings: write {str(name)!r}.')
         if not name.strip():
-            raise UserError(f'{owner} holds the empty name {name!r}: give every class a name.')
+            raise UserError(f'{owner} contains the empty name {name!r}: name every class.')
 
 
 def one_name(name: str) -> str:
-    """How a list of one name is written."""
-    return f'in brackets, a single name needs a comma after it, ({name!r}, )'
+    """Hint on how to write a list of one name."""
+    return f'a tuple of one name needs a trailing comma, ({name!r}, )'
 
 
 def check_scenario_names(options: Mapping) -> None:
     """Raise ``UserError`` for ``steps`` or ``class_order`` of a ``scenario`` that are not lists of names."""
     steps, order = options.get('steps'), options.get('class_order')
-    wanted = "must be a list with a list of names for each step, such as [['cat', 'dog'], ['cow']]"
+    wanted = "must be a list of lists of names, one for each step, such as [['cat', 'dog'], ['cow']]"
     if steps is not None and not isinstance(steps, (list, tuple)):
         raise UserError(f'scenario.steps={steps!r} {wanted}.')
     for t, names in enumerate(steps or ()):
         if isinstance(names, str):
             raise UserError(f'scenario.steps={steps!r} {wanted}; steps[{t}] is the string {names!r}: '
-                             f'{one_name(names)}.')
+                            f'{one_name(names)}.')
         if not isinstance(names, (list, tuple)):
             raise UserError(f'scenario.steps={steps!r} {wanted}; steps[{t}] is {names!r}.')
         check_class_names(names, f'scenario.steps[{t}]')
@@ -76,24 +76,24 @@ def check_scenario_names(options: Mapping) -> None:
 
 
 def check_dataset_names(cfg: Any, loader: str) -> None:
-    """Check ``metainfo.classes`` and ``metainfo.palette`` of all datasets of a data loader; no file of them is read.
+    """Check ``metainfo.classes`` and ``metainfo.palette`` of all datasets of a data loader, without reading the data.
 
     Args:
         cfg: config of the loader's dataset.
-        loader: its name, for the message.
+        loader: name of the loader, for the message.
     Raises:
-        UserError: what is not a list of names or colours, or does not fit the dataset's own.
+        UserError: a value is not a list of names or colours, or does not match the dataset's classes.
     """
     for leaf in _leaves(cfg):
         kind = leaf.get('type')
         dataset = DATASETS.get(kind) if isinstance(kind, str) else kind
-        # Another check names a type that is not registered or cannot be divided into steps.
+        # Types that are not registered or cannot be divided into steps are reported by another check.
         if isinstance(dataset, type) and issubclass(dataset, BaseSegDataset):
             _check_metainfo(dataset, leaf.get('metainfo'), f'{loader} ({dataset.__name__})')
 
 
 def _leaves(cfg: Any) -> Iterator[Mapping]:
-    """The datasets within any wrappers."""
+    """The datasets inside all wrappers."""
     if isinstance(cfg, (list, tuple)):
         for item in cfg:
             yield from _leaves(item)
@@ -111,18 +111,18 @@ def _check_metainfo(dataset: type[BaseSegDataset], given: Any, owner: str) -> No
     for key in ('classes', 'palette'):
         value = (given or {}).get(key, ())
         if value is None:
-            raise UserError(f'metainfo.{key} of {owner} is None: give a list, or leave it out.')
-        # mmengine takes a string for a file with an item a line, and for nothing else where there is no such file.
+            raise UserError(f'metainfo.{key} of {owner} is None: set a list, or remove it.')
+        # mmengine takes a string as the path of a file with one item per line.
         if isinstance(value, str) and '://' not in value and not osp.isfile(value):
             hint = one_name(value) if key == 'classes' else 'an item is three numbers, such as [255, 0, 0]'
             raise UserError(f'metainfo.{key} of {owner} is the string {value!r}, but must be a list: {hint}. '
-                             '(A string is the path of a file with one item a line; there is no such file.)')
-    metainfo = dataset._load_metainfo(copy.deepcopy(given))
+                            '(A string is read as the path of a file with one item per line; there is no such file.)')
+    metainfo = dataset_metainfo(dataset, given)
     names, palette = metainfo.get('classes'), metainfo.get('palette', ())
     check_class_names(names, f'metainfo.classes of {owner}')
     own = dataset.METAINFO.get('classes')
     if names is None:
-        return  # another check asks for them
+        return  # another check reports this
     if own is not None and list(names) != list(own):
         _check_subset(dataset, names, owner)
     _check_palette(palette, names, own, owner)
@@ -130,31 +130,31 @@ def _check_metainfo(dataset: type[BaseSegDataset], given: Any, owner: str) -> No
 
 def _check_subset(dataset: type[BaseSegDataset], names: Sequence[str], owner: str) -> None:
     if not names:
-        raise UserError(f'metainfo.classes of {owner} is empty: name some of its classes, or leave it out for all.')
+        raise UserError(f'metainfo.classes of {owner} is empty: name some of its classes, or remove it to use all.')
     if dataset.get_label_map.__func__ is not BaseSegDataset.get_label_map.__func__:
         return
     own = dataset.METAINFO['classes']
     for name in names:
         if name not in own:
             hint = suggest(name, own, ': choose among its classes, or use BaseSegDataset for others.')
-            raise UserError(f'metainfo.classes of {owner} names {name!r}, which is not a class of it{hint}')
+            raise UserError(f'metainfo.classes of {owner} names {name!r}, which is not one of its classes{hint}')
 
 
 def _check_palette(palette: Any, names: Sequence[str], own: Any, owner: str) -> None:
-    """``own``: all classes of the dataset, where its class names them."""
+    """Check a palette; ``own`` are all classes of the dataset, if its type defines them."""
     example = 'RGB colours, such as [[0, 0, 0], [255, 0, 0]]'
     if not hasattr(palette, '__len__') or isinstance(palette, (str, Mapping)):
         raise UserError(f'metainfo.palette={palette!r} of {owner} must be a list of {example}.')
     for i, colour in enumerate(palette):
         if not _is_colour(colour):
-            raise UserError(f'metainfo.palette[{i}]={colour!r} of {owner} must be three whole numbers of 0 to 255: '
-                             f'give {example}.')
-    # For some of a dataset's classes, colours of all of them do.
+            raise UserError(f'metainfo.palette[{i}]={colour!r} of {owner} must be three whole numbers from 0 to 255: '
+                            f'set the palette to {example}.')
+    # If only some classes are chosen, the palette may still be for all of them.
     chosen_some = own is not None and list(names) != list(own)
     if len(palette) not in (0, len(names)) and not (chosen_some and len(palette) >= len(own)):
         raise UserError(f'metainfo.palette of {owner} has {len(palette)} colours for {len(names)} classes '
-                         f'({", ".join(map(repr, names[:6]))}{", ..." if len(names) > 6 else ""}): give one for each, '
-                         'or leave it out. (Without a comma between them, two names become one.)')
+                        f'({", ".join(map(repr, names[:6]))}{", ..." if len(names) > 6 else ""}): set one for each, or '
+                        'remove the palette. (Without a comma between them, Python joins two names.)')
 
 
 def _is_colour(value: Any) -> bool:

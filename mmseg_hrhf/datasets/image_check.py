@@ -13,8 +13,6 @@ from ..utils.errors import UserError
 
 # How whole files of a format end. Where one does not (some cameras append data), it is decoded to find out.
 _ENDS = dict(JPEG=b'\xff\xd9', PNG=b'IEND\xaeB`\x82')
-# Bytes of a file in which most headers end.
-_HEAD = 4096
 # Files of other names may be of formats that Pillow does not know, but the dataset's own loader does.
 _COMMON = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 # Values of EXIF's orientation that stand for a quarter turn, which some loaders undo and some do not.
@@ -108,13 +106,6 @@ class ImageReader:
 
 def _size_of_whole(file: BinaryIO) -> tuple[tuple[int, int], bool]:
     """(width, height) as most loaders read it, and whether EXIF turns the image by a quarter."""
-    size = jpeg_size(file.read(_HEAD))
-    if size is not None:
-        end = _ENDS['JPEG']
-        file.seek(-len(end), 2)
-        if file.read() == end:
-            return size, False
-    file.seek(0)
     with Image.open(file) as image:
         size, is_turned = image.size, image.getexif().get(0x0112) in _TURNED
         # Newer versions of Pillow give a TIFF's size turned already.
@@ -127,38 +118,3 @@ def _size_of_whole(file: BinaryIO) -> tuple[tuple[int, int], bool]:
             with Image.open(file) as again:
                 again.load()
     return size, is_turned
-
-
-# Start of frame: baseline, extended and progressive, with Huffman codes.
-_FRAMES = (0xc0, 0xc1, 0xc2)
-# Tables, restart interval, comment, and application data but APP1, whose EXIF may turn the image.
-_SKIPPED = (0xc4, 0xdb, 0xdd, 0xfe, 0xe0, *range(0xe2, 0xf0))
-_SCAN = 0xda
-# Larger ones are left to who knows what to do about decompression bombs.
-_MOST_PIXELS = 2**24
-
-
-def jpeg_size(head: bytes) -> Optional[tuple[int, int]]:
-    """(width, height) of an 8-bit JPEG that nothing turns (ITU-T T.81, annex B).
-
-    Args:
-        head: the first bytes of a file.
-    Returns:
-        None where a library must look: another format, EXIF, or a header that is not whole within ``head``.
-    """
-    if head[:2] != b'\xff\xd8':
-        return None
-    at, size = 2, None
-    while at + 4 <= len(head) and head[at] == 0xff:
-        marker, length = head[at + 1], int.from_bytes(head[at + 2:at + 4], 'big')
-        if marker == _SCAN:
-            return size
-        if marker in _FRAMES and length >= 8 and at + 9 <= len(head) and head[at + 4] == 8:
-            height, width = (int.from_bytes(head[i:i + 2], 'big') for i in (at + 5, at + 7))
-            if size is not None or not 0 < height * width <= _MOST_PIXELS:
-                return None
-            size = width, height
-        elif marker not in _SKIPPED or length < 2:
-            return None
-        at += 2 + length
-    return None

@@ -1,4 +1,4 @@
-"""A learning step's view of any mmseg dataset."""
+"""Wraps any mmseg dataset to show the images and labels of one learning step."""
 from __future__ import annotations
 
 import copy
@@ -13,7 +13,8 @@ from mmseg.registry import DATASETS
 from torch.utils.data import Dataset
 
 from ..scenario import IGNORE, Scenario
-from ..utils.errors import UserError
+from ..utils.compat import dataset_metainfo
+from ..utils.errors import UserError, reason_of
 from ..utils.randomness import sample_randomness
 from .class_index import class_index
 from .image_check import ImageReader
@@ -22,13 +23,13 @@ from .source import Source, load_image_list, split_mix, type_name, unwrap, witho
 
 
 def build_source(cfg: dict, **overrides) -> Source:
-    """Build what a scenario divides: a ``BaseSegDataset``, or several within ``ConcatDataset`` and ``RepeatDataset``.
+    """Build the data of a scenario: a ``BaseSegDataset``, or several in ``ConcatDataset`` and ``RepeatDataset``.
 
     Args:
-        cfg: as in a plain mmseg config.
-        **overrides: of the options of each dataset.
+        cfg: config of a dataset, as in a plain mmseg config.
+        **overrides: override options of each dataset.
     Raises:
-        UserError: a missing folder or list, no image, or a dataset that cannot be divided.
+        UserError: a folder or image list is missing, or a dataset has no images or cannot be divided into steps.
     """
     leaves, order = unwrap(cfg)
     return Source([_build_dataset(dict(leaf, **overrides)) for leaf in leaves], order)
@@ -41,39 +42,39 @@ def _build_dataset(cfg: dict) -> BaseSegDataset:
     try:
         dataset = DATASETS.build(options)
     except (TypeError, KeyError, AttributeError, AssertionError, ImportError) as error:
-        reason = ' '.join(str(error.args[0] if error.args else error).split())
-        raise UserError(f'The dataset {type_name(cfg)} or its pipeline cannot be built from the config: {reason}.'
-                         ) from error
+        raise UserError(f'The dataset {type_name(cfg)} or its pipeline cannot be built from the config: '
+                        f'{reason_of(error)}.') from error
     if not isinstance(dataset, BaseSegDataset):
-        raise UserError(f'{type_name(cfg)} is no BaseSegDataset, so its images cannot be divided into learning steps.')
+        raise UserError(f'{type_name(cfg)} is not a BaseSegDataset, so its images cannot be divided into learning '
+                        'steps: use a subclass of BaseSegDataset.')
     _check_labels(cfg, dataset)
     if not dataset.load_data_list():
-        raise UserError(f'{type_name(cfg)} at {dataset.data_root!r} holds no image: check data_root, data_prefix, '
-                         f'ann_file and img_suffix={dataset.img_suffix!r}.')
+        raise UserError(f'{type_name(cfg)} at {dataset.data_root!r} contains no images: check data_root, data_prefix, '
+                        f'ann_file and img_suffix={dataset.img_suffix!r}.')
     dataset.full_init()
     return dataset
 
 
 def _check_labels(cfg: dict, dataset: BaseSegDataset) -> None:
-    """Refuse what makes masks mean something else than the scenario takes them for."""
+    """Raise ``UserError`` if an option changes the meaning of labels in a way that the scenario cannot know."""
     name = type_name(cfg)
     if dataset.ignore_index != IGNORE:
-        raise UserError(f'{name} has ignore_index={dataset.ignore_index}, but {IGNORE} is what the scenario marks '
-                         f'ignored pixels by: leave it out, and leave that class out of scenario.steps.')
+        raise UserError(f'{name} has ignore_index={dataset.ignore_index}, but ignored pixels are always {IGNORE}: '
+                        'remove ignore_index, and leave that class out of scenario.steps.')
     raw = RawLabels.of(type(dataset), dataset.metainfo.get('classes'), dataset.reduce_zero_label)
     if _reduces(cfg.get('pipeline')) and raw.offset == 0:
-        raise UserError(f'A transform of {name} has reduce_zero_label=True, but the dataset has not, which mmseg '
-                         'itself refuses: give it to the dataset, if label 0 is void in its masks.')
+        raise UserError(f'A transform of {name} has reduce_zero_label=True, but the dataset does not, which mmseg does '
+                        'not allow: set it on the dataset if label 0 is void in its masks, else remove it.')
     usual = {i: raw.chosen.index(c) if c in raw.chosen else IGNORE for i, c in enumerate(raw.names)}
     if dataset.label_map not in (None, usual):
-        raise UserError(f'{name} renumbers the labels of its masks in a way of its own: leave metainfo.classes out '
-                         'and name the classes of each step in scenario.steps.')
+        raise UserError(f'{name} renumbers the labels of its masks in a non-standard way: remove metainfo.classes, and '
+                        'name the classes of each step in scenario.steps.')
 
 
 def check_paths(cfg: dict) -> None:
-    """Raise ``UserError`` naming the first folder or list of a dataset config that is missing.
+    """Raise ``UserError`` if a folder or image list of a dataset config is missing.
 
-    Datasets that make their own data (``prepare``) are let to do so first.
+    Datasets that generate their own data (``prepare``) do so first.
     """
     dataset_class = DATASETS.get(cfg['type']) if isinstance(cfg['type'], str) else cfg['type']
     if dataset_class is None:
@@ -84,15 +85,16 @@ def check_paths(cfg: dict) -> None:
     if cfg.get('backend_args') or '://' in str(root):
         return
     if root and not osp.isdir(root):
-        raise UserError(f'data_root {root!r} of {cfg["type"]} does not exist: set data_root to the folder that holds '
-                         'the dataset (see docs/datasets.md).')
+        raise UserError(f'data_root {root!r} of {cfg["type"]} does not exist: set data_root to the folder of the '
+                        'dataset (see docs/datasets.md).')
     for key, prefix in (cfg.get('data_prefix') or {}).items():
         if prefix and not osp.isdir(osp.join(root, prefix)):
             raise UserError(f'Folder {osp.join(root, prefix)!r} (data_prefix.{key} of {cfg["type"]}) does not exist: '
-                             'set data_root or data_prefix.')
+                            'set data_root or data_prefix.')
     ann_file = cfg.get('ann_file')
     if ann_file and not osp.exists(osp.join(root, ann_file)):
-        raise UserError(f'Image list {osp.join(root, ann_file)!r} (ann_file of {cfg["type"]}) does not exist.')
+        raise UserError(f'Image list {osp.join(root, ann_file)!r} (ann_file of {cfg["type"]}) does not exist: set '
+                        'data_root or ann_file.')
 
 
 def _reduces(pipeline: Any) -> bool:
@@ -102,17 +104,17 @@ def _reduces(pipeline: Any) -> bool:
 
 
 def scenario_of(source: Source, options: Mapping[str, Any]) -> Scenario:
-    """The scenario over a source's classes: see ``RawLabels.scenario``."""
+    """The scenario over the classes of a source; see ``RawLabels.scenario``."""
     return source.raw_labels.scenario(options)
 
 
 def scenario_of_config(cfg: dict, options: Mapping[str, Any]) -> Scenario:
-    """The same, from a dataset's config; no file of the dataset is touched."""
+    """Like ``scenario_of``, from a dataset's config; reads no files."""
     leaf = unwrap(split_mix(cfg)[0])[0][0]
     dataset = DATASETS.get(leaf['type']) if isinstance(leaf['type'], str) else leaf['type']
     if dataset is None:
         raise UserError(f'Dataset type {leaf["type"]!r} is not registered: check its spelling and custom_imports.')
-    metainfo = dataset._load_metainfo(copy.deepcopy(leaf.get('metainfo')))
+    metainfo = dataset_metainfo(dataset, leaf.get('metainfo'))
     return RawLabels.of(dataset, metainfo.get('classes'), leaf.get('reduce_zero_label')).scenario(options)
 
 
@@ -131,12 +133,12 @@ def image_names(source: Source) -> list[str]:
 
 
 def count_labels(source: Source, scenario: Scenario, cache_dir: Optional[str] = None) -> np.ndarray:
-    """Pixels of each raw label in the masks of ``source``, whose local images are checked on the way.
+    """Count the pixels of each raw label in the masks of ``source``, and check its local images.
 
     Args:
-        source: images that the scenario divides.
-        scenario: says which labels are known.
-        cache_dir: folder of the class index; None: the masks are read.
+        source: images of the scenario.
+        scenario: defines which labels are valid.
+        cache_dir: folder of the class index; None: the masks are always read.
     Returns:
         (N, 256) uint32 pixel counts.
     """
@@ -146,7 +148,7 @@ def count_labels(source: Source, scenario: Scenario, cache_dir: Optional[str] = 
         paths = [info.get('seg_map_path') for info in infos]
         if None in paths:
             raise UserError(f'{type(part).__name__} has no masks: set data_prefix.seg_map_path.')
-        # From a file backend every image would be fetched once more.
+        # A file backend would have to download every image an extra time.
         images = None if part.backend_args else [info['img_path'] for info in infos]
         rows.append(class_index(paths, known, cache_dir, part.backend_args, images, ImageReader(part)))
     return np.concatenate(rows)
@@ -154,10 +156,10 @@ def count_labels(source: Source, scenario: Scenario, cache_dir: Optional[str] = 
 
 def select_images(source: Source, scenario: Scenario, presence: np.ndarray, step: int,
                   test_mode: bool) -> np.ndarray:
-    """Positions of the images of ``step``: the scenario's rule, or the list its user gives.
+    """Positions of the images of ``step``, by the scenario's rule or from the user's list.
 
     Raises:
-        UserError: the step has no image.
+        UserError: the step has no images.
     """
     if test_mode:
         positions, purpose = scenario.select_test(presence, step), 'evaluation'
@@ -166,17 +168,17 @@ def select_images(source: Source, scenario: Scenario, presence: np.ndarray, step
     else:
         positions, purpose = scenario.select_train(presence, step), 'training'
     if len(positions) == 0:
-        raise UserError(f'Step {step} ({", ".join(scenario.steps[step])}) has no {purpose} image under the '
-                         f'{scenario.setting} setting, of {len(source)} images in {source.data_root!r}: check the '
-                         'data, or put these classes into another step.')
+        raise UserError(f'Step {step} ({", ".join(scenario.steps[step])}) has no {purpose} images in the '
+                        f'{scenario.setting} setting, out of {len(source)} in {source.data_root!r}: check the data, or '
+                        'move these classes to another step.')
     return positions
 
 
 def load_sample(dataset: Dataset, idx: int, max_refetch: int = 1000) -> Any:
-    """Image ``idx`` through its pipeline (``get_data_info``, ``pipeline_of``); another one if that returns None.
+    """Run image ``idx`` through its pipeline; if the pipeline returns None, try a random other image.
 
     Raises:
-        UserError: an image or mask is unreadable or does not fit; names it.
+        UserError: an image or its mask cannot be read or transformed.
     """
     for _ in range(max_refetch + 1):
         info = dataset.get_data_info(idx)
@@ -184,9 +186,9 @@ def load_sample(dataset: Dataset, idx: int, max_refetch: int = 1000) -> Any:
         try:
             data = dataset.pipeline_of(idx)(info)
         except (OSError, AssertionError, AttributeError, TypeError, cv2.error) as error:
-            # A broken file makes the decoder raise, or return None, over which the next transform trips.
-            raise UserError(f'Image {path!r} or its mask cannot be read or transformed: {error}. '
-                             'Replace the file, or drop it from the image list.') from error
+            # For a broken file the decoder raises, or returns None, on which the next transform fails.
+            raise UserError(f'Image {path!r} or its mask cannot be read or transformed: {reason_of(error)}. '
+                            'Replace the file, or remove it from the image list.') from error
         if data is not None:
             return data
         idx = np.random.randint(len(dataset))
@@ -195,19 +197,19 @@ def load_sample(dataset: Dataset, idx: int, max_refetch: int = 1000) -> Any:
 
 @DATASETS.register_module()
 class IncrementalDataset(Dataset):
-    """Images and labels that one learning step sees of another dataset, or of several joined or repeated.
+    """Images and labels of one learning step, from any mmseg dataset or from several, concatenated or repeated.
 
-    The dataset's own pipeline is kept, but for ``reduce_zero_label``: label 0 stays 0. Its annotation loader is handed
-    a ``label_map`` per image that holds only the labels of that image which change.
+    The dataset's pipeline is kept, except for ``reduce_zero_label``: label 0 stays 0. Its annotation loader receives a
+    ``label_map`` per image that contains only the labels of that image which change.
 
     Args:
-        dataset: config of a ``BaseSegDataset``, which ``ConcatDataset`` and ``RepeatDataset`` may wrap; or what
-            ``build_source`` has built from it.
+        dataset: config of a ``BaseSegDataset``, which ``ConcatDataset`` and ``RepeatDataset`` may wrap; or the result
+            of ``build_source``.
         scenario: options of ``Scenario.build``.
         step: learning step.
-        test_mode: evaluation rules (images and labels) instead of training rules.
+        test_mode: select images and labels by the rules of evaluation instead of training.
         cache_dir: folder for the class index.
-        presence: (N, 256) bool, which labels each mask holds; None: from the class index, for which all ranks meet.
+        presence: (N, 256) bool, the labels in each mask; None: read from the class index, which synchronises all ranks.
     """
 
     def __init__(self,
@@ -234,20 +236,20 @@ class IncrementalDataset(Dataset):
             classes=self.scenario.class_names(self.step), palette=palette_of(self.source, self.scenario, self.step))
 
     def full_init(self) -> None:
-        """Nothing is left to do; mmengine calls this on every dataset."""
+        """Does nothing; mmengine calls this on every dataset."""
 
     def __len__(self) -> int:
         return len(self.positions)
 
     def _position(self, idx: int) -> int:
-        # mmseg's RandomMosaic draws from 0 to the length, both included.
+        # mmseg's RandomMosaic draws indices from 0 to the length, inclusive.
         return int(self.positions[idx % len(self)])
 
     def pipeline_of(self, idx: int) -> Compose:
         return self.source.pipeline_of(self._position(idx))
 
     def by_part(self) -> list[np.ndarray]:
-        """Indices of the images of each dataset that the config joins, where the step has some: one array a dataset."""
+        """Indices of the step's images, one array for each concatenated dataset that has any."""
         numbers = self.source.part_numbers(self.positions)
         return [np.flatnonzero(numbers == number) for number in np.unique(numbers)]
 

@@ -1,4 +1,4 @@
-"""Generated data in VOC's layout, on which the whole method runs in minutes on a CPU."""
+"""Generated data in VOC's layout, on which the complete method runs in minutes on a CPU."""
 from __future__ import annotations
 
 import os
@@ -15,22 +15,22 @@ from PIL import Image, ImageDraw, ImageFilter
 
 CLASSES = ('disc', 'square', 'triangle', 'cross', 'ring')
 PALETTE = ([0, 0, 0], [214, 69, 65], [38, 120, 178], [46, 148, 82], [240, 173, 44], [142, 82, 168])
-# Mean colour of each class; every object varies around it, and backgrounds take any colour.
+# Mean colour of each class, around which objects vary; backgrounds have any colour.
 _COLOURS = np.array([[200, 60, 60], [50, 100, 200], [60, 170, 80], [220, 180, 50], [160, 80, 190]], dtype=float)
 SIDE = 96
-# Training images by what they show: base classes, then each later class.
+# Classes of each training image: base classes, then each later class.
 _TRAIN = ((0, 1, 2), ) * 600 + ((3, ), ) * 200 + ((4, ), ) * 200
 _VAL = 200
-# Share of images of a later class in which an old class is seen too.
+# Share of images of a later class that also contain an old class.
 _OLD_BESIDE_NEW = 0.05
 
 
 @DATASETS.register_module()
 class ShapesDataset(BaseSegDataset):
-    """Textured shapes of many scales on textured grounds: disc, square, triangle, cross, ring.
+    """Textured shapes of many scales on textured backgrounds: disc, square, triangle, cross, ring.
 
-    The data are generated into ``data_root`` on first use (1,200 images of 96 x 96 pixels, about 10 seconds). Images of
-    cross and ring seldom show the other classes, so that learning them without precautions makes a net forget.
+    The data are generated in ``data_root`` on first use (1,200 images of 96 x 96 pixels, about 10 seconds). Images of
+    cross and ring rarely contain other classes, so that plain fine-tuning on them causes forgetting.
     """
     METAINFO = dict(classes=('background', ) + CLASSES, palette=[list(colour) for colour in PALETTE])
 
@@ -39,14 +39,14 @@ class ShapesDataset(BaseSegDataset):
 
     @staticmethod
     def prepare(data_root: str) -> None:
-        """Generate the data unless they are there; rank 0 does it, the others wait."""
+        """Generate the data if they do not exist; rank 0 does so while the other ranks wait."""
         if is_main_process() and not os.path.isdir(data_root):
             generate(data_root)
         barrier()
 
 
 def generate(data_root: str) -> None:
-    """Write images, masks and lists (``train.txt``, ``val.txt``) in VOC's layout; all of them or none."""
+    """Write images, masks and lists (``train.txt``, ``val.txt``) in VOC's layout, atomically."""
     target = Path(data_root).absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f'.{target.name}.'))
@@ -61,7 +61,7 @@ def generate(data_root: str) -> None:
         folder.chmod(0o755)
         try:
             folder.rename(target)
-        except OSError:  # another run, begun at the same time, may have been first: its files are the same
+        except OSError:  # a concurrent run may have written the same files first
             if not (target / 'ImageSets/Segmentation/val.txt').is_file():
                 raise
     finally:
@@ -78,7 +78,7 @@ def _write(folder: Path, name: str, classes: Sequence[int], rng: np.random.Gener
 
 
 def draw(classes: Sequence[int], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """One image of one to three objects of the given classes (numbers into ``CLASSES``).
+    """Draw an image with one to three objects of the given classes (indices into ``CLASSES``).
 
     Returns:
         (96, 96, 3) uint8 RGB image and (96, 96) uint8 mask, labels 0 (background) to 5.
@@ -99,7 +99,7 @@ def draw(classes: Sequence[int], rng: np.random.Generator) -> tuple[np.ndarray, 
 
 
 def _texture(colour: np.ndarray, rng: np.random.Generator, contrast: float) -> np.ndarray:
-    """(96, 96, 3) float: waves of a random direction and length over smooth noise around ``colour``."""
+    """(96, 96, 3) float: waves with random direction and period, plus smooth noise around ``colour``."""
     y, x = np.mgrid[:SIDE, :SIDE]
     angle, period = rng.uniform(0, np.pi), rng.uniform(5, 40)
     waves = np.sin((x * np.cos(angle) + y * np.sin(angle)) * 2 * np.pi / period + rng.uniform(0, 6.28))
@@ -108,7 +108,7 @@ def _texture(colour: np.ndarray, rng: np.random.Generator, contrast: float) -> n
 
 
 def _silhouette(kind: int, rng: np.random.Generator) -> np.ndarray:
-    """(96, 96) bool: a shape at a random place, angle and scale (radius 9 to 38 pixels, small ones more often)."""
+    """(96, 96) bool: a shape with random position, angle and scale (radius 9 to 38 pixels, log-uniform)."""
     radius = 9 * (38 / 9)**rng.random()
     centre = rng.uniform(0.15 * SIDE, 0.85 * SIDE, 2)
     angle = rng.uniform(0, 2 * np.pi)

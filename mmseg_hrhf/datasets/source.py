@@ -1,4 +1,4 @@
-"""The images that a scenario divides: of one dataset, or of what mmengine's wrappers make of several."""
+"""The images that a scenario divides, from one dataset or from several in mmengine's wrappers."""
 from __future__ import annotations
 
 import collections
@@ -20,20 +20,20 @@ _WRAPPERS = ('ConcatDataset', 'RepeatDataset', MIX, 'ClassBalancedDataset')
 
 
 def type_name(cfg: dict) -> str:
-    """Name of a config's type, without the scope; it may be given as a class."""
+    """Name of a config's type, without scope; the type may be a class."""
     kind = cfg.get('type')
     return kind.split('.')[-1] if isinstance(kind, str) else getattr(kind, '__name__', repr(kind))
 
 
 def split_mix(cfg: dict) -> tuple[dict, dict]:
-    """A dataset's config without ``MultiImageMixDataset``, and the options of the latter ({}: there is none).
+    """A dataset's config without ``MultiImageMixDataset``, and the options of the latter ({} if there is none).
 
-    Mixing comes last: ``Repeat(Mix(x))`` is turned into ``Mix(Repeat(x))``, which draws alike.
+    Mixing comes last: ``Repeat(Mix(x))`` becomes ``Mix(Repeat(x))``, which is equivalent.
     """
     if type_name(cfg) == MIX:
         inner, mix = split_mix(cfg['dataset'])
         if mix:
-            raise UserError(f'{MIX} within {MIX} cannot be divided into learning steps: put both pipelines into one.')
+            raise UserError(f'{MIX} within {MIX} cannot be divided into learning steps: merge their pipelines.')
         return inner, {key: value for key, value in cfg.items() if key != 'dataset'}
     if type_name(cfg) == 'RepeatDataset':
         inner, mix = split_mix(cfg['dataset'])
@@ -42,17 +42,17 @@ def split_mix(cfg: dict) -> tuple[dict, dict]:
 
 
 def unwrap(cfg: dict) -> tuple[list[dict], np.ndarray]:
-    """The datasets within ``ConcatDataset`` and ``RepeatDataset``, however nested, and how they follow each other.
+    """The datasets in nested ``ConcatDataset`` and ``RepeatDataset``, and their order.
 
     Returns:
-        Their configs, and the number of each in the order in which the wrappers go through them.
+        Their configs, and their numbers in the order in which the wrappers iterate over them.
     Raises:
-        UserError: a wrapper that cannot be divided into learning steps.
+        UserError: a wrapper cannot be divided into learning steps.
     """
     name = type_name(cfg)
     if name == 'ConcatDataset':
         if not cfg['datasets']:
-            raise UserError('ConcatDataset joins no dataset: name some in `datasets`.')
+            raise UserError('ConcatDataset contains no datasets: add some to its `datasets`.')
         leaves: list[dict] = []
         sequences = []
         for part in cfg['datasets']:
@@ -64,13 +64,13 @@ def unwrap(cfg: dict) -> tuple[list[dict], np.ndarray]:
         leaves, order = unwrap(cfg['dataset'])
         return leaves, np.tile(order, cfg['times'])
     if name in _WRAPPERS:
-        raise UserError(f'{name} cannot be divided into learning steps here: of the wrappers, ConcatDataset and '
-                         f'RepeatDataset may be nested, and {MIX} may stand around them.')
+        raise UserError(f'{name} cannot be divided into learning steps here: use only ConcatDataset and RepeatDataset, '
+                        f'which may be nested, with {MIX} around them.')
     return [cfg], np.zeros(1, dtype=np.int64)
 
 
 def without_reduce_zero_label(pipeline: Sequence) -> list:
-    """A copy of a pipeline's config in which no transform, however nested, reduces the label 0."""
+    """A copy of a pipeline's config without ``reduce_zero_label`` at any depth."""
 
     def cleaned(value):
         if isinstance(value, dict):
@@ -81,16 +81,16 @@ def without_reduce_zero_label(pipeline: Sequence) -> list:
 
 
 class Source:
-    """Images and raw labels of one or several datasets of the same classes.
+    """Images and raw labels of one or several datasets with the same classes.
 
-    Labels come as they are in the masks: neither ``reduce_zero_label`` nor ``metainfo.classes`` renumbers them, since
-    the scenario does.
+    Labels are those of the masks: neither ``reduce_zero_label`` nor ``metainfo.classes`` is applied, since the scenario
+    maps labels.
 
     Args:
         parts: fully initialised datasets.
-        order: numbers of the parts, in the order in which training goes through them (a part may come repeatedly).
+        order: numbers of the parts, in the order in which training iterates over them (a part may repeat).
     Raises:
-        UserError: parts of different classes.
+        UserError: the parts have different classes.
     """
 
     def __init__(self, parts: Sequence[BaseSegDataset], order: np.ndarray) -> None:
@@ -100,18 +100,18 @@ class Source:
         ]
         for other in others:
             if replace(other, dataset=self.raw_labels.dataset) != self.raw_labels:
-                raise UserError(f'ConcatDataset joins {self.raw_labels.dataset} and {other.dataset}, whose classes or '
-                                 'reduce_zero_label differ: their labels would not mean the same.')
+                raise UserError(f'ConcatDataset concatenates {self.raw_labels.dataset} and {other.dataset}, which have '
+                                'different classes or a different reduce_zero_label: use the same for both.')
         self._starts = np.cumsum([0] + [len(part) for part in self.parts])
         self._order = order
 
     def __deepcopy__(self, memo: dict) -> Source:
-        # A config that holds it is copied by mmengine wherever it goes; nothing changes a source.
+        # mmengine often copies configs, which may contain a source; sources are immutable.
         return self
 
     @property
     def first(self) -> BaseSegDataset:
-        """The first dataset; the only one unless the config joins several."""
+        """The first dataset; the only one unless the config concatenates several."""
         return self.parts[0]
 
     @property
@@ -128,23 +128,23 @@ class Source:
 
     @property
     def reduces_zero_label(self) -> bool:
-        """Whether the user's config asks for ``reduce_zero_label``."""
+        """Whether the user's config enables ``reduce_zero_label``."""
         return bool(self.first.reduce_zero_label)
 
     @property
     def pipeline(self) -> Compose:
-        """Of the first dataset."""
+        """Pipeline of the first dataset."""
         return self.first.pipeline
 
     def __len__(self) -> int:
         return int(self._starts[-1])
 
     def part_numbers(self, positions: np.ndarray) -> np.ndarray:
-        """Number of the dataset that holds each of the images ``positions``."""
+        """Number of the dataset to which each image belongs."""
         return np.searchsorted(self._starts, positions, side='right') - 1
 
     def locate(self, idx: int) -> tuple[BaseSegDataset, int]:
-        """The dataset of image ``idx``, and the image's number in it."""
+        """The dataset of image ``idx``, and the image's index in it."""
         number = int(self.part_numbers(np.array(idx)))
         return self.parts[number], int(idx - self._starts[number])
 
@@ -156,7 +156,7 @@ class Source:
         return self.locate(idx)[0].pipeline
 
     def repeated(self, positions: np.ndarray) -> np.ndarray:
-        """``positions`` of images, part by part, as often and in the order as the wrappers go through the parts."""
+        """``positions`` ordered by part, as often and in the order in which the wrappers iterate over the parts."""
         by_part = [
             positions[(positions >= start) & (positions < end)] for start, end in zip(self._starts, self._starts[1:])
         ]
@@ -165,7 +165,7 @@ class Source:
 
 @DATASETS.register_module()
 class SeededMixDataset(MultiImageMixDataset):
-    """``MultiImageMixDataset`` whose choice of images and mixing are seeded by the place of the sample, too."""
+    """``MultiImageMixDataset`` whose choice of images and mixing are also seeded by the sample's position."""
 
     def __getitem__(self, idx: int) -> Any:
         with sample_randomness(idx):
@@ -176,12 +176,12 @@ def load_image_list(path: str, names: Sequence[str]) -> np.ndarray:
     """Read a published list of a step's images.
 
     Args:
-        path: ``.npy`` with integer positions in the dataset's listing or with names, or ``.txt`` with one name a line.
-        names: file stems of the dataset's images, in listing order.
+        path: ``.npy`` with integer positions in the dataset or with names, or ``.txt`` with one name per line.
+        names: file stems of the dataset's images, in order.
     Returns:
         Positions of the images, in the order of the list.
     Raises:
-        UserError: the file is of another kind, or an entry is unknown, out of range or listed twice.
+        UserError: the file has another format, or an entry is unknown, out of range or listed twice.
     """
     if path.endswith('.npy'):
         try:
@@ -189,7 +189,7 @@ def load_image_list(path: str, names: Sequence[str]) -> np.ndarray:
                 items = np.lib.format.read_array(file, allow_pickle=False).ravel()
         except (OSError, EOFError, ValueError) as error:
             raise UserError(f'Image list {path!r} cannot be read: {error}. It must be a .npy array of integer '
-                             'positions or of names (no pickled objects).') from error
+                            'positions or of names (no pickled objects).') from error
     elif path.endswith('.txt'):
         try:
             with open(path, encoding='utf-8') as file:
@@ -201,26 +201,27 @@ def load_image_list(path: str, names: Sequence[str]) -> np.ndarray:
     if items.dtype.kind in 'iu':
         bad = items[(items < 0) | (items >= len(names))]
         if bad.size:
-            raise UserError(f'Image list {path!r} holds position {bad[0]}, but the dataset has {len(names)} images '
-                             '(0-based positions): is it the list of another dataset or split?')
+            raise UserError(f'Image list {path!r} contains position {bad[0]}, but the dataset has {len(names)} images '
+                            '(0-based positions): use the list of this dataset and split.')
         positions = items.astype(np.int64)
     elif items.dtype.kind in 'US':
         where = {name: i for i, name in enumerate(names)}
         found = [where.get(name, where.get(_stem(name))) for name in items.astype(str)]
         if None in found:
-            raise UserError(f'Image list {path!r} names {str(items[found.index(None)])!r} ({found.count(None)} such '
-                             'names), which the dataset does not hold.')
+            raise UserError(f'Image list {path!r} names {found.count(None)} images that the dataset does not contain, '
+                            f'such as {str(items[found.index(None)])!r}: use the list of this dataset and split.')
         positions = np.array(found, dtype=np.int64)
         held = collections.Counter(names)
         for name in (names[i] for i in positions.tolist()):
             if held[name] > 1:
-                raise UserError(f'Image list {path!r} names {name!r}, but the dataset holds {held[name]} images of '
-                                 'that name: list integer positions instead (.npy, 0-based).')
+                raise UserError(f'Image list {path!r} names {name!r}, but the dataset contains {held[name]} images '
+                                'with that name: use integer positions instead (.npy, 0-based).')
     else:
-        raise UserError(f'Image list {path!r} is an array of {items.dtype}; integers or names are needed.')
+        raise UserError(f'Image list {path!r} is an array of {items.dtype}, but must contain integers or names.')
     unique, counts = np.unique(positions, return_counts=True)
     if len(unique) != len(positions):
-        raise UserError(f'Image list {path!r} holds {names[unique[counts > 1][0]]!r} more than once.')
+        raise UserError(f'Image list {path!r} contains {names[unique[counts > 1][0]]!r} more than once: remove '
+                        'duplicates.')
     return positions
 
 

@@ -1,4 +1,4 @@
-"""The crop of the published training set-up, which neither mmcv nor mmseg has."""
+"""The training crop of MiB, which mmcv and mmseg lack, and the loading transforms of a pipeline."""
 from __future__ import annotations
 
 import math
@@ -16,13 +16,14 @@ from ..utils.errors import UserError
 
 @TRANSFORMS.register_module()
 class RandomResizedCrop(BaseTransform):
-    """Crop a random *area* share and aspect ratio, then resize (MiB's training crop; torchvision's rule).
+    """Crop with random area and aspect ratio, then resize (MiB's training crop, as in torchvision).
 
-    A share above 1 never fits; where ten draws do not fit, the largest centred crop within the ratio limits is taken.
+    Crops with an area above 1 never fit. After ten draws that do not fit, the largest centred crop within the ratio
+    limits is used.
 
     Args:
         size: side of the square output, in pixels.
-        area: range of the crop's share of the image area.
+        area: range of the crop's area, as a fraction of the image area.
         ratio: range of width / height, drawn log-uniformly.
     """
 
@@ -53,18 +54,18 @@ class RandomResizedCrop(BaseTransform):
         return results
 
 
-# Flags of mmcv with which other decoders than tifffile give 8 bits, whatever the file holds.
+# mmcv flags with which all decoders except tifffile return 8 bits, whatever the file's bit depth.
 _8_BIT = ('color', 'color_ignore_orientation', 'grayscale', 'grayscale_ignore_orientation')
 
 
 @dataclass(frozen=True)
 class Loading:
-    """The loading transforms of a pipeline, by position.
+    """Positions of the loading transforms in a pipeline.
 
     Args:
-        image: of the transform that sets ``img``.
-        labels: of the one that sets ``gt_seg_map``; it may be the same.
-        dtype: of the image that is loaded.
+        image: position of the transform that sets ``img``.
+        labels: position of the transform that sets ``gt_seg_map``; may be the same.
+        dtype: dtype of the loaded image.
     """
     image: int
     labels: int
@@ -72,13 +73,13 @@ class Loading:
 
 
 def find_loading(transforms: Sequence[Callable], info: dict) -> Loading:
-    """Find them: mmcv's and mmseg's own by their class, others by what they add to a sample.
+    """Find the loading transforms: mmcv's and mmseg's by their class, others by the keys that they set.
 
     Args:
-        transforms: of a training pipeline.
-        info: of a real image, which goes through the pipeline where it has a loader that is not mmcv's or mmseg's.
+        transforms: transforms of a training pipeline.
+        info: data info of a real image, on which loaders other than mmcv's and mmseg's are tried.
     Raises:
-        UserError: no transform loads an image, or labels.
+        UserError: no transform loads images, or none loads labels.
     """
     known = _known(transforms)
     return _tried(transforms, info) if known is None else known
@@ -110,5 +111,5 @@ def _tried(transforms: Sequence[Callable], info: dict) -> Loading:
             return Loading(image, labels, dtype)
     missing = 'img' if image is None else 'gt_seg_map'
     raise UserError(f'No transform of the training pipeline sets {missing} (tried on {info["img_path"]!r}), so '
-                     'synthetic images cannot take the place of the files it reads: load images by LoadImageFromFile '
-                     'and labels by LoadAnnotations, or by transforms that set the same keys.')
+                    'synthetic images cannot replace the files that it reads: load images with LoadImageFromFile and '
+                    'labels with LoadAnnotations, or with transforms that set the same keys.')

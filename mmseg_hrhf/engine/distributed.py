@@ -1,4 +1,4 @@
-"""Start of several processes, with or without GPUs."""
+"""Distributed processes, with or without GPUs."""
 from __future__ import annotations
 
 import datetime
@@ -16,45 +16,46 @@ from torch import nn
 from ..utils.errors import UserError
 
 Found = TypeVar('Found')
-# Seconds. Ranks wait for each other's fake images, and for rank 0's scan of the masks, far longer than for a gradient.
+# In seconds. Waiting for other ranks' synthetic images, or for rank 0 to scan the masks, takes far longer than waiting
+# for a gradient.
 _TIMEOUT = 6 * 3600
 
 
 def start_distributed(cfg: Config) -> None:
-    """Join the process group that ``cfg.launcher`` names, before anything is built; gloo where there is no GPU.
+    """Join the process group of ``cfg.launcher`` before anything is built; gloo if there is no GPU.
 
-    mmengine itself calls ``torch.cuda.set_device`` for every launcher.
+    mmengine calls ``torch.cuda.set_device`` for every launcher, which fails without a GPU.
     """
     launcher = cfg.get('launcher', 'none')
     if launcher == 'none' or is_distributed():
         return
     env_cfg = cfg.get('env_cfg', {})
     for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
-        os.environ.setdefault(name, '1')  # as mmengine does, with a warning from every process
+        os.environ.setdefault(name, '1')  # as mmengine does, but without a warning from every process
     set_multi_processing(**env_cfg.get('mp_cfg', {}), distributed=True)
     if launcher == 'mpi' and 'OMPI_COMM_WORLD_LOCAL_RANK' in os.environ:
-        # mmengine's Runner looks here for its GPU, which Open MPI names otherwise.
+        # mmengine's Runner reads its GPU from LOCAL_RANK, which Open MPI does not set.
         os.environ['LOCAL_RANK'] = os.environ['OMPI_COMM_WORLD_LOCAL_RANK']
     if torch.cuda.is_available():
         local_rank, num_gpus = int(os.environ.get('LOCAL_RANK', 0)), torch.cuda.device_count()
         if launcher == 'pytorch' and local_rank >= num_gpus:
-            raise UserError(f'Process {local_rank + 1} of this node has no GPU, of which there are {num_gpus}: give '
-                             f'tools/dist_train.sh GPUS={num_gpus}, or make more visible (CUDA_VISIBLE_DEVICES).')
+            raise UserError(f'Process {local_rank + 1} of this node has no GPU, since only {num_gpus} are visible: run '
+                            f'tools/dist_train.sh with GPUS={num_gpus}, or make more visible (CUDA_VISIBLE_DEVICES).')
         dist_cfg = dict(env_cfg.get('dist_cfg') or dict(backend='nccl'))
         dist_cfg.setdefault('timeout', _TIMEOUT)
         init_dist(launcher, **dist_cfg)
     elif launcher == 'pytorch':
         torch.distributed.init_process_group('gloo', timeout=datetime.timedelta(seconds=_TIMEOUT))
     else:
-        raise UserError(f'--launcher {launcher} needs GPUs; on CPU-only machines use --launcher pytorch '
-                         '(tools/dist_train.sh).')
+        raise UserError(f'--launcher {launcher} needs GPUs: without GPUs, use --launcher pytorch '
+                        '(tools/dist_train.sh).')
 
 
 def from_rank_0(find: Callable[[], Found]) -> Found:
-    """What rank 0 finds, on every rank: on network drives, other nodes may not see for a while what it has written.
+    """Result of ``find`` on rank 0, on every rank: on network drives, rank 0's files may appear late on other nodes.
 
     Raises:
-        UserError: on every rank, if it was raised on rank 0.
+        UserError: ``find`` raised it on rank 0.
     """
     found: list = [None, None]
     if is_main_process():
@@ -69,15 +70,15 @@ def from_rank_0(find: Callable[[], Found]) -> Found:
 
 
 def end_distributed() -> None:
-    """Leave the process group, if there is one: all ranks call it, once their work is done."""
+    """Leave the process group, if there is one. All ranks must call this when they have finished."""
     if is_distributed():
         torch.distributed.destroy_process_group()
 
 
 @MODEL_WRAPPERS.register_module()
 class IncrementalDataParallel(MMDistributedDataParallel):
-    """DDP over gloo: no device ids, and batch norm per process, since SyncBN exists on accelerators only."""
+    """DDP over gloo: no device ids, and batch norm per process, since SyncBN needs an accelerator."""
 
     def __init__(self, module: nn.Module, device_ids: Optional[list] = None, **kwargs) -> None:
-        del device_ids  # mmengine passes the local rank, which DDP refuses for modules on the CPU
+        del device_ids  # mmengine passes the local rank, which DDP rejects for modules on the CPU
         super().__init__(revert_sync_batchnorm(module), device_ids=None, **kwargs)

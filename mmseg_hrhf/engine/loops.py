@@ -5,12 +5,15 @@ already trained on. The sampler of these loops (``RealFakeSampler``) starts at a
 """
 from __future__ import annotations
 
-from typing import Any
+import bisect
+from typing import Any, Sequence
 
 from mmengine.registry import LOOPS
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop, IterBasedTrainLoop, Runner
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner
 from torch import nn
 from torch.utils.data import DataLoader
+
+from ..utils.compat import end_data_workers, forget
 
 
 @LOOPS.register_module()
@@ -18,14 +21,12 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
     """Epochs, the first of which may begin in its middle."""
 
     def run_epoch(self) -> None:
-        self.runner.call_hook('before_train_epoch')
-        self.runner.model.train()
-        done = self._iter - self._epoch * len(self.dataloader)
-        _skip_batches(self.dataloader, done)
-        for idx, data_batch in enumerate(self.dataloader, start=done):
-            self.run_iter(idx, data_batch)
-        self.runner.call_hook('after_train_epoch')
-        self._epoch += 1
+        self.done = self.iter - self.epoch * len(self.dataloader)
+        _skip_batches(self.dataloader, self.done)
+        super().run_epoch()
+
+    def run_iter(self, idx: int, data_batch: Sequence[dict]) -> None:
+        super().run_iter(self.done + idx, data_batch)
 
 
 @LOOPS.register_module()
@@ -40,14 +41,14 @@ class ResumableIterLoop(IterBasedTrainLoop):
     def run(self) -> nn.Module:
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
-        _skip_batches(self.dataloader, self._iter)
+        _skip_batches(self.dataloader, self.iter)
         self.dataloader_iterator = iter(self.dataloader)
-        while self._iter < self._max_iters and not self.stop_training:
+        while self.iter < self.max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
-            self._decide_current_val_interval()
-            if (self.runner.val_loop is not None and self._iter >= self.val_begin
-                    and (self._iter % self.val_interval == 0 or self._iter == self._max_iters)):
+            self.val_interval = self.dynamic_intervals[bisect.bisect(self.dynamic_milestones, self.iter + 1) - 1]
+            if (self.runner.val_loop is not None and self.iter >= self.val_begin
+                    and (self.iter % self.val_interval == 0 or self.iter == self.max_iters)):
                 self.runner.val_loop.run()
         self.dataloader_iterator = None  # its workers would go on preparing batches that nobody takes
         self.runner.call_hook('after_train_epoch')
@@ -75,20 +76,4 @@ def release(runner: Runner) -> None:
             logger.removeHandler(handler)
             handler.close()
     for thing in filter(None, (logger, message_hub, visualizer)):
-        for kind in type(thing).__mro__:  # a visualizer is held by its base class, too
-            vars(kind).get('_instance_dict', {}).pop(thing.instance_name, None)
-
-
-def end_data_workers(runner: Runner) -> None:
-    """Let go of the loops' iterators, which ends their workers at once.
-
-    Runner and loops refer to each other. Left to the garbage collector, the queues of an iterator may be closed before
-    it has told its workers to end, and torch then waits 5 s for each of them.
-    """
-    for name in ('_train_loop', '_val_loop', '_test_loop'):
-        loop = getattr(runner, name, None)
-        if not isinstance(loop, BaseLoop):  # the config of a loop that was never built
-            continue
-        if getattr(loop, 'dataloader_iterator', None) is not None:  # of an iteration-based loop
-            loop.dataloader_iterator = None
-        loop.dataloader._iterator = None  # of persistent workers
+        forget(thing)

@@ -1,4 +1,4 @@
-"""What a run is going to do: found, and refused where it cannot be done, before anything is trained."""
+"""The plan of a run, built and checked before training."""
 from __future__ import annotations
 
 import os.path as osp
@@ -24,26 +24,25 @@ from ..datasets.source import Source, split_mix
 from ..models.growth import check_growth, load_first_step
 from ..models.heads import check_head, main_head
 from ..replay.inversion.pixels import PixelMap, fastest_memory_format
-from ..replay.recording import layers_to_record
 from ..replay.sampler import split_batch
 from ..scenario import IGNORE, Scenario
-from ..utils.errors import UserError, explain
+from ..utils.errors import UserError, explain, reason_of
 from .rehearsal import StepRehearsal
 
-# (height, width) of images to try a network on where the config does not say what it trains on.
+# (height, width) of trial inputs if the config does not set the training size.
 _TRIAL_SIZE = (64, 64)
 # Share of all pixels from which a class is likely to be background.
 _WIDESPREAD = 0.5
-# Channels of a block of oneDNN with AVX-512; 8 with AVX2, but a run may go on on another CPU.
+# Channels per block of oneDNN with AVX-512; it is 8 with AVX2, but a run may resume on another CPU.
 _ONEDNN_BLOCK = 16
 
 
 def iterations(cfg: Config, num_real: int) -> int:
-    """Iterations that a step's config trains for.
+    """Number of training iterations of a step.
 
     Args:
-        cfg: of the step, from ``step_config``.
-        num_real: its training images, as often as the data go through them.
+        cfg: config of the step, from ``step_config``.
+        num_real: number of its training images, including repetitions.
     """
     if not is_epoch_based(cfg):
         return int(cfg.train_cfg.max_iters)
@@ -63,11 +62,10 @@ class RunPlan:
     """Scenario, data and config of every step of a run.
 
     Args:
-        run: its config, parsed.
-        cache_dir: folder of the class index, the only thing that is written; None: the masks are read and nothing is
-            written.
+        run: parsed config of the run.
+        cache_dir: folder of the class index, which is all that is written; None: nothing is written.
     Raises:
-        UserError: what is wrong with config or data.
+        UserError: the config or the data are invalid.
     """
 
     def __init__(self, run: RunConfig, cache_dir: Optional[str]) -> None:
@@ -77,20 +75,20 @@ class RunPlan:
         self.test_source = build_source(self._wanted['test'], test_mode=True)
         self.scenario = scenario_of(self.train_source, run.scenario)
         if scenario_of(self.test_source, run.scenario) != self.scenario:
-            raise UserError('train_dataloader and test_dataloader have datasets of different classes or '
-                             f'reduce_zero_label: {self.train_source.raw_labels.dataset} and '
-                             f'{self.test_source.raw_labels.dataset} would not mean the same by a label.')
+            raise UserError('The datasets of train_dataloader and test_dataloader, '
+                            f'{self.train_source.raw_labels.dataset} and {self.test_source.raw_labels.dataset}, have '
+                            'different classes or a different reduce_zero_label: use the same for both.')
         last = self.scenario.num_steps - 1
         self.steps = [last] if run.method.joint else list(range(last + 1))
         counts = count_labels(self.train_source, self.scenario, cache_dir)
         self._presence = dict(train=counts > 0)
-        # Most of the pixels of all training images, as a class that may be background: its name and share.
+        # Name and pixel share of a class that may be background.
         self._widespread = self._find_widespread(counts)
         self._trained = {t: self._training_scenario(t) for t in self.steps}
         self.train_positions = {t: select_images(self.train_source, scenario, counts > 0, learnt, False)
                                 for t, (scenario, learnt) in self._trained.items()}
         self.num_real = {t: len(positions) for t, positions in self.train_positions.items()}
-        # (256,) training and test pixels of each raw label.
+        # (256,) number of training and test pixels of each raw label.
         self.train_pixels = {t: counts[positions].sum(axis=0) for t, positions in self.train_positions.items()}
         counts = count_labels(self.test_source, self.scenario, cache_dir)
         self._presence['test'] = counts > 0
@@ -98,14 +96,14 @@ class RunPlan:
             t: select_images(self.test_source, self.scenario, counts > 0, t, True) for t in self.steps
         }
         self.test_pixels = {t: counts[positions].sum(axis=0) for t, positions in self.test_positions.items()}
-        # Every step's config is built now: what cannot be configured must not come to light hours later.
+        # Build the config of every step now, so that no error shows hours later.
         self.configs = {t: self._step_config(t) for t in self.steps}
 
     def _find_widespread(self, counts: np.ndarray) -> Optional[tuple[str, float]]:
-        """A class that holds most pixels of data of which nothing says what their background is: name and share.
+        """Name and share of a class with most of the pixels, if the background of the data is not known.
 
         Raises:
-            UserError: no step learns it, and the config does not say that it is to be ignored.
+            UserError: no step learns that class, and the config does not ignore it.
         """
         options, scenario = self.run.scenario, self.scenario
         if scenario.background is not None:
@@ -118,9 +116,8 @@ class RunPlan:
             return None
         if name not in scenario.seen_classes(scenario.num_steps - 1):
             raise UserError(f'{self.train_source.raw_labels.dataset} has no background, and no step learns {name!r}, '
-                             f'{100 * share:.1f} % of all pixels, which would be ignored: set scenario.background='
-                             f'{name!r} if it is background, or scenario.ignored_classes=[{name!r}] if they are to be '
-                             'ignored.')
+                            f'which has {100 * share:.1f} % of all pixels: set scenario.background={name!r} if it is '
+                            f'background, or scenario.ignored_classes=[{name!r}] to ignore its pixels.')
         return None if 'background' in options else (name, share)
 
     def _step_config(self, step: int, pixel_map: Optional[PixelMap] = None) -> Config:
@@ -131,7 +128,7 @@ class RunPlan:
         return scenario_of(self.train_source, options), learnt
 
     def identities(self) -> dict[int, dict]:
-        """What the weights and the figures of each step depend on, see ``check_steps``."""
+        """What determines the weights and the metrics of each step, see ``check_steps``."""
         found = {}
         for t in self.steps:
             classes, test_map = self.scenario.class_names(t), self.scenario.test_label_map(t)
@@ -152,14 +149,14 @@ class RunPlan:
         return scenario.train_label_map(learnt)
 
     def learns(self, step: int) -> tuple[str, ...]:
-        """Names of the classes whose labels the step trains on."""
+        """Names of the classes that the step trains."""
         return self.scenario.seen_classes(step) if self.run.method.joint else self.scenario.steps[step]
 
     def rehearse(self) -> None:
-        """Build all that the first two steps need, and try it on a few images: see ``StepRehearsal``.
+        """Build everything that the first two steps need, and try it on a few images (see ``StepRehearsal``).
 
-        What only shows when something is built or used must come to light now. Where the pipelines change pixels, the
-        steps' configs are told what the network is fed.
+        This finds errors that only show when something is built or used. If the pipelines change pixel values, the
+        mapping is added to the configs of the steps.
         """
         first = _build(self.configs[self.steps[0]].model)
         if self.run.first_step_from is not None:
@@ -190,14 +187,12 @@ class RunPlan:
             self.configs = {t: self._step_config(t, pixel_map) for t in self.steps}
 
     def _second_model(self, first: nn.Module) -> nn.Module:
-        """The network of step 1 without its teacher, which is not trained yet."""
+        """The network of step 1, without its teacher, which is not trained yet."""
         options = {key: value for key, value in self.configs[1].model.items() if not key.startswith('teacher')}
         model = _build(options)
         check_growth(first, model.student)
         if self.run.method.needs_teacher:
             check_head(main_head(model.student))
-        if self.run.replay is not None and self.run.replay.statistics is not None:
-            layers_to_record(first, self.run.replay.statistics.get('layers'))
         self.run.method.check_segmentor(_build(self.configs[1].model.student),
                                         training_size(self.run.plain) or _TRIAL_SIZE)
         return model
@@ -207,20 +202,20 @@ class RunPlan:
             check_loaded_labels(self.view(step, name), f'{name}_dataloader')
 
     def view(self, step: int, name: str) -> IncrementalDataset:
-        """Real images that a step is trained (``'train'``) or tested (``'test'``) on; a rank may ask for them alone."""
+        """Real images for training (``'train'``) or testing (``'test'``) a step; ranks may call this independently."""
         options = view_options(self.configs[step], name)
         self._share(options)
         return DATASETS.build(options)
 
     def _share(self, options: dict) -> None:
-        """Let the config of an ``IncrementalDataset`` use the plan's images and labels, if they are those it names."""
+        """Make the config of an ``IncrementalDataset`` reuse the plan's images and labels, if they are the same."""
         name = 'test' if options.get('test_mode') else 'train'
         if options['dataset'] == self._wanted[name]:
             source = self.test_source if name == 'test' else self.train_source
             options.update(dataset=source, presence=self._presence[name])
 
     def describe(self) -> str:
-        """One table of the plan."""
+        """The plan as a text table."""
         lines = [
             f'{self.run.method_options["type"]}, {self.scenario.setting}, {self.scenario.label_protocol} labels, '
             f'work dir {self.run.work_dir}',
@@ -233,19 +228,19 @@ class RunPlan:
             lines.append(f'{t:>4} {self.scenario.num_classes(t):>7} {self.num_real[t]:>7} {fakes:>6} '
                          f'{iterations(self.configs[t], drawn):>10} {len(self.test_positions[t]):>6}  '
                          f'{learns if len(learns) < 70 else learns[:66] + " ..."}')
-        lines.append('Pixels, by what becomes of them:')
+        lines.append('Pixels that are background or ignored:')
         for t in self.steps:
             for name, pixels, label_map in (('train', self.train_pixels[t], self._train_label_map(t)),
                                             ('test', self.test_pixels[t], self.scenario.test_label_map(t))):
                 lines.append(f'{t:>4} {name:>5}  {describe_shares(pixels, label_map, self._label_names())}')
         if self._widespread is not None:
             name, share = self._widespread
-            lines.append(f'No class is background, and {name!r}, {100 * share:.1f} % of all pixels, is learnt as a '
-                         f'class: set scenario.background={name!r} if it is background.')
+            lines.append(f'No class is background, and {name!r}, with {100 * share:.1f} % of all pixels, is learnt as '
+                         f'a class: set scenario.background={name!r} if it is background.')
         for name, source in (('train', self.train_source), ('test', self.test_source)):
             if source.reduces_zero_label:
-                lines.append(f'{name}_dataloader: reduce_zero_label of {source.raw_labels.dataset} is switched off: 0 '
-                             'stays 0, the channel of background in training and void in evaluation.')
+                lines.append(f'{name}_dataloader: reduce_zero_label of {source.raw_labels.dataset} is disabled: label '
+                             '0 stays 0, which is background in training and void in evaluation.')
         return '\n'.join(lines)
 
     def _label_names(self) -> dict[int, str]:
@@ -256,18 +251,18 @@ class RunPlan:
 def _check_channels_last(model: nn.Module, size: Optional[tuple[int, int]]) -> None:
     images = torch.zeros(2, 3, *(size or _TRIAL_SIZE))
     if fastest_memory_format(model.eval(), images) is not torch.channels_last:
-        raise UserError(f'channels_last=True: {type(model).__name__} with {type(main_head(model)).__name__} computes '
-                         'in the usual order of memory only: leave channels_last out.')
+        raise UserError(f'channels_last=True: {type(model).__name__} with {type(main_head(model)).__name__} does not '
+                        'support the channels-last memory format: remove channels_last.')
     if get_device() == 'cpu':
         for name, layer in model.named_modules():
             if _overruns(layer):
-                raise UserError(f'channels_last=True: {name}, a 1x1 convolution of {layer.in_channels} channels with '
-                                 f'stride {layer.stride}, makes oneDNN write beyond its memory on a CPU: it needs '
-                                 f'{_ONEDNN_BLOCK} channels and more: leave channels_last out.')
+                raise UserError(f'channels_last=True: {name} is a 1x1 convolution with {layer.in_channels} channels '
+                                f'and stride {layer.stride}; with fewer than {_ONEDNN_BLOCK} channels, oneDNN writes '
+                                'out of bounds on a CPU: remove channels_last.')
 
 
 def _overruns(layer: nn.Module) -> bool:
-    """Whether oneDNN's gradient of the weights is wrong or crashes in channels last (its issue 6035)."""
+    """Whether oneDNN's weight gradient is wrong or crashes in channels-last format (its issue 6035)."""
     return (isinstance(layer, nn.Conv2d) and layer.kernel_size == (1, 1) and max(layer.stride) > 1
             and layer.in_channels // layer.groups < _ONEDNN_BLOCK and layer.weight.requires_grad)
 
@@ -275,8 +270,7 @@ def _overruns(layer: nn.Module) -> bool:
 def _build(model: dict) -> nn.Module:
     try:
         return MODELS.build(model)
-    except Exception as error:  # mmseg raises almost anything, RuntimeError for an operator that mmcv lacks
+    except Exception as error:  # mmseg raises almost anything, such as RuntimeError for an operator that mmcv lacks
         if explain(error) is not None:
             raise
-        reason = error.args[0] if error.args else type(error).__name__
-        raise UserError(f'The model cannot be built from the config: {reason}') from error
+        raise UserError(f'The model cannot be built from the config: {reason_of(error)}') from error

@@ -1,4 +1,4 @@
-"""What a step's Runner will build, built before anything is trained, so that no mistake shows hours later."""
+"""Builds what the Runner of a step will build, before training, so that no error shows hours later."""
 from __future__ import annotations
 
 import contextlib
@@ -29,20 +29,21 @@ from ..datasets.transforms import find_loading
 from ..replay.buffer import FakeImageBuffer
 from ..replay.inversion.pixels import PixelMap
 from ..replay.pixel_check import check_real_range, check_training_pixels, measure_pixel_map
-from ..utils.errors import UserError, explain
+from ..utils.compat import NoTrace
+from ..utils.errors import UserError, explain, reason_of
 from ..utils.randomness import REAL_SAMPLE, SampleIndex
 from .loops import release
 
-# What a Runner is made of, besides its network and its loaders.
+# Options of a Runner, besides its network and data loaders.
 _RUNNER_OPTIONS = ('work_dir', 'train_cfg', 'val_cfg', 'test_cfg', 'auto_scale_lr', 'optim_wrapper', 'param_scheduler',
                    'val_evaluator', 'test_evaluator', 'default_hooks', 'custom_hooks', 'launcher', 'env_cfg',
                    'log_processor', 'log_level', 'visualizer', 'default_scope', 'randomness', 'experiment_name')
-# Real images that are put into a batch with a fake one.
-_REAL = 2
+# Real images in the trial batch.
+_NUM_REAL = 2
 
 
-class _RehearsalRunner(Runner):
-    """A Runner that builds everything and leaves no trace: no log of the environment, no config file, no DDP."""
+class _RehearsalRunner(NoTrace, Runner):
+    """A Runner without side effects: it logs no environment, writes no config file and uses no DDP."""
 
     def __init__(self, **options: Any) -> None:
         try:
@@ -51,28 +52,19 @@ class _RehearsalRunner(Runner):
             release(self)
             raise
 
-    def wrap_model(self, model_wrapper_cfg: Optional[dict], model: nn.Module) -> nn.Module:
-        return model
-
-    def dump_config(self) -> None:
-        pass
-
-    def _log_env(self, env_cfg: dict) -> None:
-        pass
-
 
 class StepRehearsal:
     """Builds loaders, loops, optimizer, schedulers, hooks, visualizer and evaluators of a step in a temporary folder.
 
     Args:
-        cfg: of the step, see ``step_config``.
+        cfg: config of the step, see ``step_config``.
         step: learning step.
-        model: ``IncrementalSegmentor`` with the step's student and without teacher.
+        model: ``IncrementalSegmentor`` with the step's student, without teacher.
         folder: temporary work dir.
-        share: lets the config of an ``IncrementalDataset`` use images and labels that are known already.
-        overrides: ``incremental_overrides`` that hold at the step, for messages.
+        share: makes the config of an ``IncrementalDataset`` reuse images and labels that have been read already.
+        overrides: ``incremental_overrides`` of the step, for messages.
     Raises:
-        UserError: something that cannot be built; names its key in the config, the step and the reason.
+        UserError: something cannot be built; names its config key, the step and the reason.
     """
 
     def __init__(self, cfg: Config, step: int, model: nn.Module, folder: str, share: Callable[[dict], None],
@@ -88,14 +80,14 @@ class StepRehearsal:
             self.runner = _RehearsalRunner(model=model, **options, **loaders)
         try:
             with warnings.catch_warnings():
-                warnings.simplefilter('ignore')  # the run itself will show them
+                warnings.simplefilter('ignore')  # the run will show them
                 self._build_training()
         except BaseException:
             self.close()
             raise
 
     def close(self) -> None:
-        """Let go of what mmengine keeps of a Runner, and of the accelerator's memory."""
+        """Release what mmengine keeps of the Runner, and the accelerator's memory."""
         release(self.runner)
         self.model.cpu()
 
@@ -106,7 +98,7 @@ class StepRehearsal:
     def _build_loader(self, name: str) -> DataLoader:
         with self._building(f'{name}_dataloader'):
             loader = Runner.build_dataloader(self.cfg[f'{name}_dataloader'], seed=0)
-        # Without workers: mmengine's loop by iterations starts those of its loader at once.
+        # Without workers, which mmengine's iteration-based loop would start at once.
         return DataLoader(loader.dataset, batch_size=loader.batch_size, sampler=loader.sampler,
                           collate_fn=loader.collate_fn, drop_last=loader.drop_last)
 
@@ -124,7 +116,7 @@ class StepRehearsal:
                 runner.param_schedulers = runner.build_param_scheduler(runner.param_schedulers)
             self._check_schedulers()
         for hook in runner.hooks:
-            if isinstance(hook, EMAHook):  # builds and checks only as training begins
+            if isinstance(hook, EMAHook):  # it builds its model only when training starts
                 with self._building('custom_hooks or default_hooks (EMAHook)'):
                     hook.before_run(runner)
                     hook.before_train(runner)
@@ -135,19 +127,20 @@ class StepRehearsal:
         for key in ('activation_checkpointing', 'efficient_conv_bn_eval'):
             for name in as_list(self.cfg.get(key)):
                 try:
-                    attrgetter(name)(self.model)  # as mmengine finds it
+                    attrgetter(name)(self.model)  # as mmengine does
                 except AttributeError as error:
-                    raise UserError(f'{key} names {name!r}, but the network has no such module.') from error
+                    raise UserError(f'{key} names {name!r}, but the network has no such module: correct or remove '
+                                    'it.') from error
 
     def _check_optimizers(self, options: dict) -> None:
-        """mmengine says of an unknown optimizer that None is not callable."""
+        """Check optimizer types, for which mmengine's error would be that None is not callable."""
         for key, value in options.items():
             if key == 'optimizer' and isinstance(value, dict) and isinstance(value.get('type'), str):
-                with OPTIMIZERS.switch_scope_and_registry(None) as registry:  # mmseg's own knows more
+                with OPTIMIZERS.switch_scope_and_registry(None) as registry:  # mmseg's registry has more
                     known = registry.get(value['type']) is not None
                 if not known:
                     raise UserError(f'optim_wrapper.optimizer.type={value["type"]!r} of step {self.step} is not a '
-                                     f'registered optimizer: check its spelling.{self._overridden("optim_wrapper")}')
+                                    f'registered optimizer: check its spelling.{self._overridden("optim_wrapper")}')
             elif isinstance(value, dict):
                 self._check_optimizers(value)
 
@@ -157,16 +150,16 @@ class StepRehearsal:
         held = self.runner.param_schedulers
         schedulers = [item for items in held.values() for item in items] if isinstance(held, dict) else held
         for scheduler in schedulers:
-            # Those that wait for a metric step after each validation, if they count epochs.
+            # Metric-based schedulers that count epochs step after each validation.
             if scheduler.by_epoch and not getattr(scheduler, 'need_val_args', False):
                 raise UserError(f'param_scheduler {type(scheduler).__name__} of step {self.step} counts epochs '
-                                 '(by_epoch=True, the default), but train_cfg counts iterations: it would never change '
-                                 f'anything. Set by_epoch=False.{self._overridden("param_scheduler train_cfg")}')
+                                '(by_epoch=True, the default), but train_cfg counts iterations, so it would never '
+                                f'step. Set by_epoch=False.{self._overridden("param_scheduler train_cfg")}')
 
     # -- samples -----------------------------------------------------------------------------------------------------
 
     def check_labels(self) -> None:
-        """Compare labels that pipelines give with the scenario's, for one image, and look for named classes."""
+        """Compare the labels of one image with the scenario's, and look for transforms that hard-code class indices."""
         for name, dataset in self.datasets.items():
             view = step_view(dataset)
             where = f'{name}_dataloader'
@@ -176,12 +169,12 @@ class StepRehearsal:
                     check_label_independence(getattr(dataset, 'real', dataset), view, where)
 
     def check_pixels(self, size: tuple[int, int]) -> Optional[PixelMap]:
-        """What the network is fed for a pixel, which real images of training and test must agree on.
+        """The network's input for each pixel value, which must be the same in training and testing.
 
         Args:
-            size: (height, width) of fake images.
+            size: (height, width) of synthetic images.
         Returns:
-            None where pipelines leave pixels as they are.
+            None if the pipelines do not change pixel values.
         """
         preprocessor = copy.deepcopy(self.model.data_preprocessor).cpu()
         train, test = step_view(self.datasets['train']), step_view(self.datasets['test'])
@@ -199,42 +192,42 @@ class StepRehearsal:
         return found
 
     def check_batch(self, size: Optional[tuple[int, int]]) -> None:
-        """Bring real images, and a fake one where the step has fakes, into a batch, and real ones to the loss.
+        """Collate real images, and a synthetic one if the step uses them, and compute the loss of the real ones.
 
         Args:
-            size: (height, width) of fake images; None: the step has none.
+            size: (height, width) of synthetic images; None: the step uses none.
         """
         dataset = self.datasets['train']
         num_real = getattr(dataset, 'num_real', len(dataset))
         first, *others = step_view(dataset).by_part()
-        # Batch norm needs more than one.
-        chosen = [*np.resize(first, _REAL).tolist(), *(int(part[0]) for part in others)]
+        # Batch norm needs more than one image.
+        chosen = [*np.resize(first, _NUM_REAL).tolist(), *(int(part[0]) for part in others)]
         if size is not None:
-            # Not of one colour, which some transforms (Rerange) refuse.
+            # Not a single colour, on which some transforms (Rerange) fail.
             ramp = np.resize(np.arange(256, dtype=np.uint8), (1, *size, 3))
             self._fakes.add_batch(0, ramp, [{}])
             chosen.append(num_real)
         with self._building('train_dataloader.dataset.pipeline', 'cannot make a sample'):
             samples = [dataset[SampleIndex(i, (0, REAL_SAMPLE, i))] for i in chosen]
-        sizes = ', '.join(f'{"fake" if i == num_real else "real"} {tuple(sample["inputs"].shape[-2:])}'
+        sizes = ', '.join(f'{"synthetic" if i == num_real else "real"} {tuple(sample["inputs"].shape[-2:])}'
                           for i, sample in zip(chosen, samples))
-        with self._building('model.data_preprocessor', 'cannot take a batch'):
+        with self._building('model.data_preprocessor', 'cannot process a batch'):
             self._collate(samples, sizes)
 
     def _collate(self, samples: list, sizes: str) -> None:
         try:
             self.model.data_preprocessor(pseudo_collate(samples), True)
         except (RuntimeError, AssertionError, ValueError) as error:
-            raise UserError(f'Images of step {self.step} cannot be put into one batch: the pipeline gives {sizes} '
-                             f'(height, width), and data_preprocessor.size={self._declared_size()} does not make '
-                             f'them equal ({error}). Crop or resize all images to one size in the pipeline, or set '
-                             'data_preprocessor.size at least as large, and replay.inversion.size to the size on which '
-                             'the network trains.') from error
-        self._check_loss(samples[:_REAL])
+            raise UserError(f'Images of step {self.step} cannot be collated into one batch: the pipeline returns '
+                            f'{sizes} (height, width), and data_preprocessor.size={self._declared_size()} does not '
+                            f'make them equal ({error}). Crop or resize all images to one size in the pipeline, or set '
+                            'data_preprocessor.size at least as large, and replay.inversion.size to the size on which '
+                            'the network trains.') from error
+        self._check_loss(samples[:_NUM_REAL])
 
     @torch.no_grad()
     def _check_loss(self, samples: list) -> None:
-        # Training may wait hours for step 1. Batch statistics are those of this process: no rank waits for another.
+        # Otherwise an error at step 1 would show hours later. Without SyncBN, no rank waits for another.
         student = revert_sync_batchnorm(self.model.student).to(get_device()).train()
         with self._building('model', 'cannot be trained on images of train_dataloader'), warnings.catch_warnings():
             warnings.simplefilter('ignore')
@@ -244,7 +237,7 @@ class StepRehearsal:
         return getattr(self.model.data_preprocessor, 'size', None)
 
     def check_test(self) -> None:
-        """Bring a test image through the network and every metric."""
+        """Run a test image through the network and every metric."""
         for name in ('test', 'val'):
             if name in self.datasets:
                 self._check_evaluation(name)
@@ -258,7 +251,7 @@ class StepRehearsal:
         with self._building('model (with test_cfg)', f'cannot predict an image of {name}_dataloader'):
             outputs = model.test_step(batch)
         with self._building(f'{name}_evaluator', 'cannot evaluate'), warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # means over the classes of one image
+            warnings.simplefilter('ignore')  # means over classes that one image does not contain
             loop.evaluator.process(data_samples=outputs, data_batch=batch)
             for metric in loop.evaluator.metrics:
                 metric.compute_metrics(metric.results)
@@ -274,9 +267,8 @@ class StepRehearsal:
             logging.getLogger('mmseg_hrhf').debug('rehearsal', exc_info=error)
             if explain(error) is not None:
                 raise
-            reason = ' '.join(str(error.args[0] if error.args else error).split()) or 'no reason is given'
-            raise UserError(f'{what} of step {self.step} {verb}: {type(error).__name__}: {reason}.'
-                             f'{self._overridden(what)}') from error
+            raise UserError(f'{what} of step {self.step} {verb}: {type(error).__name__}: {reason_of(error)}.'
+                            f'{self._overridden(what)}') from error
 
     def _overridden(self, what: str) -> str:
         touched = [key for key in self.overrides if key in what]
@@ -284,7 +276,7 @@ class StepRehearsal:
 
 
 def step_view(dataset: Any) -> IncrementalDataset:
-    """The view of a step within what mixes its images or joins fakes to them."""
+    """The view of a step, without wrappers that mix its images or add synthetic ones."""
     while not isinstance(dataset, IncrementalDataset):
         dataset = dataset.real if hasattr(dataset, 'real') else dataset.dataset
     return dataset

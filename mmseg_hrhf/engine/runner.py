@@ -1,4 +1,4 @@
-"""All learning steps of a scenario, one mmengine Runner each, in order."""
+"""Runs the learning steps of a scenario in order, each with an mmengine Runner."""
 from __future__ import annotations
 
 import gc
@@ -12,7 +12,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import barrier, broadcast, is_main_process
 from mmengine.logging import MMLogger, print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from mmseg.registry import RUNNERS
@@ -21,12 +20,13 @@ from ..config.check import check_weight_files
 from ..config.evaluation import retest_config
 from ..config.identity import run_identity
 from ..config.run import RunConfig
-from ..config.standalone import is_whole_plain_config, write_plain_config
-from ..config.step import continued
+from ..config.standalone import is_complete_plain_config, write_plain_config
+from ..config.step import resumed_config
 from ..datasets.incremental import palette_of
 from ..evaluation.incremental_iou import IncrementalIoUMetric
 from ..evaluation.summary import finite, number, write_confusion, write_summary
 from ..models.growth import load_first_step
+from ..models.segmentors.base import unwrapped
 from ..replay.recording import step_statistics
 from ..utils.environment import environment
 from ..utils.errors import UserError
@@ -45,15 +45,15 @@ from .plan import RunPlan
 class IncrementalRunner:
     """Trains, evaluates and records every learning step of a config.
 
-    mmseg's own ``tools/train.py`` builds it where a config says ``runner_type='IncrementalRunner'``. The same command
-    run again goes on where it stopped: finished steps are skipped, the running one is resumed from its last checkpoint.
+    mmseg's own ``tools/train.py`` builds it for configs with ``runner_type='IncrementalRunner'``. Running the same
+    command again continues the run: finished steps are skipped, and an unfinished one resumes from its last checkpoint.
 
     Args:
         cfg: plain mmseg config plus ``scenario``, ``method`` and, optionally, ``replay``, ``incremental_overrides``
             (merged from step 1 on) and ``only_step``. Its ``work_dir`` receives one folder per step (see
             ``StepFiles``), ``results.json`` and ``results.md``.
     Raises:
-        UserError: whatever is wrong with config or data is found here, before any training.
+        UserError: the config or the data are invalid; raised before any training.
     """
 
     def __init__(self, cfg: Config) -> None:
@@ -63,7 +63,7 @@ class IncrementalRunner:
         check_weight_files(cfg)
         start_distributed(cfg)
         self._lock = lock_work_dir(self.work_dir)
-        self._runner: Optional[Runner] = None  # of the step that is running
+        self._runner: Optional[Runner] = None  # of the current step
         self.logger = MMLogger.get_instance(
             f'{self.work_dir} {time.time_ns()}',
             logger_name='mmseg_hrhf',
@@ -73,9 +73,9 @@ class IncrementalRunner:
         self.plan = RunPlan(self.run, osp.join(self.work_dir, 'class_index'))
         self.scenario = self.plan.scenario
         self._identities = self.plan.identities()
-        self._tested_otherwise = from_rank_0(lambda: check_steps(self.work_dir, self._identities))
+        self._to_retest = from_rank_0(lambda: check_steps(self.work_dir, self._identities))
         self._check_only_step()
-        if self._tested_otherwise or self._result(self.plan.steps[-1]) is None:
+        if self._to_retest or self._result(self.plan.steps[-1]) is None:
             self.plan.rehearse()
         claim_work_dir(self.work_dir, run_identity(self.run), self.run.text())
         print_log(self.plan.describe(), logger=self.logger)
@@ -85,16 +85,16 @@ class IncrementalRunner:
         return cls(cfg)
 
     def train(self) -> list[dict]:
-        """Run all steps (or ``only_step``). Returns the results of all finished steps."""
+        """Run all steps, or ``only_step``. Returns the results of all finished steps."""
         only = self.run.only_step
         try:
             with only_data():
                 for step in self.plan.steps if only is None else [only]:
                     if self._result(step) is not None:
                         print_log(f'Step {step} is finished: {self._files(step).result}', logger=self.logger)
-                        if step in self._tested_otherwise:
+                        if step in self._to_retest:
                             self._test_again(step)
-                        self._mend_plain_config(step)
+                        self._repair_plain_config(step)
                         continue
                     self._run_step(step)
                 return self._summarise()
@@ -113,21 +113,20 @@ class IncrementalRunner:
             self._check_teacher(step, cfg.model.teacher_checkpoint)
         if is_main_process():
             write_json(files.identity, self._identities[step])
-        runner = self._runner = Runner.from_cfg(continued(cfg, from_rank_0(lambda: resume_point(files.train))))
+        runner = self._runner = Runner.from_cfg(resumed_config(cfg, from_rank_0(lambda: resume_point(files.train))))
         given = self.run.first_step_from if step == 0 else None
-        model = runner.train() if given is None else runner.model
-        model = model.module if is_model_wrapper(model) else model
+        model = unwrapped(runner.train() if given is None else runner.model)
         if given is None:
-            # Hooks that save other weights than those in training (EMAHook) begin anew with every test: what they
-            # would save is what is tested and handed on.
+            # Hooks that save other weights than the trained ones (EMAHook) start over at every test: test and pass on
+            # the weights that they would save.
             weights = dict(state_dict=model.state_dict())
             runner.call_hook('before_save_checkpoint', checkpoint=weights)
             model.load_state_dict(weights['state_dict'])
         else:
             load_first_step(model.student, given, self.scenario, self.plan.train_source.raw_labels.names)
-            print_log(f'Step 0 is {given}: it is tested, not trained.', logger=self.logger)
+            print_log(f'{given} replaces step 0, which is only tested.', logger=self.logger)
         for buffer in model.buffers():
-            # Batch statistics are each process's own: every rank must test what rank 0 saves.
+            # Each process has its own batch statistics, but every rank must test what rank 0 saves.
             broadcast(buffer)
         trained = time.time()
         metrics = runner.test()
@@ -136,11 +135,11 @@ class IncrementalRunner:
             extra = self._feature_statistics(step, model, runner.train_dataloader.dataset)
             extra['method_state'] = model.method_state()
             weights = dict(state_dict=model.state_dict())
-            # What was tested is saved: an average of the weights takes their place here as it did in the test.
+            # Save what was tested: as in the test, a moving average replaces the weights.
             runner.call_hook('before_save_checkpoint', checkpoint=weights)
             self._write_step(step, weights['state_dict'], metrics, _confusion(runner), seconds, extra)
         barrier()
-        # The next step must not find this one's network, data workers and optimizer still in memory.
+        # Free the memory of this step's network, data workers and optimizer before the next step.
         self._release_runner()
         del runner, model
         gc.collect()
@@ -150,9 +149,9 @@ class IncrementalRunner:
             self._log_result(step)
 
     def _test_again(self, step: int) -> None:
-        """Measure a finished step anew, whose weights stand, by the test that the config has now."""
+        """Repeat the test of a finished step with the current test config; its weights stay."""
         files, began = self._files(step), time.time()
-        print_log(f'Step {step} is tested again, since the config of the test, or its data, differ; it is not trained.',
+        print_log(f'Step {step} is tested again, but not trained: the test config or the test data have changed.',
                   logger=self.logger)
         runner = self._runner = Runner.from_cfg(retest_config(self.run, self.scenario, files))
         metrics = runner.test()
@@ -175,7 +174,7 @@ class IncrementalRunner:
             release(runner)
 
     def _feature_statistics(self, step: int, model: torch.nn.Module, dataset) -> dict:
-        """What the next step's inversion needs beside the weights, as extra entries of the checkpoint."""
+        """Checkpoint entries that the next step's inversion needs in addition to the weights."""
         replay = self.run.replay
         if replay is None or replay.statistics is None or step == self.scenario.num_steps - 1:
             return {}
@@ -185,7 +184,7 @@ class IncrementalRunner:
                                      **replay.statistics)
         if statistics is None:
             return {}
-        print_log(f'Feature statistics of {len(statistics)} layers are recorded for the next step.', logger=self.logger)
+        print_log(f'Recorded the feature statistics of {len(statistics)} layers for the next step.', logger=self.logger)
         return dict(feature_statistics=statistics)
 
     def _check_teacher(self, step: int, path: str) -> None:
@@ -193,8 +192,8 @@ class IncrementalRunner:
         meta, classes = checkpoint.get('meta') or {}, held_classes(checkpoint)
         if meta.get('step') != step - 1 or classes != list(self.scenario.class_names(step - 1)):
             raise UserError(f'Checkpoint {path} is of step {meta.get("step")} with the classes {classes}, but step '
-                             f'{step} continues step {step - 1} with {list(self.scenario.class_names(step - 1))}: it '
-                             'is the checkpoint of another step or scenario.')
+                            f'{step} continues step {step - 1} with {list(self.scenario.class_names(step - 1))}: '
+                            f"restore the checkpoint of step {step - 1}, or delete that step's folder to retrain it.")
 
     def _write_step(self, step: int, weights: dict, metrics: dict, confusion: np.ndarray, seconds: dict,
                     extra: dict) -> None:
@@ -231,10 +230,10 @@ class IncrementalRunner:
     def _result(self, step: int) -> Optional[dict]:
         return from_rank_0(lambda: read_result(self._files(step)))
 
-    def _mend_plain_config(self, step: int) -> None:
+    def _repair_plain_config(self, step: int) -> None:
         files, positions = self._files(step), self.plan.test_positions[step]
-        if is_main_process() and not is_whole_plain_config(files, len(positions)):
-            print_log(f'{files.config} or the list beside it is missing or damaged and is made again.',
+        if is_main_process() and not is_complete_plain_config(files, len(positions)):
+            print_log(f'{files.config} or its list of test images is missing or damaged. Writing them again.',
                       logger=self.logger, level=logging.WARNING)
             self._write_plain_config(step)
 
@@ -245,7 +244,7 @@ class IncrementalRunner:
     def _files(self, step: int) -> StepFiles:
         return StepFiles(self.work_dir, step)
 
-    # -- the whole run -----------------------------------------------------------------------------------------------
+    # -- the run -----------------------------------------------------------------------------------------------------
 
     def _check_only_step(self) -> None:
         only = self.run.only_step
@@ -253,18 +252,18 @@ class IncrementalRunner:
             return
         self.scenario.check_step(only)
         if only not in self.plan.steps:
-            raise UserError(f'{self.run.method.__name__} trains once, on all classes, in place of step '
-                             f'{self.plan.steps[-1]}: there is no step {only} to train. Leave --step out.')
+            raise UserError(f'--step {only}: {self.run.method.__name__} trains only once, on all classes, as step '
+                            f'{self.plan.steps[-1]}. Leave --step out.')
         if only > 0 and not self.run.method.joint and self._result(only - 1) is None:
-            raise UserError(f'Step {only} continues step {only - 1}, which is not finished in {self.work_dir}: '
-                             f'run it first (--step {only - 1}), or all steps (without --step).')
+            raise UserError(f'Step {only} continues step {only - 1}, which is not finished in {self.work_dir}: run '
+                            f'that first (--step {only - 1}), or run all steps (without --step).')
 
     def _log_result(self, step: int) -> None:
         result = read_json(self._files(step).result)
         metrics = result['metrics']
         old, new, everything = (number(metrics[f'mIoU_{name}']) for name in ('old', 'new', 'all'))
         print_log(
-            f'Step {step} is done in {sum(result["seconds"].values()):.0f} s. mIoU without background: old {old}, '
+            f'Step {step} finished in {sum(result["seconds"].values()):.0f} s. mIoU without background: old {old}, '
             f'new {new}, all {everything}; with background: all {number(metrics["mIoU_all_with_background"])}',
             logger=self.logger)
 
@@ -285,6 +284,6 @@ class IncrementalRunner:
 
 
 def _confusion(runner: Runner) -> np.ndarray:
-    """(C, C) pixel counts of the test that ``runner`` has just run."""
+    """(C, C) confusion matrix of the test that ``runner`` has just run, in pixels."""
     return next(metric.confusion for metric in runner.test_loop.evaluator.metrics
                 if isinstance(metric, IncrementalIoUMetric) and metric.confusion is not None)

@@ -1,4 +1,4 @@
-"""Evaluation of one step's checkpoint."""
+"""Evaluation of the checkpoint of a step."""
 from __future__ import annotations
 
 import logging
@@ -31,11 +31,11 @@ def run_test(cfg: Config,
     """Test a checkpoint with the config of its run, or with any plain mmseg config.
 
     Args:
-        cfg: config; with a ``scenario``, the step is read from the checkpoint.
+        cfg: config; if it has a ``scenario``, the step is read from the checkpoint.
         checkpoint: plain checkpoint of a step.
         out_dir: folder for predicted masks.
-        show_dir, show, wait_time: paint predictions, as mmseg's test tool does.
-        tta: augment at test time, by ``tta_pipeline`` and ``tta_model`` of the config.
+        show_dir, show, wait_time: overlay predictions on images, as mmseg's test tool does.
+        tta: use test-time augmentation, with ``tta_pipeline`` and ``tta_model`` of the config.
     Returns:
         The metrics.
     """
@@ -49,8 +49,8 @@ def run_test(cfg: Config,
         run = RunConfig.parse(cfg)
         scenario = scenario_of(build_source(test_loader(run.plain).dataset, test_mode=True), run.scenario)
         if 'step' not in meta:
-            raise UserError(f'Checkpoint {checkpoint} does not say of which step it is: it was not written by '
-                             'tools/train.py. Evaluate it with the plain config of its step.')
+            raise UserError(f'Checkpoint {checkpoint} does not state its step, so it was not written by '
+                            'tools/train.py: evaluate it with the plain config of its step.')
         scenario.check_step(meta['step'])
         load_checkpoint(checkpoint, scenario.num_classes(meta['step']))
         _check_meaning(checkpoint, loaded, scenario)
@@ -69,14 +69,14 @@ def run_test(cfg: Config,
 
 
 def _check_meaning(checkpoint: str, loaded: dict, scenario: Scenario) -> None:
-    """Raise ``UserError`` if a channel of the checkpoint is another class in the config; say if labels differ."""
+    """Raise ``UserError`` if classes of the checkpoint and the config differ; warn if their labels differ."""
     meta, held = loaded['meta'], held_classes(loaded)
     wanted = list(scenario.class_names(meta['step']))
     if held and held != wanted:
-        raise UserError(f'Checkpoint {checkpoint} knows the classes {held}, but the config has {wanted} at step '
-                         f'{meta["step"]}: its run had another scenario. Give the config.py of its work dir, or the '
-                         'options of its run.')
+        raise UserError(f'Checkpoint {checkpoint} has the classes {held}, but the config has {wanted} at step '
+                        f'{meta["step"]}, so its run had another scenario: use the config.py of its work dir, or the '
+                        'options of its run.')
     for name, value in (('setting', scenario.setting), ('label_protocol', scenario.label_protocol)):
         if meta.get(name, value) != value:
-            print_log(f'The checkpoint was trained with scenario.{name}={meta[name]!r}, the config has {value!r}.',
+            print_log(f'The checkpoint was trained with scenario.{name}={meta[name]!r}, but the config has {value!r}.',
                       logger='current', level=logging.WARNING)

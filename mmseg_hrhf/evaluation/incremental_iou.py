@@ -1,4 +1,4 @@
-"""IoU by groups of classes: old, new and all, without and with background."""
+"""IoU of old, new and all classes, with and without background."""
 from __future__ import annotations
 
 import inspect
@@ -16,14 +16,14 @@ from ..utils.options import check_names
 
 
 def confusion_counts(prediction: Tensor, label: Tensor, num_classes: int, ignore_index: int) -> Tensor:
-    """Pixels by class and predicted class.
+    """Confusion matrix, in pixels.
 
     Args:
-        prediction, label: class indices, of one shape.
+        prediction, label: class indices, of the same shape.
         num_classes: C.
-        ignore_index: label of pixels that do not count.
+        ignore_index: label of pixels that are not counted.
     Returns:
-        (C, C) int64; row: class in the label, column: predicted class.
+        (C, C) int64; row: true class, column: predicted class.
     """
     counted = label != ignore_index
     pairs = label[counted].long() * num_classes + prediction[counted].long()
@@ -34,11 +34,11 @@ def group_means(iou: np.ndarray, groups: Mapping[str, Sequence[int]]) -> dict[st
     """Mean IoU of each group of classes.
 
     Args:
-        iou: (C,) by class index, background first; NaN where a class neither occurs nor is predicted.
+        iou: (C,) by class index, background first; NaN for a class that neither occurs nor is predicted.
         groups: class indices of ``old``, ``new`` and ``all``, without background.
     Returns:
-        ``mIoU_old``, ``mIoU_new``, ``mIoU_all`` leave background out (the paper's and MiB's convention);
-        ``mIoU_old_with_background`` and ``mIoU_all_with_background`` put it in (later papers': "0-15", "all").
+        ``mIoU_old``, ``mIoU_new``, ``mIoU_all`` without background (as in the paper and MiB);
+        ``mIoU_old_with_background`` and ``mIoU_all_with_background`` (as in later papers: "0-15", "all").
         NaN for a group without classes.
     """
     means = {f'mIoU_{name}': _mean(iou, classes) for name, classes in groups.items()}
@@ -56,9 +56,9 @@ def _mean(iou: np.ndarray, classes: Sequence[int]) -> float:
 class IncrementalIoUMetric(IoUMetric):
     """mmseg's ``IoUMetric`` plus the groups of a learning step. All values are percentages.
 
-    IoUs come from one confusion count over the whole set. Besides what ``IoUMetric`` reports (its ``mIoU`` has
-    background in, like ``mIoU_all_with_background``) there are ``group_means`` and ``IoU/<class>`` for every class.
-    After an evaluation, ``confusion`` holds the (C, C) pixel counts (see ``confusion_counts``).
+    IoUs are computed from one confusion matrix over all images. In addition to the values of ``IoUMetric`` (whose
+    ``mIoU`` includes background, like ``mIoU_all_with_background``), it reports ``group_means`` and ``IoU/<class>`` for
+    every class. After an evaluation, ``confusion`` is the (C, C) confusion matrix (see ``confusion_counts``).
 
     Args:
         groups: class indices of ``old``, ``new`` and ``all``, without background.
@@ -66,7 +66,7 @@ class IncrementalIoUMetric(IoUMetric):
     """
 
     def __init__(self, groups: Mapping[str, Sequence[int]], **kwargs) -> None:
-        # IoUMetric itself would ignore an option that it does not know.
+        # IoUMetric itself ignores unknown options.
         known = {name for kind in (IoUMetric, BaseMetric) for name in inspect.signature(kind).parameters}
         check_names('test_evaluator IoUMetric', kwargs, known - {'kwargs'})
         super().__init__(**kwargs)
@@ -78,8 +78,8 @@ class IncrementalIoUMetric(IoUMetric):
         if self.format_only:
             return
         num_classes = len(self.dataset_meta['classes'])
-        # Behind each image's areas goes its own confusion, so that ranks and repeated images are counted as IoU's are;
-        # its non-zero entries only: an image shows few of the classes.
+        # Append each image's confusion to its areas, so that ranks and repeated images are handled as for IoU. Keep
+        # non-zero entries only, since an image contains few of the classes.
         for i, sample in enumerate(data_samples, start=len(self.results) - len(data_samples)):
             prediction = sample['pred_sem_seg']['data'].squeeze()
             label = sample['gt_sem_seg']['data'].squeeze().to(prediction)

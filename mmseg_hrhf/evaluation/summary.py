@@ -1,4 +1,4 @@
-"""One table over the steps of a run, and what is made of it."""
+"""Results of a run over its steps: summary, tables and confusion files."""
 from __future__ import annotations
 
 import csv
@@ -22,16 +22,16 @@ _COLUMNS = (
 
 
 def summarise(results: Sequence[dict]) -> dict:
-    """Figures over steps.
+    """Metrics over all steps.
 
     Args:
-        results: of steps 0, 1, ... in order, each with ``classes`` (foreground, in learning order), ``new_classes`` and
-            ``metrics`` (see ``IncrementalIoUMetric``), percentages
-            (None where a class or group has no pixel).
+        results: results of steps 0, 1, ... in order, each with ``classes`` (foreground, in learning order),
+            ``new_classes`` and ``metrics`` (see ``IncrementalIoUMetric``) in percent (None for a class or group without
+            pixels).
     Returns:
-        ``steps``: the groups' mIoU by step; ``average_incremental_mIoU`` (mean over steps of ``mIoU_all``, and with
-        background); ``forgetting``: for each class learnt before the last step its IoU when learnt minus its IoU now,
-        and their mean ``average_forgetting`` (None after one step).
+        ``steps``: mIoU of each group by step; ``average_incremental_mIoU``: mean of ``mIoU_all`` over steps (also with
+        background); ``forgetting``: for each class learnt before the last step, its IoU when learnt minus its IoU now;
+        ``average_forgetting``: the mean of these (None after one step).
     """
     last, learnt = results[-1], {}
     for result in results:
@@ -57,12 +57,12 @@ def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
 
 
 def summary_markdown(results: Sequence[dict], title: str) -> str:
-    """The table over steps, and IoU and forgetting by class, as Markdown."""
+    """A Markdown table of all steps, and one of IoU and forgetting by class."""
     summary = summarise(results)
     head = ['step', 'learns', 'images', 'fakes', *(name for name, _ in _COLUMNS)]
     lines = [
         f'# {title}', '',
-        'mIoU in %, background left out unless a column says "+ bg". `old`: classes of step 0; `new`: all added since.',
+        'mIoU in %, without background except in "+ bg" columns. `old`: classes of step 0; `new`: classes added since.',
         '', _row(head), '|---' * len(head) + '|'
     ]
     for result in results:
@@ -88,13 +88,13 @@ def write_summary(work_dir: str, results: Sequence[dict], title: str, num_steps:
     """Write ``results.json`` and ``results.md``.
 
     Args:
-        work_dir: of the run.
-        results: of its finished steps, see ``summarise``.
-        title: of the table.
-        num_steps: steps of the scenario.
-        num_base: classes of step 0.
+        work_dir: work dir of the run.
+        results: results of its finished steps, see ``summarise``.
+        title: title of the table.
+        num_steps: number of steps of the scenario.
+        num_base: number of classes of step 0.
     Returns:
-        The table over steps, as Markdown.
+        The tables as Markdown.
     """
     markdown = summary_markdown(results, title)
     write_json(os.path.join(work_dir, 'results.json'),
@@ -104,7 +104,7 @@ def write_summary(work_dir: str, results: Sequence[dict], title: str, num_steps:
 
 
 def finite(metrics: Mapping[str, float]) -> dict[str, Optional[float]]:
-    """Figures as strict JSON can hold them: None where a group or class had no pixel."""
+    """Metrics as strict JSON values: None for a group or class without pixels."""
     return {key: float(value) if math.isfinite(value) else None for key, value in metrics.items()}
 
 
@@ -113,7 +113,7 @@ def _row(cells: Sequence) -> str:
 
 
 def number(value: Optional[float]) -> str:
-    """Two decimals; a dash for what has no value."""
+    """Format with two decimals; a dash for None."""
     return '-' if value is None else f'{value:.2f}'
 
 
@@ -121,10 +121,10 @@ _CORNER = 'true \\ predicted'
 
 
 def write_confusion(path: PathLike, classes: Sequence[str], counts: np.ndarray) -> None:
-    """Write pixel counts as CSV with the class names as its first row and column.
+    """Write a confusion matrix as CSV with the class names in the first row and column.
 
     Args:
-        path: file.
+        path: file to write.
         classes: names by class index, background first.
         counts: (C, C) integers; row: true class, column: predicted class.
     """
@@ -137,10 +137,10 @@ def write_confusion(path: PathLike, classes: Sequence[str], counts: np.ndarray) 
 
 
 def read_confusion(path: PathLike) -> Optional[tuple[list[str], np.ndarray]]:
-    """Class names and (C, C) int64 counts; None where no confusion was recorded.
+    """Class names and (C, C) int64 counts; None if there is no such file.
 
     Raises:
-        UserError: the file is no such table.
+        UserError: the file is not a confusion matrix.
     """
     try:
         with open(path, newline='', encoding='utf-8') as file:
@@ -149,7 +149,8 @@ def read_confusion(path: PathLike) -> Optional[tuple[list[str], np.ndarray]]:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UserError(f'{path} is no confusion table ({error}): delete it.') from error
+        raise UserError(f'{path} is not a confusion matrix ({error}): delete it.') from error
     if counts.shape != (len(classes), len(classes)):
-        raise UserError(f'{path} is no confusion table: {len(classes)} classes, counts of shape {counts.shape}.')
+        raise UserError(f'{path} is not a confusion matrix, since it has {len(classes)} classes and counts of shape '
+                        f'{counts.shape}: delete it.')
     return classes, counts

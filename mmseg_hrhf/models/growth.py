@@ -48,7 +48,7 @@ def grow_state(new_state: Mapping[str, Tensor],
             raise UserError(f'{name!r} has shape {tuple(growth.old.shape)} in the checkpoint of the previous step and '
                              f'{tuple(new.shape)} in the model, and no rule explains how it grows from {num_old} to '
                              f'{num_classes} classes: is this the checkpoint of another model or step? The rules are '
-                             'in mmseg_hrhf/methods/growth_rules.py.')
+                             'in mmseg_hrhf/models/growth.py.')
         grown[name] = rule(growth)
     return grown
 

@@ -10,6 +10,7 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.utils import resize
 from torch import Tensor, nn
 
+from ..utils.compat import replaced_loss
 from ..utils.errors import UserError
 
 
@@ -111,25 +112,8 @@ def _no_adapter(head: nn.Module, what: str) -> UserError:
     name = type(head).__name__
     return UserError(
         f'{name} hands {what} to loss_by_feat, and no adapter says where its per-pixel logits are. Register one:\n'
-        '    from mmseg_hrhf.methods.logits import register_logits_adapter\n'
+        '    from mmseg_hrhf.models.heads import register_logits_adapter\n'
         f"    register_logits_adapter('{name}', lambda output, *_: output[0])")
-
-
-@contextlib.contextmanager
-def patched_loss(head: nn.Module, make: Callable[[Callable], Callable]) -> Iterator[None]:
-    """Let ``make(own)`` stand in for a head's ``loss_by_feat``, which was ``own``, inside the block.
-
-    ``loss_by_feat`` is called exactly once per loss in every family of mmseg; forward hooks would not fire, since mmseg
-    calls ``head.forward``.
-    """
-    patched = head.__dict__.get('loss_by_feat')
-    head.loss_by_feat = make(head.loss_by_feat)
-    try:
-        yield
-    finally:
-        del head.loss_by_feat
-        if patched is not None:
-            head.loss_by_feat = patched
 
 
 @contextlib.contextmanager
@@ -155,7 +139,7 @@ def captured_logits(segmentor: nn.Module, size: Optional[tuple[int, int]] = None
 
         return loss_by_feat
 
-    with patched_loss(head, capturing):
+    with replaced_loss(head, capturing):
         yield captured
 
 

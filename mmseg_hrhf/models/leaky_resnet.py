@@ -36,7 +36,7 @@ class LeakyResNet(ResNet):
         for module in list(self.modules()):
             for name, child in module.named_children():
                 if isinstance(child, nn.ReLU):
-                    setattr(module, name, nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))
+                    module.add_module(name, nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))
 
 
 # Where published files keep their weights: inplace_abn's ImageNet networks, MiB's steps.

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from typing import Callable, Iterator, Optional, Sequence
 
 import torch
@@ -11,10 +10,13 @@ from mmengine.structures import PixelData
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss
 from mmseg.models.segmentors import EncoderDecoder
+from mmseg.utils import add_prefix
 from torch import Tensor, nn
 
+from ..utils.compat import TRAINING_PARTS
 from ..utils.errors import UserError
-from .heads import HeadLoss, has_plain_logits, patched_loss
+from .heads import HeadLoss, has_plain_logits
+from .losses.distillation import DistillationLoss
 from .losses.fused import FusedTerms, fused_losses
 
 # mmseg adds it to what it divides by.
@@ -31,8 +33,13 @@ def fuses(segmentor: nn.Module, stand_in: Optional[type] = None) -> bool:
         stand_in: class of ``HeadLoss`` whose rule the options of ``fused_pass`` express; None: no other loss
             stands in for the heads' own.
     """
-    return inherits(segmentor, EncoderDecoder, 'loss', 'encode_decode', '_decode_head_forward_train',
-                    '_auxiliary_head_forward_train') and _is_plain(segmentor.decode_head, stand_in)
+    return (inherits(segmentor, EncoderDecoder, 'loss', 'encode_decode', *TRAINING_PARTS)
+            and _is_plain(segmentor.decode_head, stand_in))
+
+
+def fuses_distillation(loss: nn.Module) -> bool:
+    """Whether a loss is made of what ``fused_pass`` computes of distillation."""
+    return inherits(loss, DistillationLoss, 'forward')
 
 
 def small_logits(segmentor: nn.Module, inputs: Tensor) -> Tensor:
@@ -60,39 +67,22 @@ def fused_pass(student: nn.Module,
     Returns:
         What the student's own ``loss`` returns, the terms of the main head, and its (N, C, h, w) logits.
     """
-    found: list[tuple[FusedTerms, Tensor, Optional[Tensor]]] = []
-
-    def main_loss(logits: Tensor, samples: list) -> dict:
-        labels = stacked_labels(samples)
-        terms = fused_losses(logits, labels, teacher_logits, relabel, distil, num_merged, head.align_corners,
-                             head.ignore_index)
-        weight = None if weigh is None else weigh(labels, terms.labels)
-        found.append((terms, logits, weight))
-        return _losses(head, terms, weight)
-
-    def auxiliary_loss(head: nn.Module, own: Callable, is_plain: bool) -> Callable:
-
-        def loss(*outputs_and_samples) -> dict:
-            *outputs, samples = outputs_and_samples
-            main, _, weight = found[0]  # mmseg computes the decode head's loss first
-            if not is_plain:
-                return own(*outputs, with_labels(samples, main.labels))
-            terms = fused_losses(outputs[0], main.labels, num_merged=num_merged, align_corners=head.align_corners,
-                                 ignore_index=head.ignore_index)
-            return _losses(head, terms, weight)
-
-        return loss
-
-    head = student.decode_head
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(patched_loss(head, lambda own: main_loss))
-        for auxiliary in _auxiliary_heads(student):
-            # Asked now: once patched, a head is no longer plain. One of other classes keeps a loss of another rule.
-            is_plain = auxiliary.num_classes == head.num_classes and _is_plain(auxiliary, stand_in)
-            make = functools.partial(auxiliary_loss, auxiliary, is_plain=is_plain)
-            stack.enter_context(patched_loss(auxiliary, make))
-        losses = student.loss(inputs, data_samples)
-    terms, logits, _ = found[0]
+    features = student.extract_feat(inputs)
+    head, labels = student.decode_head, stacked_labels(data_samples)
+    logits = head.forward(features)
+    terms = fused_losses(logits, labels, teacher_logits, relabel, distil, num_merged, head.align_corners,
+                         head.ignore_index)
+    weight = None if weigh is None else weigh(labels, terms.labels)
+    losses = add_prefix(_losses(head, terms, weight), 'decode')
+    for name, auxiliary in _auxiliary_heads(student):
+        # One of other classes keeps a loss of another rule.
+        if auxiliary.num_classes == head.num_classes and _is_plain(auxiliary, stand_in):
+            own = fused_losses(auxiliary.forward(features), terms.labels, num_merged=num_merged,
+                               align_corners=auxiliary.align_corners, ignore_index=auxiliary.ignore_index)
+            found = _losses(auxiliary, own, weight)
+        else:
+            found = auxiliary.loss(features, with_labels(data_samples, terms.labels), student.train_cfg)
+        losses.update(add_prefix(found, name))
     return losses, terms, logits
 
 
@@ -105,9 +95,12 @@ def _losses(head: nn.Module, terms: FusedTerms, weight: Optional[Tensor]) -> dic
     return {loss.loss_name: loss.loss_weight * total / (number + _EPS), 'acc_seg': accuracy.reshape(1)}
 
 
-def _auxiliary_heads(segmentor: nn.Module) -> list[nn.Module]:
+def _auxiliary_heads(segmentor: nn.Module) -> list[tuple[str, nn.Module]]:
+    """With the prefixes that mmseg gives to their losses."""
     heads = getattr(segmentor, 'auxiliary_head', None)
-    return [] if heads is None else list(heads) if isinstance(heads, nn.ModuleList) else [heads]
+    if isinstance(heads, nn.ModuleList):
+        return [(f'aux_{i}', head) for i, head in enumerate(heads)]
+    return [] if heads is None else [('aux', heads)]
 
 
 def _is_plain(head: nn.Module, stand_in: Optional[type]) -> bool:

@@ -4,8 +4,6 @@ from __future__ import annotations
 import io
 import json
 import logging
-import struct
-import zlib
 from pathlib import Path
 from typing import Optional, Sequence
 
@@ -139,7 +137,7 @@ class FakeImageBuffer:
         for offset, (image, record) in enumerate(zip(images, records)):
             path = self.image_path(start + offset)
             with atomic_write(path) as file:
-                file.write(stored_png(image))
+                Image.fromarray(image).save(file, format='PNG', compress_level=0)  # noise: deflating saves 2 %
             entries.append(dict(record, image=self._name(path), sha256=sha256(path)))
         if curve:
             write_json(self._curve_path(start), curve)
@@ -193,21 +191,3 @@ class FakeImageBuffer:
 def _short(value: Optional[object]) -> str:
     text = json.dumps(value)
     return text if len(text) <= 40 else f'{text[:18]}...{text[-18:]}'
-
-
-def stored_png(image: np.ndarray) -> bytes:
-    """A PNG file whose rows are stored as they are, neither filtered nor deflated.
-
-    Decoded eight times as fast as Pillow's, and written thirty times as fast (docs/performance.md).
-
-    Args:
-        image: (H, W, 3) uint8 RGB.
-    """
-    height, width, _ = image.shape
-    rows = np.zeros((height, 1 + 3 * width), dtype=np.uint8)  # the first byte of a row: no filter
-    rows[:, 1:] = image.reshape(height, -1)
-    header = struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0)  # 8 bits of RGB
-    chunks = (b'IHDR', header), (b'IDAT', zlib.compress(rows.tobytes(), 0)), (b'IEND', b'')
-    return b'\x89PNG\r\n\x1a\n' + b''.join(
-        struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
-        for kind, data in chunks)

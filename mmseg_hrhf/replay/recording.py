@@ -1,8 +1,7 @@
 """Feature statistics of layers that keep none of their own, taken from a pass over images."""
 from __future__ import annotations
 
-import fnmatch
-from typing import Any, Iterable, Iterator, Optional, Sequence
+from typing import Any, Iterable, Iterator, Mapping, Optional
 
 import numpy as np
 import torch
@@ -11,30 +10,18 @@ from mmengine.dataset import pseudo_collate
 from torch import Tensor, nn
 
 from ..utils.errors import UserError
+from ..utils.options import check_names
 from ..utils.randomness import FEATURE_STATISTICS, seeded
 from .inversion.feature_statistics import layer_input
 from .sampler import split_batch
 
 
-def layers_to_record(model: nn.Module, patterns: Optional[Sequence[str]] = None) -> dict[str, nn.Module]:
-    """The layers whose inputs are to be recorded.
+def layers_to_record(model: nn.Module) -> dict[str, nn.Module]:
+    """Norm layers without running statistics, by module name.
 
-    Args:
-        model: network.
-        patterns: shell patterns of module names, such as ``'backbone.layers.*'``. None: every norm layer without
-            running statistics (layer norm, group norm, instance norm, and these under a subclass or as "LayerNorm2d").
-    Raises:
-        UserError: a pattern that no module's name matches.
+    These are layer norms, group norms and instance norms, under a subclass or as "LayerNorm2d", too.
     """
-    if patterns is None:
-        return {name: layer for name, layer in model.named_modules() if _keeps_no_statistics(layer)}
-    chosen = {}
-    for pattern in patterns:
-        found = {name: layer for name, layer in model.named_modules() if name and fnmatch.fnmatchcase(name, pattern)}
-        if not found:
-            raise UserError(f'replay.feature_statistics.layers={pattern!r} matches no module of the network.')
-        chosen.update(found)
-    return chosen
+    return {name: layer for name, layer in model.named_modules() if _keeps_no_statistics(layer)}
 
 
 def _keeps_no_statistics(layer: nn.Module) -> bool:
@@ -105,12 +92,11 @@ def statistics_options(replay: Optional[dict]) -> Optional[dict]:
     options = None if replay is None else replay.get('feature_statistics', {})
     if options is None:
         return None
-    unknown = sorted(set(options) - {'num_images', 'layers'})
-    if unknown:
-        raise UserError(f"replay.feature_statistics has no option {unknown[0]!r}; its options are 'num_images' and "
-                         "'layers'. None records nothing.")
+    if not isinstance(options, Mapping):
+        raise UserError(f'replay.feature_statistics={options!r} must be a dict, or None to record nothing.')
+    check_names('replay.feature_statistics', options, ['num_images'])
     number = options.get('num_images', 256)
-    if not isinstance(number, int) or number < 1:
+    if type(number) is not int or number < 1:
         raise UserError(f'replay.feature_statistics.num_images={number!r} must be a positive number.')
     return dict(options)
 
@@ -139,8 +125,7 @@ def step_statistics(segmentor: nn.Module,
                     batch_size: int,
                     ratio: Optional[str],
                     seed: int,
-                    num_images: int = 256,
-                    layers: Optional[Sequence[str]] = None) -> Optional[dict[str, dict[str, Tensor]]]:
+                    num_images: int = 256) -> Optional[dict[str, dict[str, Tensor]]]:
     """Record what the inputs of a trained network's layers look like.
 
     The images pass through the training pipeline, as running statistics of a batch norm see them: their size is the
@@ -153,11 +138,10 @@ def step_statistics(segmentor: nn.Module,
         ratio: real to fake images in it; None without fakes.
         seed: the result depends on it and on no number of processes.
         num_images: images that are looked at.
-        layers: see ``layers_to_record``.
     Returns:
         See ``record_statistics``; None where there is nothing to record.
     """
-    chosen = layers_to_record(segmentor, layers)
+    chosen = layers_to_record(segmentor)
     if not chosen:
         return None
     segmentor.eval()

@@ -1,17 +1,13 @@
-"""What a run ran on, for its records."""
+"""What a run ran on, for its records; where the package lies, and importing the toolbox in silence."""
 from __future__ import annotations
 
 import contextlib
 import os
 import platform
 import sys
-import warnings
 from importlib import metadata
 from pathlib import Path
 from typing import Iterator
-
-import torch
-from mmengine.dist import get_world_size
 
 from ..version import __version__
 from .errors import UserError, rank
@@ -21,6 +17,9 @@ _TOOLBOX = ('mmengine', 'mmcv', 'mmcv-lite', 'mmsegmentation', 'onedl-mmengine',
 
 def environment() -> dict[str, str]:
     """Versions, processors and number of processes, by name."""
+    # Imported only now: the package itself needs this module, and `--help` must not wait for the toolbox.
+    import torch
+    from mmengine.dist import get_world_size
     found = {'mmseg_hrhf': __version__, 'Python': platform.python_version(), 'torch': torch.__version__}
     for package in _TOOLBOX:
         try:
@@ -73,13 +72,13 @@ class _Muted:
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
     """Print nothing, and of several processes let only the first warn."""
-    stdout, sys.stdout = sys.stdout, _Muted(sys.stdout)
-    # The filters stay as they are: modules add theirs when they are imported.
-    show = warnings.showwarning
-    if rank() != 0:
-        warnings.showwarning = lambda *args, **kwargs: None
+    streams = [_Muted(sys.stdout)] if rank() == 0 else [_Muted(sys.stdout), _Muted(sys.stderr)]
+    # The filters of warnings stay as they are: modules add theirs when they are imported.
     try:
-        yield
+        with contextlib.ExitStack() as stack:
+            for stream, redirect in zip(streams, (contextlib.redirect_stdout, contextlib.redirect_stderr)):
+                stack.enter_context(redirect(stream))
+            yield
     finally:
-        sys.stdout.muted = False
-        sys.stdout, warnings.showwarning = stdout, show
+        for stream in streams:
+            stream.muted = False

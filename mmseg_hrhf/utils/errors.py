@@ -43,6 +43,14 @@ def explain(error: BaseException) -> Optional[str]:
     return None
 
 
+def reason_of(error: BaseException) -> str:
+    """What an error of the toolbox says, on one line: of an assertion without a message, the assertion itself."""
+    text = ' '.join(str(error.args[0] if error.args else error).split())
+    if not text and error.__traceback__ is not None:
+        text = traceback.extract_tb(error.__traceback__)[-1].line or ''
+    return text or type(error).__name__
+
+
 def report_and_exit(error: BaseException) -> NoReturn:
     """Print ``error: ...`` and exit with code 2, or raise what ``explain`` does not know.
 

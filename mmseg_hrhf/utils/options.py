@@ -7,6 +7,8 @@ import inspect
 import math
 from typing import Any, Iterable, Mapping, Sequence, Union, get_args, get_origin, get_type_hints
 
+from mmengine.registry import Registry
+
 from .errors import UserError
 
 _NAMES = {
@@ -61,6 +63,36 @@ def check_types(prefix: str, options: Mapping[str, Any], annotations: Mapping[st
         wanted = annotations.get(key, Any)
         if not _fits(value, wanted):
             raise UserError(f'{prefix}.{key}={value!r} must be {_describe(wanted)}.')
+
+
+def check_registered(name: str, options: Any, registry: Registry, base: type, example: str) -> type:
+    """The class that a config names.
+
+    Args:
+        name: of the config, such as ``'replay.inversion'``.
+        options: the config, ``dict(type=..., ...)``.
+        registry: where its ``type`` is looked up.
+        base: what the class must derive from.
+        example: a good config, for messages.
+    Raises:
+        UserError: no such class, an option that it does not take or lacks, or a value of the wrong type; names it.
+    """
+    if not isinstance(options, collections.abc.Mapping) or 'type' not in options:
+        raise UserError(f'{name}={options!r} must be a dict with a type, such as {example}.')
+    kind = options['type']
+    taker = registry.get(kind) if isinstance(kind, str) else kind
+    if not (inspect.isclass(taker) and issubclass(taker, base)):
+        known = {key for key, value in registry.module_dict.items() if inspect.isclass(value)
+                 and issubclass(value, base)}
+        check_choice(f'{name}.type', kind, sorted(known))
+    annotations = parameters(taker)
+    check_names(name, options, {*annotations, 'type'})
+    check_types(name, options, annotations)
+    for key, value in inspect.signature(taker).parameters.items():
+        required = value.default is value.empty and value.kind not in (value.VAR_POSITIONAL, value.VAR_KEYWORD)
+        if required and key not in options:
+            raise UserError(f'{name} lacks {key}, which {taker.__name__} has no default for: give {example}.')
+    return taker
 
 
 def parameters(taker: type, base: type = object) -> dict[str, Any]:

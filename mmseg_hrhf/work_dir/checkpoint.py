@@ -6,23 +6,18 @@ import errno
 import hashlib
 import os
 import pickle
-import re
 import struct
 import zipfile
 import zlib
-from typing import Callable, Iterator, Mapping, Optional
+from typing import Iterator, Mapping, Optional
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
+from ..utils.compat import loading_by
 from ..utils.errors import UserError
 from ..utils.io import PathLike, atomic_write
-
-# Kinds of numbers in mmengine's checkpoints.
-_DTYPES = {'f2': 'Float16', 'f4': 'Float32', 'f8': 'Float64', 'i4': 'Int32', 'i8': 'Int64', 'u1': 'UInt8', '?': 'Bool'}
-_RESAVE = ("If you trust it, save its 'state_dict' alone with torch.save and name that file.")
+from .weights import load_from_data_only, more_than_data, read_data, reason
 
 
 def save_checkpoint(path: PathLike, state_dict: Mapping[str, Tensor], meta: dict, **extra) -> None:
@@ -55,47 +50,15 @@ def is_whole(path: PathLike) -> bool:
 
 @contextlib.contextmanager
 def only_data() -> Iterator[None]:
-    """Inside, whoever calls ``torch.load`` gets tensors and plain data, never an object whose loading runs code.
+    """Inside, mmengine loads tensors and plain data, never an object whose loading runs code.
 
-    mmengine loads ``load_from`` and pretrained weights by itself, and falls back to unpickling whatever is in them.
+    By itself it unpickles whatever is in ``load_from`` and in pretrained weights (``init_cfg``).
 
     Raises:
-        UserError: a file held more than data; nothing of it ran.
+        UserError: a file holds more than data; nothing of it ran.
     """
-    names = ('TORCH_FORCE_WEIGHTS_ONLY_LOAD', 'TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD')
-    before = {name: os.environ.pop(name, None) for name in names}
-    os.environ[names[0]] = '1'
-    try:
-        with _mmengine_data():
-            yield
-    except pickle.UnpicklingError as error:
-        raise UserError(f'A file of weights holds more than tensors and plain data and is not loaded, since loading '
-                         f'it could run code. {_RESAVE} ({_reason(error)})') from error
-    finally:
-        for name, value in before.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
-
-
-def _mmengine_data() -> contextlib.AbstractContextManager:
-    """Lets through what mmengine's own checkpoints hold beside tensors: NumPy numbers and smoothed log values."""
-    if not hasattr(torch.serialization, 'safe_globals'):  # torch < 2.5
-        return contextlib.nullcontext()
-    # By the names of every NumPy: a file has those of the one it was written under.
-    functions = dict(_reconstruct=np.zeros(1).__reduce__()[0], scalar=np.float64(0).__reduce__()[0])
-    named = [(function, f'numpy.{core}.multiarray.{name}') for name, function in functions.items()
-             for core in ('core', '_core')]
-    named += [(type(np.dtype(kind)), f'numpy.dtypes.{name}DType') for kind, name in _DTYPES.items()]
-    return torch.serialization.safe_globals(
-        [HistoryBuffer, np.ndarray, np.dtype, *named, (_statistic, 'builtins.getattr')])
-
-
-def _statistic(owner: type, name: str) -> Callable:
-    """What stands in for ``getattr`` in a file: the methods by which mmengine smooths a log value, nothing else."""
-    if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
-        raise pickle.UnpicklingError(f'GLOBAL getattr({owner!r}, {name!r})')
-    return getattr(HistoryBuffer, name)
+    with loading_by(load_from_data_only):
+        yield
 
 
 def load_weights(name: str, path: PathLike) -> dict:
@@ -110,13 +73,11 @@ def load_weights(name: str, path: PathLike) -> dict:
     if not os.path.isfile(path):
         raise UserError(f'{name}={str(path)!r} does not exist: give the path of a checkpoint, or leave it out.')
     try:
-        with _mmengine_data():
-            return torch.load(path, map_location='cpu', weights_only=True)
+        return read_data(path)
     except pickle.UnpicklingError as error:
-        raise UserError(f'{name}={str(path)!r} holds more than tensors and plain data and is not loaded, since '
-                         f'loading it could run code. {_RESAVE} ({_reason(error)})') from error
+        raise more_than_data(f'{name}={str(path)!r}', error) from error
     except Exception as error:  # damaged bytes make the reader raise almost anything
-        raise UserError(f'{name}={str(path)!r} is truncated, damaged or no checkpoint ({_reason(error)}): fetch it '
+        raise UserError(f'{name}={str(path)!r} is truncated, damaged or no checkpoint ({reason(error)}): fetch it '
                          'again.') from error
 
 
@@ -139,9 +100,9 @@ def load_checkpoint(path: PathLike, num_classes: Optional[int] = None) -> dict:
     except pickle.UnpicklingError as error:
         raise UserError(f'Checkpoint {path} holds more than tensors and plain data and is not loaded, since loading '
                          'it could run code. Of a run, use step_<t>/checkpoint.pth, not the files in step_<t>/train. '
-                         f'({_reason(error)})') from error
+                         f'({reason(error)})') from error
     except Exception as error:  # damaged bytes make the reader raise almost anything
-        raise UserError(f'Checkpoint {path} is damaged ({_reason(error)}): delete it and run the step that writes it '
+        raise UserError(f'Checkpoint {path} is damaged ({reason(error)}): delete it and run the step that writes it '
                          'again.') from error
     if not isinstance(checkpoint, dict) or 'state_dict' not in checkpoint:
         raise UserError(f"Checkpoint {path} has no 'state_dict': it is not a checkpoint of a segmentor.")
@@ -155,15 +116,6 @@ def load_checkpoint(path: PathLike, num_classes: Optional[int] = None) -> dict:
 def held_classes(checkpoint: Mapping) -> list[str]:
     """Names of the classes that a checkpoint's channels stand for, background first; empty if it does not say."""
     return list(((checkpoint.get('meta') or {}).get('dataset_meta') or {}).get('classes', ()))
-
-
-def _reason(error: Exception) -> str:
-    """What torch's advice of several paragraphs comes down to."""
-    text = ' '.join(str(error).split())
-    named = re.search(r'GLOBAL ([\w.]+)', text)
-    if named is not None:
-        return f'it names {named[1]}'
-    return text[:100].rsplit('. ', 1)[0] or type(error).__name__
 
 
 def weights_fingerprint(state_dict: Mapping[str, Tensor]) -> str:

@@ -10,10 +10,12 @@ from typing import Optional
 from mmengine.dist import get_world_size
 from mmengine.logging import print_log
 
-from ..engine.hooks.resume import _NAME
 from ..utils.errors import UserError
 from ..utils.io import read_json, sha256
 from .checkpoint import is_whole, load_checkpoint
+
+# Of ResumeHook, in a step's training folder.
+RESUME_FILE = 'resume.pth'
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def resume_point(folder: str) -> Optional[str]:
     Raises:
         UserError: the file holds more than data.
     """
-    path = osp.join(folder, _NAME)
+    path = osp.join(folder, RESUME_FILE)
     if not os.path.exists(path):
         return None
     if not is_whole(path):

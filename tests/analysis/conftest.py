@@ -1,4 +1,4 @@
-"""A finished run of two small steps, and a copy that passes for another system's."""
+"""A finished run of two small steps, and a copy that passes for another method's."""
 import json
 import shutil
 

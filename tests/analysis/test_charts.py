@@ -26,7 +26,7 @@ def check(svg, name):
     return root
 
 
-def test_curves_of_systems_with_seeds_and_of_one_trained_once():
+def test_curves_of_methods_with_seeds_and_of_one_trained_once():
     runs = {'A': [[result(0, 50), result(1, 30)], [result(0, 54), result(1, 20)]], 'Joint': [[result(1, 60)]]}
     check(step_curves(runs, 2, 'c'), 'c')
 

@@ -1,6 +1,6 @@
 import numpy as np
 
-from mmseg_hrhf.analysis.page import largest_confusions, row_shares
+from mmseg_hrhf.analysis.report import largest_confusions, row_shares
 
 COUNTS = np.array([[90, 10, 0], [30, 50, 20], [0, 0, 0]])
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -7,16 +8,8 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 from PIL import Image
 
-from mmseg_hrhf.analysis.figures import (
-    choose_images,
-    draw_predictions,
-    draw_scales,
-    inversion_options,
-    invert_scales,
-    named_images,
-    open_runs,
-)
-from mmseg_hrhf.analysis.finished_step import FinishedStep
+from mmseg_hrhf.analysis.figures import draw_predictions, draw_scales, inversion_options, invert_scales, step_folders
+from mmseg_hrhf.analysis.finished_step import FinishedStep, make_panels
 
 
 @pytest.fixture
@@ -47,25 +40,31 @@ def test_colours_are_the_palette_s_and_unlabelled_is_grey(step):
     assert picture[0, 1].tolist() == [224, 224, 224]
 
 
-def test_images_with_old_and_new_classes_are_chosen_first(step):
+def test_images_are_chosen_so_that_every_class_is_seen(step):
     # Validation images hold (red, green), (blue), (red, blue), (green, blue), (red, green, blue), (green).
-    assert choose_images(step, 3, ['blue']) == [2, 3, 4]
-    assert set(choose_images(step, 100, ['blue'])) == set(range(6))
+    chosen = step.choose_images(3)
+    assert len(set(chosen)) == 3
+    assert {1, 2, 3} <= {c for i in chosen for c in np.unique(step.labels(i))}
+    assert set(step.choose_images(100)) <= set(range(6))
 
 
 def test_predictions_are_drawn(step, tmp_path):
-    path = tmp_path / 'predictions.png'
-    draw_predictions(dict(FT=step, HRHF=step), [0, 1], path)
+    path, folders = tmp_path / 'predictions.png', dict(FT=step.folder, HRHF=step.folder)
+    panels = make_panels(folders, names=['003', '001'])
+    assert [panel.name for panel in panels] == ['003', '001']
+    for panel, index in zip(panels, (3, 1)):
+        np.testing.assert_array_equal(panel.truth, step.labels(index))
+        for mask in panel.predictions.values():
+            np.testing.assert_array_equal(mask, step.predict(index))
+    draw_predictions(panels, folders, path)
     with Image.open(path) as picture:
         assert min(picture.size) > 200
 
 
-def test_without_images_that_show_a_class_the_way_out_is_named(step, tmp_path):
-    step.labels = lambda index: np.zeros((48, 48), int)
-    chosen = choose_images(step, 3, ['blue'])
-    assert chosen == []
-    with pytest.raises(ValueError, match='No test image shows a class of this step: name some images by --images'):
-        draw_predictions(dict(FT=step), chosen, tmp_path / 'x.png')
+def test_without_images_that_show_a_class_the_way_out_is_named(step):
+    step.labels = lambda index: np.zeros((48, 48), np.uint8)
+    with pytest.raises(ValueError, match=r'No test image of .* shows a class well: name some images'):
+        step.choose_images(3)
 
 
 def test_the_input_is_the_crop_that_labels_and_predictions_are_of(step):
@@ -74,7 +73,7 @@ def test_the_input_is_the_crop_that_labels_and_predictions_are_of(step):
     step.cfg.test_dataloader.dataset.pipeline = [
         dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='CenterCrop', crop_size=16),
         dict(type='KeyMapper', mapping=dict(ori_shape='img_shape'), auto_remap=False), dict(type='PackSegInputs')]
-    step._dataset = None
+    del step.dataset
     begin = [(size - 16) // 2 for size in labels.shape]
     centre = tuple(slice(start, start + 16) for start in begin)
     np.testing.assert_array_equal(step.image(0), whole[centre])
@@ -82,11 +81,13 @@ def test_the_input_is_the_crop_that_labels_and_predictions_are_of(step):
     assert step.predict(0).shape == (16, 16)
 
 
-def test_systems_of_other_classes_are_not_compared(step, tmp_path):
-    other = FinishedStep(tmp_path / 'step_1')
-    other.classes = ('background', 'red')
+def test_methods_of_other_classes_are_not_compared(step, tmp_path):
+    other = tmp_path / 'other'
+    shutil.copytree(step.folder, other)
+    text = (other / 'config.py').read_text()
+    (other / 'config.py').write_text(text.replace("'blue'", "'pink'"))
     with pytest.raises(ValueError, match='HRHF knows other classes'):
-        draw_predictions(dict(FT=step, HRHF=other), [0], tmp_path / 'x.png')
+        draw_predictions([], dict(FT=step.folder, HRHF=str(other)), tmp_path / 'x.png')
 
 
 def test_scales_start_from_the_same_noise(step, tmp_path):
@@ -108,15 +109,15 @@ def test_an_unfinished_step_is_named(tmp_path):
 
 def test_runs_are_opened_by_name(tmp_path):
     with pytest.raises(ValueError, match="'runs/FT' is not of the form NAME=WORK_DIR"):
-        open_runs(['runs/FT'], None, 'cpu')
+        step_folders(['runs/FT'], None)
     with pytest.raises(ValueError, match='holds no finished run'):
-        open_runs([f'FT={tmp_path}'], None, 'cpu')
+        step_folders([f'FT={tmp_path}'], None)
 
 
 def test_unknown_names_are_refused(step):
-    assert named_images(step, ['003']) == [3]
+    assert step.named_images(['003']) == [3]
     with pytest.raises(ValueError, match="'x' is no test image"):
-        named_images(step, ['x'])
+        step.named_images(['x'])
     assert step.class_index('green') == 2
     with pytest.raises(ValueError, match="knows no class 'pink'; it knows red, green, blue"):
         step.class_index('pink')

@@ -3,11 +3,11 @@ import shutil
 
 import pytest
 
-from mmseg_hrhf.analysis.results import find_runs, read_run, system_name
+from mmseg_hrhf.analysis.results import find_runs, method_name, read_run
 
 
 def test_a_run_as_its_work_dir_tells_it(run):
-    assert (run.system, run.column, run.seed) == ('HRHF', '2-1 overlapped', 0)
+    assert (run.method, run.column, run.seed) == ('HRHF', '2-1 overlapped', 0)
     assert run.classes == ('background', 'red', 'green', 'blue') and run.palette()[1] == [220, 60, 60]
     assert (run.num_steps, run.num_base, run.is_complete) == (2, 2, True)
     assert run.scores()['without background']['1-2'] == pytest.approx(run.last['metrics']['mIoU_old'])
@@ -16,20 +16,20 @@ def test_a_run_as_its_work_dir_tells_it(run):
 
 def test_runs_below_a_folder_and_by_name(work_dir, other_dir):
     found = find_runs([str(work_dir.parent)])
-    assert sorted(run.system for run in found) == ['FT', 'HRHF']
-    assert [run.system for run in find_runs([f'ours={work_dir}', str(other_dir)])] == ['ours', 'FT']
+    assert sorted(run.method for run in found) == ['FT', 'HRHF']
+    assert [run.method for run in find_runs([f'ours={work_dir}', str(other_dir)])] == ['ours', 'FT']
 
 
 def test_runs_of_one_name_are_told_apart_by_their_folders(work_dir, tmp_path):
     shutil.copytree(work_dir, tmp_path / 'again', ignore=shutil.ignore_patterns('train'))
     found = find_runs([str(work_dir), str(tmp_path / 'again')])
-    assert [run.system for run in found] == ['HRHF (work)', 'HRHF (again)']
+    assert [run.method for run in found] == ['HRHF (work)', 'HRHF (again)']
     # Another seed is no clash.
     results = json.loads((tmp_path / 'again' / 'results.json').read_text())
     for result in results['results']:
         result['seed'] = 1
     (tmp_path / 'again' / 'results.json').write_text(json.dumps(results))
-    assert {run.system for run in find_runs([str(work_dir), str(tmp_path / 'again')])} == {'HRHF'}
+    assert {run.method for run in find_runs([str(work_dir), str(tmp_path / 'again')])} == {'HRHF'}
 
 
 def test_what_holds_no_run_is_named(work_dir, tmp_path):
@@ -48,5 +48,5 @@ def test_what_holds_no_run_is_named(work_dir, tmp_path):
     (dict(method=dict(type='HRHF'), replay=dict(inversion=dict(type='GaussianNoise'))), 'HRHF with noise'),
     (dict(method=dict(type='HRHF'), replay=dict(inversion=dict(type='SegInversion'))), 'HRHF'),
 ])
-def test_names_of_systems(identity, name):
-    assert system_name(identity) == name
+def test_names_of_methods(identity, name):
+    assert method_name(identity) == name

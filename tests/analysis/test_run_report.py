@@ -115,7 +115,7 @@ def test_classes_that_no_test_image_shows_are_empty_cells(run_without, case, tmp
     assert ' nan' not in summary_markdown(runs[0].results, 'tiny')
 
 
-def test_systems_and_seeds_of_which_some_lack_a_class(run_without, other_dir, tmp_path):
+def test_methods_and_seeds_of_which_some_lack_a_class(run_without, other_dir, tmp_path):
     ours = [run_without({1: [3]}, 'first'), run_without({0: [1, 2], 1: [1, 2, 3]}, 'second', seed=1)]
     runs = find_runs([*(f'HRHF={path}' for path in ours), str(other_dir)])
     (_, mine), (_, other) = paper_table(runs, 'without background')['rows']
@@ -125,7 +125,7 @@ def test_systems_and_seeds_of_which_some_lack_a_class(run_without, other_dir, tm
     assert (tmp_path / 'report.html').stat().st_size > 10000
 
 
-def test_no_system_has_a_class(run_without, tmp_path):
+def test_no_method_has_a_class(run_without, tmp_path):
     absent = {1: [3]}
     runs = find_runs([f'A={run_without(absent, "a")}', f'B={run_without(absent, "b")}'])
     table = paper_table(runs, 'without background')

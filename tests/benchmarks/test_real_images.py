@@ -33,7 +33,7 @@ def root(tmp_path):
 
 def test_the_comparison_s_row_names_the_list_of_its_data(repo):
     cfg = Config.fromfile(repo / 'benchmarks/configs/shapes.py')
-    inversion = cfg.comparison['systems']['real images for fakes']['replay']['inversion']
+    inversion = cfg.comparison['methods']['real images for fakes']['replay']['inversion']
     assert inversion['data_root'] == cfg.train_dataloader.dataset.data_root
     assert inversion['ann_file'] == f'{cfg.data_root}/{cfg.train_dataloader.dataset.ann_file}'
 

@@ -88,7 +88,7 @@ def test_two_lines_on_top_of_a_zoo_config(repo, ade20k_like, tmp_path):
     fingerprint = json.loads((tmp_path / 'work/step_1/fakes/fingerprint.json').read_text())
     assert (fingerprint['inversion']['size'], fingerprint['inversion']['batch_size']) == ([64, 64], 16)
     log = (tmp_path / 'work/run.log').read_text()
-    assert 'train_dataloader: reduce_zero_label of ADE20KDataset is switched off' in log
+    assert 'train_dataloader: reduce_zero_label of ADE20KDataset is disabled' in log
     plain = Config.fromfile(tmp_path / 'work/step_1/config.py')
     plain.load_from, plain.work_dir = str(tmp_path / 'work/step_1/checkpoint.pth'), str(tmp_path / 'plain')
     assert Runner.from_cfg(plain).test()['mIoU'] == pytest.approx(results[1]['metrics']['mIoU'], abs=1e-4)

@@ -82,7 +82,7 @@ TRAINING = {
     'channels_last': (True, 0),
     'scenario.label_protocol': ('plop', 0),
     'scenario.class_order': (['red', 'blue', 'green'], 1),
-    'method.kd_weight': (2.0, 1),
+    'method.loss_kd': (dict(loss_weight=2.0), 1),
     'replay.ratio': ('1:3', 1),
     'replay.num_images': (8, 1),
     'replay.inversion.lr': (0.2, 1),
@@ -196,10 +196,10 @@ def test_a_step_that_has_begun_counts_and_one_that_has_not_does_not(three_steps,
     finish(three_steps, cache, steps=(0,))
     files = StepFiles(three_steps.work_dir, 1)
     write_json(files.identity, identities(three_steps, cache)[1])
-    now = identities(changed(three_steps, {'method.kd_weight': 2.0}), cache)
+    now = identities(changed(three_steps, {'method.loss_kd.loss_weight': 2.0}), cache)
     assert check_steps(three_steps.work_dir, now) == []
     write_json(files.resume_point, {})
-    with pytest.raises(ValueError, match=r'step 1 was made with other settings of method\.kd_weight'):
+    with pytest.raises(ValueError, match=r'step 1 was made with other settings of method\.loss_kd'):
         check_steps(three_steps.work_dir, now)
 
 

@@ -42,5 +42,5 @@ def test_what_the_user_gives_stays():
 
 
 def test_no_size_is_an_error():
-    with pytest.raises(ValueError, match=r'replay\.inversion\.size is not given, and neither data_preprocessor\.size'):
+    with pytest.raises(ValueError, match=r'replay\.inversion\.size is missing, and neither data_preprocessor\.size'):
         ReplayConfig.parse(config([]).replay, config([]))

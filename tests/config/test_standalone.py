@@ -169,7 +169,7 @@ def test_what_is_needed_besides_mmseg_is_named(tiny_config, monkeypatch):
     assert loaded.custom_imports.imports == [module]
     assert (
         Path(files.config).read_text().splitlines(keepends=True)[0]
-        == f'# Needs, besides mmseg and the weights beside it: {module}.\n'
+        == f'# Needs, besides mmseg and the weights in this folder: {module}.\n'
     )
 
 
@@ -187,7 +187,7 @@ def refused(cfg, monkeypatch):
 
 
 def test_a_class_that_nothing_imports_is_said_in_the_log_and_in_the_file(tiny_config, monkeypatch):
-    assert f"'Mine' is of the module {Mine.__module__}" in refused(with_transform(tiny_config), monkeypatch)
+    assert f"'Mine' is defined in {Mine.__module__}" in refused(with_transform(tiny_config), monkeypatch)
 
 
 @TRANSFORMS.register_module()
@@ -230,7 +230,7 @@ def test_another_first_image_is_said(tiny_config, monkeypatch):
     tiny_config.test_dataloader.dataset.type = 'Bright'
     tiny_config.test_dataloader.dataset.pipeline.insert(1, dict(type='ByPath'))
     tiny_config.custom_imports = dict(imports=[ByPath.__module__], allow_failed_imports=True)
-    assert 'first test image is not the one' in refused(tiny_config, monkeypatch)
+    assert 'first test image differs from the one' in refused(tiny_config, monkeypatch)
 
 
 @pytest.mark.parametrize(

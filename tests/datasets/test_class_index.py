@@ -2,9 +2,11 @@
 import contextlib
 import os
 import signal
+import struct
 import sys
 import tarfile
 import time
+import zlib
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -76,7 +78,8 @@ def test_a_single_pixel_counts(tmp_path):
 def test_labels_are_those_that_training_reads(tmp_path, image):
     path, = save(tmp_path, [image])
     sample = dict(seg_map_path=path, label_map=None, reduce_zero_label=False, seg_fields=[])
-    assert labels_of(label_counts(path)[0]) == np.unique(LoadAnnotations()(sample)['gt_seg_map']).tolist()
+    row, = scan([path], VOC_LABELS)
+    assert labels_of(row) == np.unique(LoadAnnotations()(sample)['gt_seg_map']).tolist()
 
 
 @pytest.mark.parametrize('image, mode', [
@@ -92,8 +95,34 @@ def test_masks_that_are_not_one_8_bit_channel_are_refused_by_name(tmp_path, imag
 
 
 def test_missing_mask_is_named(tmp_path):
-    with pytest.raises(ValueError, match=r"no\.png' cannot be read"):
+    with pytest.raises(ValueError, match=r"no\.png' cannot be read: No such file or directory\.$"):
         label_counts(str(tmp_path / 'no.png'))
+
+
+def test_mask_that_its_store_does_not_give_is_named(monkeypatch):
+    def fail(path, backend_args):
+        raise ConnectionError('timed out')
+
+    monkeypatch.setattr(module, 'read_bytes', fail)
+    with pytest.raises(ValueError, match=r"^Mask 's3://a\.png' cannot be read: timed out\.$"):
+        label_counts('s3://a.png', dict(backend='petrel'))
+
+
+def png(width, height):
+    """A grey PNG that claims a size and holds no pixel."""
+
+    def chunk(name, data):
+        return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+
+    header = struct.pack('>IIBBBBB', width, height, 8, 0, 0, 0, 0)
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', header) + chunk(b'IDAT', zlib.compress(b'')) + chunk(b'IEND', b'')
+
+
+@pytest.mark.parametrize('side, reason', [(50000, 'decompression bomb'), (4, 'truncated')])
+def test_mask_without_the_pixels_it_claims_is_named(tmp_path, side, reason):
+    (tmp_path / 'a.png').write_bytes(png(side, side))
+    with pytest.raises(ValueError, match=rf"a\.png' is not a readable image \(65 bytes\): .*{reason}.*[^.]\.$"):
+        label_counts(str(tmp_path / 'a.png'))
 
 
 def test_zero_byte_mask_is_named_with_its_size(tmp_path):
@@ -378,3 +407,24 @@ def test_no_more_workers_than_cores_of_the_job():
         assert module._cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
+
+
+@pytest.mark.parametrize('options, num_workers', [({}, 7), (dict(num_workers=3), 3)])
+def test_masks_are_read_by_as_many_workers_as_cores_unless_told(tmp_path, monkeypatch, options, num_workers):
+    own, asked = module._workers, []
+    monkeypatch.setattr(module, '_cores', lambda: 7)
+    monkeypatch.setattr(module, '_workers', lambda *args: (asked.append(args[:2]), own(*args))[1])
+    scan(save(tmp_path, [grey(0), grey(1)]), VOC_LABELS, **options)
+    assert asked == [(2, num_workers)]
+
+
+def test_a_worker_process_decodes_in_one_thread():
+    with module._workers(65, 2, reader=None) as pool:
+        assert pool.submit(eval, "__import__('cv2').getNumThreads()").result() == 1
+
+
+@pytest.mark.parametrize('held, cores', [(6, 6), (None, 1)])
+def test_all_cores_are_used_where_the_job_s_are_not_told(monkeypatch, held, cores):
+    monkeypatch.delattr(module.os, 'sched_getaffinity', raising=False)
+    monkeypatch.setattr(module.os, 'cpu_count', lambda: held)
+    assert module._cores() == cores

@@ -38,13 +38,13 @@ def test_lists_of_names_pass(names):
 
 
 NO_NAMES = {
-    'water': r"x is the string 'water', .* a single name needs a comma after it, \('water', \)",
-    (('background', 1), ): r"x holds the list \('background', 1\), .* take out the inner brackets",
-    ('background', 1): "x holds 1, but class names are strings: write '1', in quotes",
-    ('a', 2.5): r"x holds 2\.5, .* write '2\.5'",
-    ('a', True): r"x holds True, .* write 'True'",
-    ('a', None): 'x holds None',
-    ('a', ' '): "x holds the empty name ' '",
+    'water': r"x is the string 'water', .* a tuple of one name needs a trailing comma, \('water', \)",
+    (('background', 1), ): r"x contains the list \('background', 1\), .* remove the inner brackets",
+    ('background', 1): "x contains 1, but class names must be strings: write '1'",
+    ('a', 2.5): r"x contains 2\.5, .* write '2\.5'",
+    ('a', True): r"x contains True, .* write 'True'",
+    ('a', None): 'x contains None',
+    ('a', ' '): "x contains the empty name ' '",
     7: 'x is 7, but must be a list of names',
     frozenset('a'): 'x is frozenset.* must be a list of names',
 }
@@ -59,7 +59,7 @@ def test_what_is_no_list_of_names_is_refused(names):
 def test_labels_are_not_read_from_what_is_no_list_of_names():
     with pytest.raises(ValueError, match=r"metainfo\.classes of BaseSegDataset is the string 'water'"):
         RawLabels.of(BaseSegDataset, 'water', False)
-    with pytest.raises(ValueError, match=r'metainfo\.classes of BaseSegDataset holds 1'):
+    with pytest.raises(ValueError, match=r'metainfo\.classes of BaseSegDataset contains 1'):
         RawLabels.of(BaseSegDataset, ('background', 1), False)
 
 
@@ -104,7 +104,7 @@ WRONG = {
     'one string': (base(classes='water'),
                    r"metainfo\.classes of LOADER \(BaseSegDataset\) is the string 'water', .*\('water', \)"),
     'a folder': (base(classes='/'), r"is the string '/'.* no such file"),
-    'numbers': (base(classes=['background', 1, 2]), r"classes of LOADER \(BaseSegDataset\) holds 1, .* write '1'"),
+    'numbers': (base(classes=['background', 1, 2]), r"classes of LOADER \(BaseSegDataset\) contains 1, .* write '1'"),
     'by number': (base(classes={0: 'a', 1: 'b'}), 'must be a list of names'),
     'metainfo is a list': (dict(type='BaseSegDataset', metainfo=['a', 'b']),
                            r"metainfo=\['a', 'b'\] of LOADER .* must be a dict"),
@@ -114,18 +114,18 @@ WRONG = {
     'one colour': (base(classes=['a', 'b', 'c'], palette=BLACK), r'palette\[0\]=0 of LOADER .* three whole numbers'),
     'four numbers': (base(classes=['a'], palette=[[0, 0, 0, 255]]), r'palette\[0\]=\[0, 0, 0, 255\]'),
     'colours of 0 to 1': (base(classes=['a'], palette=[[0.5, 0, 1.0]]), r'palette\[0\]=\[0\.5, 0, 1\.0\]'),
-    'a colour out of range': (base(classes=['a'], palette=[[0, 0, 256]]), 'three whole numbers of 0 to 255'),
-    'a negative colour': (base(classes=['a'], palette=[[0, -1, 0]]), 'three whole numbers of 0 to 255'),
+    'a colour out of range': (base(classes=['a'], palette=[[0, 0, 256]]), 'three whole numbers from 0 to 255'),
+    'a negative colour': (base(classes=['a'], palette=[[0, -1, 0]]), 'three whole numbers from 0 to 255'),
     'many names': (base(classes=list('abcdefg'), palette=[BLACK]),
-                   r"1 colours for 7 classes \('a', 'b', 'c', 'd', 'e', 'f', \.\.\.\): give one"),
-    'six names': (base(classes=list('abcdef'), palette=[BLACK]), r"6 classes \('a', 'b', 'c', 'd', 'e', 'f'\): give"),
+                   r"1 colours for 7 classes \('a', 'b', 'c', 'd', 'e', 'f', \.\.\.\): set one"),
+    'six names': (base(classes=list('abcdef'), palette=[BLACK]), r"6 classes \('a', 'b', 'c', 'd', 'e', 'f'\): set"),
     'names of colours': (base(classes=['a', 'b'], palette=['red', 'tan']), r"palette\[0\]='red'"),
     'one name of a colour': (base(classes=['a'], palette='red'), r"palette of LOADER .* is the string 'red'"),
     'a number': (base(classes=['a'], palette=7), r'palette=7 of LOADER .* must be a list of RGB colours'),
     'a class it does not have': (trees(classes=['background', 'oka']), r"names 'oka', .* did you mean 'oak'\?"),
-    'quite another class': (trees(classes=['background', 'zebra']), "names 'zebra', which is not a class of it"),
+    'quite another class': (trees(classes=['background', 'zebra']), "names 'zebra', which is not one of its classes"),
     'no class of many': (trees(classes=[]), r'classes of LOADER \(Trees\) is empty'),
-    'None for classes': (base(classes=None), r'metainfo\.classes of LOADER .* is None: give a list, or leave it out'),
+    'None for classes': (base(classes=None), r'metainfo\.classes of LOADER .* is None: set a list, or remove it'),
     'None for colours': (base(classes=['a'], palette=None), r'metainfo\.palette of LOADER .* is None'),
     'colours of too few': (trees(classes=['background', 'elm'], palette=[BLACK]), 'has 1 colours for 2 classes'),
 }
@@ -150,11 +150,11 @@ def test_every_dataset_of_every_loader_is_checked(case, wrapper, loader):
 
 
 STEPS = {
-    'cat': r"scenario\.steps='cat' must be a list with a list of names for each step",
+    'cat': r"scenario\.steps='cat' must be a list of lists of names, one for each step",
     ('cat', 'dog'): r"steps\[0\] is the string 'cat': .* \('cat', \)",
     (('cat', ), 'dog'): r"steps\[1\] is the string 'dog'",
-    (('cat', ), ('dog', 3)): r"scenario\.steps\[1\] holds 3, .* write '3', in quotes",
-    (('cat', ), (('dog', ), )): r'scenario\.steps\[1\] holds the list .*inner brackets',
+    (('cat', ), ('dog', 3)): r"scenario\.steps\[1\] contains 3, .* write '3'",
+    (('cat', ), (('dog', ), )): r'scenario\.steps\[1\] contains the list .*inner brackets',
     (1, 2): r'steps\[0\] is 1',
 }
 

@@ -1,9 +1,19 @@
+import cv2
 import numpy as np
 import pytest
+from mmengine.dataset import BaseDataset
+from mmseg.datasets import BaseSegDataset, PascalVOCDataset
 from mmseg.registry import DATASETS
 from PIL import Image
 
-from mmseg_hrhf.datasets.incremental import build_source, count_labels, load_sample, scenario_of
+from mmseg_hrhf.datasets.incremental import (
+    build_source,
+    check_paths,
+    count_labels,
+    load_sample,
+    scenario_of,
+    scenario_of_config,
+)
 
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
 
@@ -150,7 +160,7 @@ def test_classes_chosen_by_metainfo_are_those_the_task_divides(voc):
     np.testing.assert_array_equal(label_of(dataset, 0), [[0, 0], [1, 0]])
     step1 = DATASETS.build(dict(type='IncrementalDataset', dataset=chosen, scenario=dict(task='1-1'), step=1))
     np.testing.assert_array_equal(label_of(step1, 0), [[0, 2], [0, 0]])
-    with pytest.raises(ValueError, match=r"leaves 'background' out of metainfo\.classes"):
+    with pytest.raises(ValueError, match=r"metainfo\.classes of .* lacks 'background'"):
         build_source(dict(voc, metainfo=dict(classes=['person'])))
 
 
@@ -163,18 +173,122 @@ def test_joined_and_repeated_datasets_keep_their_images_order_and_pipelines(voc,
     names = [dataset.get_data_info(i)['img_path'][-5] for i in range(len(dataset))]
     assert names == ['b', 'a', 'b', 'a', 'b'] and len(dataset.source) == 3
     assert ['flip' in dataset[i]['data_samples'].metainfo for i in range(5)] == [True] + [False] * 4
-    assert [incremental(joined, 1).get_data_info(i)['img_path'][-5] for i in range(2)] == ['a', 'a']
+    step1 = incremental(joined, 1)
+    assert [step1.get_data_info(i)['img_path'][-5] for i in range(2)] == ['a', 'a']
+    assert [part.tolist() for part in dataset.by_part()] == [[0], [1, 2, 3, 4]]
+    assert [part.tolist() for part in step1.by_part()] == [[0, 1]]
 
 
 def test_joined_datasets_must_mean_the_same_by_a_label(voc):
     other = dict(voc, metainfo=dict(classes=['background', 'person']))
-    with pytest.raises(ValueError, match='ConcatDataset joins PascalVOCDataset and PascalVOCDataset, whose classes'):
+    with pytest.raises(ValueError, match='PascalVOCDataset and PascalVOCDataset, which have different classes'):
         build_source(dict(type='ConcatDataset', datasets=[voc, other]))
 
 
 def test_a_wrapper_that_cannot_be_divided_is_refused(voc):
     with pytest.raises(ValueError, match='ClassBalancedDataset cannot be divided into learning steps'):
         build_source(dict(type='ClassBalancedDataset', oversample_thr=0.1, dataset=voc))
+
+
+@DATASETS.register_module()
+class NoSegDataset(BaseDataset):
+    """A dataset of the toolbox's engine, but not one for segmentation."""
+
+    def load_data_list(self):
+        return []
+
+
+# Options merged into a good dataset | what the answer must hold.
+REFUSED = {
+    'no data_root': (dict(data_root='/nowhere'), r"data_root '/nowhere' of PascalVOCDataset does not exist"),
+    'no folder': (dict(data_prefix=dict(img_path='', seg_map_path='labels')),
+                  r"labels' \(data_prefix\.seg_map_path of PascalVOCDataset\) does not exist"),
+    'no image list': (dict(ann_file='no.txt'), r"no\.txt' \(ann_file of PascalVOCDataset\) does not exist"),
+    'no image': (dict(ann_file='empty.txt'), r"contains no images: check data_root, .* ann_file and img_suffix='\.jpg'"),
+    'misspelt type': (dict(type='PascalVOC'), r"Dataset type 'PascalVOC' is not registered"),
+    'another kind': (dict(type='NoSegDataset', ann_file=''), 'NoSegDataset is not a BaseSegDataset'),
+    'ignore_index': (dict(ignore_index=0), r'PascalVOCDataset has ignore_index=0, but ignored pixels are always 255'),
+    'misspelt option': (dict(root='a'), r"PascalVOCDataset or its pipeline cannot be built from the config: .*'root'"),
+    'misspelt transform': (dict(pipeline=[dict(type='LoadImages')]), r'built from the config: LoadImages is not in'),
+    'metainfo that is no dict': (dict(metainfo=3), r'built from the config: metainfo should be'),
+    'options that are asserted': (dict(pipeline=[dict(type='Resize')]), r'built from the config: .*`scale`'),
+    'options asserted without a word': (dict(pipeline=[dict(type='RandomCrop', crop_size=(0, 0))]),
+                                        r'or its pipeline cannot be built from the config: assert crop_size\[0\] > 0'),
+}
+
+
+@pytest.mark.parametrize('case', REFUSED)
+def test_a_dataset_that_cannot_be_built_is_refused_by_what_is_wrong(voc, tmp_path, case):
+    (tmp_path / 'empty.txt').touch()
+    options, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        build_source(dict(voc, **options))
+
+
+@pytest.mark.parametrize('error', [AttributeError("'list' object has no attribute\n  'items'"), ImportError('no albu')])
+def test_what_a_dataset_raises_as_it_is_built_is_told_in_one_line(voc, error):
+    class Raising(PascalVOCDataset):
+
+        def __init__(self, **kwargs):
+            raise error
+
+    with pytest.raises(ValueError, match=r"^The dataset Raising or its .*: ('list' .* attribute 'items'|no albu)\.$"):
+        build_source(dict(voc, type=Raising))
+
+
+def test_a_dataset_may_be_named_by_its_class_and_lie_in_the_prefixes_alone(voc, tmp_path):
+    named = dict(voc, type=PascalVOCDataset, data_root=None, ann_file=str(tmp_path / 'list.txt'), data_prefix={
+        key: str(tmp_path / folder) for key, folder in voc['data_prefix'].items()})
+    assert len(build_source(named)) == len(build_source(voc)) == 2
+
+
+def test_folders_are_made_first_and_not_looked_for_elsewhere_than_on_disk(voc, tmp_path):
+    absent = dict(voc, data_prefix=dict(img_path='absent'))
+    check_paths(dict(absent, data_root='s3://bucket'))
+    check_paths(dict(absent, backend_args=dict(backend='petrel')))
+
+    class Made(PascalVOCDataset):
+
+        @classmethod
+        def prepare(cls, root):
+            (tmp_path / root / 'absent').mkdir()
+
+    with pytest.raises(ValueError, match=r'absent. \(data_prefix\.img_path of .* does not exist'):
+        check_paths(absent)
+    check_paths(dict(absent, type=Made))
+
+
+@pytest.mark.parametrize('cfg', [
+    dict(type='BaseSegDataset', metainfo=dict(classes=['background', 'car', 'sky'])),
+    dict(type=BaseSegDataset, metainfo=dict(classes=['background', 'car', 'sky']))], ids=['name', 'class'])
+def test_the_scenario_of_a_config_is_that_of_its_first_dataset(cfg):
+    joined = dict(type='ConcatDataset', datasets=[cfg, dict(cfg, metainfo=dict(classes=['sea', 'tree']))])
+    for around in (cfg, joined, dict(type='MultiImageMixDataset', dataset=joined, pipeline=[])):
+        scenario = scenario_of_config(around, dict(task='1-1'))
+        assert scenario.class_names(1) == ('background', 'car', 'sky')
+    with pytest.raises(ValueError, match="Dataset type 'SegDataset' is not registered: check its spelling"):
+        scenario_of_config(dict(cfg, type='SegDataset'), dict(task='1-1'))
+
+
+def test_images_are_checked_with_their_masks_on_a_local_disk_alone(voc, tmp_path):
+    scenario = scenario_of(build_source(voc), dict(task='19-1'))
+    (tmp_path / 'images' / 'b.jpg').write_bytes(b'')
+    with pytest.raises(ValueError, match=r"b\.jpg' is not a readable image \(0 bytes\)"):
+        count_labels(build_source(voc), scenario)
+    remote = build_source(dict(voc, backend_args=dict(backend='local')))
+    assert count_labels(remote, scenario)[1, [0, 15]].tolist() == [1, 3]
+    with pytest.raises(ValueError, match=r'PascalVOCDataset has no masks: set data_prefix\.seg_map_path'):
+        count_labels(build_source(dict(voc, data_prefix=dict(img_path='images'))), scenario)
+
+
+@pytest.mark.parametrize('step, test_mode, message', [
+    (1, False, r'Step 1 \(bird\) has no training images in the overlapped setting, out of 2 in .*to another step'),
+    (0, True, r'Step 0 \(cat\) has no evaluation image')])
+def test_a_step_without_image_is_refused(voc, step, test_mode, message):
+    steps = [['cat'], ['person']] if test_mode else [['person'], ['bird']]
+    with pytest.raises(ValueError, match=message):
+        DATASETS.build(dict(type='IncrementalDataset', dataset=voc, scenario=dict(steps=steps), step=step,
+                            test_mode=test_mode))
 
 
 def test_masks_without_background_number_classes_from_zero(tmp_path):
@@ -195,25 +309,46 @@ def test_background_is_black_where_the_dataset_has_no_colour_for_it(tmp_path, fi
     assert dataset.metainfo['palette'] == expected
 
 
-@pytest.mark.parametrize('tries', [1, 3])
-def test_a_pipeline_that_gives_nothing_is_asked_again_and_then_named(tries):
-    class Nothing:
-        asked = 0
+class OneImage:
+    """A dataset of an image, whose pipeline is a function."""
 
-        def __len__(self):
-            return 1
+    def __init__(self, pipeline):
+        self.pipeline, self.asked = pipeline, 0
 
-        def get_data_info(self, idx):
-            return dict(img_path='a.jpg')
+    def __len__(self):
+        return 1
 
-        def pipeline_of(self, idx):
-            self.asked += 1
-            return lambda info: None
+    def get_data_info(self, idx):
+        return dict(img_path='a.jpg')
 
-    dataset = Nothing()
+    def pipeline_of(self, idx):
+        self.asked += 1
+        return self.pipeline
+
+
+@pytest.mark.parametrize('options, tries', [(dict(max_refetch=0), 1), (dict(max_refetch=2), 3), ({}, 1001)])
+def test_a_pipeline_that_gives_nothing_is_asked_again_and_then_named(options, tries):
+    dataset = OneImage(lambda info: None)
     with pytest.raises(RuntimeError, match=rf'no sample {tries} times in a row, last for .a\.jpg.'):
-        load_sample(dataset, 0, max_refetch=tries - 1)
+        load_sample(dataset, 0, **options)
     assert dataset.asked == tries
+
+
+@pytest.mark.parametrize('kind', [OSError, AssertionError, AttributeError, TypeError, cv2.error])
+def test_a_file_over_which_a_transform_trips_is_named(kind):
+    def trip(info):
+        raise kind('broken')
+
+    with pytest.raises(ValueError, match=r"Image 'a\.jpg' or its mask cannot be read or transformed: broken\. Replace"):
+        load_sample(OneImage(trip), 0)
+
+
+def test_other_errors_of_a_transform_are_its_own():
+    def trip(info):
+        raise KeyError('scale')
+
+    with pytest.raises(KeyError, match='scale'):
+        load_sample(OneImage(trip), 0)
 
 
 def test_real_voc_animals_counts(shared):

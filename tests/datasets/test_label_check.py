@@ -112,6 +112,12 @@ def _(results):
     return results
 
 
+@transform('PaintsOne')
+def _(results):
+    results['gt_seg_map'][:5, :5] = 1
+    return results
+
+
 @transform('PaintsBackground')
 def _(results):
     results['gt_seg_map'][:5, :5] = 0
@@ -188,29 +194,29 @@ def test_what_leaves_labels_to_the_scenario_passes(view, pipeline, step):
     [
         (
             [LOAD, dict(type='IgnoresTheMap'), PACK],
-            r'IgnoresTheMap in the pipeline of train_dataloader gives the label 255 for '
-            r"the raw label 255 of .*step 1 the scenario makes it 0.*results\['label_map'\]",
+            r'IgnoresTheMap in the pipeline of train_dataloader returns label 255 for '
+            r"raw label 255 in .*the scenario maps it to 0 at step 1.*results\['label_map'\]",
         ),
-        ([dict(type='LoadsBothUnmapped'), PACK], 'LoadsBothUnmapped in the pipeline of .* gives the label'),
-        ([LOAD, dict(type='FlipsLabelsAlone'), PACK], 'FlipsLabelsAlone in the pipeline of .* gives the label'),
+        ([dict(type='LoadsBothUnmapped'), PACK], 'LoadsBothUnmapped in the pipeline of .* returns label'),
+        ([LOAD, dict(type='FlipsLabelsAlone'), PACK], 'FlipsLabelsAlone in the pipeline of .* returns label'),
         (
             [LOAD, dict(type='CropsLabelsAlone'), PACK],
-            r'CropsLabelsAlone .* gives labels of shape \(40, 48\) for the mask .* of shape \(48, 48\)',
+            r'CropsLabelsAlone .* returns labels of shape \(40, 48\) for the mask .* of shape \(48, 48\)',
         ),
-        ([LOAD, dict(type='ShiftsFirst'), PACK], 'ShiftsFirst in the pipeline of train_dataloader gives the label'),
+        ([LOAD, dict(type='ShiftsFirst'), PACK], 'ShiftsFirst in the pipeline of train_dataloader returns label'),
         (
             [LOAD, dict(type='ForgetsTheField'), PACK],
             r"ForgetsTheField .*without adding 'gt_seg_map' to results\['seg_fields'\]",
         ),
-        ([LOAD, LABELS, dict(type='MergesTwoIntoOne'), PACK], r'numbers of the classes \(seen at label 1\)'),
-        ([LOAD, LABELS, dict(type='PaintsThree'), PACK], 'depend on the numbers of the classes'),
+        ([LOAD, LABELS, dict(type='MergesTwoIntoOne'), PACK], r'class indices \(as seen for label 1\)'),
+        ([LOAD, LABELS, dict(type='PaintsThree'), PACK], 'depend on class indices'),
         (
             [LOAD, LABELS, dict(type='RandomCutOut', prob=1.0, n_holes=1, cutout_shape=(9, 9), seg_fill_in=2), PACK],
-            'depend on the numbers of the classes',
+            'depend on class indices',
         ),
         (
             [LOAD, LABELS, dict(type='RandomCutOut', prob=0.3, n_holes=1, cutout_shape=(9, 9), seg_fill_in=2), PACK],
-            'depend on the numbers of the classes',
+            'depend on class indices',
         ),
         (
             [LOAD, LABELS, dict(type='RandomRotFlip', rotate_prob=1.0, flip_prob=0.0), PACK],
@@ -248,7 +254,7 @@ def test_every_joined_dataset_is_checked(tiny_config, loader):
     join = dict(type='IncrementalDataset', step=0, scenario=dict(tiny_config.scenario))
     check(DATASETS.build(dict(join, dataset=dict(type='ConcatDataset', datasets=[good, good]))))
     for datasets in ([good, bad], [bad, good]):
-        with pytest.raises(ValueError, match=r'IgnoresTheMap in the pipeline|depend on the numbers'):
+        with pytest.raises(ValueError, match=r'IgnoresTheMap in the pipeline|depend on class indices'):
             check(DATASETS.build(dict(join, dataset=dict(type='ConcatDataset', datasets=datasets))))
 
 
@@ -268,13 +274,62 @@ def test_a_generator_of_its_own_used_seldom_is_no_fault(view):
         check_label_independence(dataset, dataset, 'train_dataloader')
 
 
-def test_masks_without_background_and_with_it_elsewhere(view, tiny_config):
-    for classes in (['red', 'green', 'blue', 'grey'], ['red', 'green', 'blue', 'background']):
-        tiny_config.train_dataloader.dataset.metainfo = dict(classes=classes)
-        task = dict(task='2-1') if 'background' in classes else dict(task='2-2')
-        check(view([LOAD, LABELS, *GEOMETRY, PACK], 0, **task))
-        with pytest.raises(ValueError, match='depend on the numbers of the classes'):
-            check(view([LOAD, LABELS, dict(type='MergesTwoIntoOne'), PACK], 0, **task))
+@pytest.mark.parametrize(
+    'classes',
+    [
+        ['red', 'green', 'blue', 'grey'],
+        ['red', 'green', 'blue', 'background'],
+        ['red', 'background', 'green', 'blue'],
+    ],
+)
+def test_masks_without_background_and_with_it_elsewhere(view, tiny_config, classes):
+    tiny_config.train_dataloader.dataset.metainfo = dict(classes=classes)
+    task = dict(task='2-1') if 'background' in classes else dict(task='2-2')
+    check(view([LOAD, LABELS, *GEOMETRY, PACK], 0, **task))
+    with pytest.raises(ValueError, match='depend on class indices'):
+        check(view([LOAD, LABELS, dict(type='MergesTwoIntoOne'), PACK], 0, **task))
+
+
+@pytest.mark.parametrize(
+    'classes, bad', [(['red', 'green', 'blue'], 'MergesTwoIntoOne'), (['background', 'red', 'green'], 'PaintsOne')]
+)
+def test_masks_whose_label_0_is_void(view, tiny_config, classes, bad):
+    data = tiny_config.train_dataloader.dataset
+    data.metainfo, data.reduce_zero_label = dict(classes=classes), True
+    task = dict(task='1-1' if 'background' in classes else '2-1')
+    check(view([LOAD, LABELS, PACK], 0, **task))
+    with pytest.raises(ValueError, match='depend on class indices'):
+        check(view([LOAD, LABELS, dict(type=bad), PACK], 0, **task))
+
+
+def test_the_first_label_that_differs_is_named(view):
+    dataset = view([LOAD, dict(type='IgnoresTheMap'), PACK], 0)
+    with pytest.raises(ValueError, match=r'train_dataloader depend on class indices \(as seen for label 1\)'):
+        check_label_independence(dataset, dataset, 'train_dataloader')
+
+
+@pytest.mark.parametrize(
+    'num_images, test_mode, draws', [(0, False, 0), (1, False, 12), (5, False, 2), (18, False, 1), (18, True, 1)]
+)
+def test_about_a_dozen_samples_are_drawn(monkeypatch, num_images, test_mode, draws):
+    monkeypatch.setattr(label_check, '_covering', lambda dataset, indices, classes: indices.tolist())
+    dataset = SimpleNamespace(by_part=lambda: np.array_split(np.arange(num_images), 3), test_mode=test_mode)
+    expected = [(draw, idx) for draw in range(draws) for idx in range(num_images)]
+    assert label_check._draws(dataset, [1]) == expected
+
+
+def test_samples_are_compared_by_two_draws_and_the_first_with_itself(view, monkeypatch):
+    own, drawn = label_check._labels, []
+
+    def labels(dataset, idx, name, draw):
+        drawn.append((draw, idx))
+        return own(dataset, idx, name, draw)
+
+    monkeypatch.setattr(label_check, '_labels', labels)
+    dataset = view([LOAD, LABELS, PACK])
+    check_label_independence(dataset, dataset, 'train_dataloader')
+    each = label_check._draws(dataset, sorted(dataset.scenario.labels.values()))
+    assert len(each) > 2 and drawn == [each[0], *(draw for draw in each for _ in range(2))]
 
 
 def test_few_images_show_as_many_classes_as_they_can():
@@ -282,10 +337,10 @@ def test_few_images_show_as_many_classes_as_they_can():
     for row, labels in zip(presence, [(1,), (1, 2), (3,), (1, 2, 4), ()]):
         row[list(labels)] = True
     dataset = SimpleNamespace(presence=presence, positions=np.array([4, 0, 1, 2, 3]))
-    assert label_check._showing(dataset, np.arange(5), [1, 2, 3, 4]) == [4, 3]
-    assert label_check._showing(dataset, np.array([0, 1, 2]), [1, 2, 3, 4]) == [2]
+    assert label_check._covering(dataset, np.arange(5), [1, 2, 3, 4]) == [4, 3]
+    assert label_check._covering(dataset, np.array([0, 1, 2]), [1, 2, 3, 4]) == [2]
     each = SimpleNamespace(presence=np.eye(8, 256, dtype=bool), positions=np.arange(8))
-    assert label_check._showing(each, np.arange(8), range(8)) == list(range(6))
+    assert label_check._covering(each, np.arange(8), range(8)) == list(range(6))
 
 
 def test_a_generator_of_its_own_is_said_and_not_taken_for_a_fault(view, monkeypatch):
@@ -293,7 +348,7 @@ def test_a_generator_of_its_own_is_said_and_not_taken_for_a_fault(view, monkeypa
     monkeypatch.setattr(label_check, 'print_log', lambda text, **kwargs: said.append(text))
     dataset = view([LOAD, LABELS, dict(type='DrawsByItself'), PACK])
     check_label_independence(dataset, dataset, 'train_dataloader')
-    assert len(said) == 1 and 'uses a random generator of its own: a resumed run will not repeat them' in said[0]
+    assert len(said) == 1 and 'uses its own random generator: a resumed run will not reproduce its samples' in said[0]
 
 
 def test_mixed_images_are_checked_through_the_mix(view, tiny_config):
@@ -309,5 +364,5 @@ def test_mixed_images_are_checked_through_the_mix(view, tiny_config):
         for more in ([], [dict(type='PaintsThree')])
     )
     check_label_independence(good, good.dataset, 'train_dataloader')
-    with pytest.raises(ValueError, match='depend on the numbers of the classes'):
+    with pytest.raises(ValueError, match='depend on class indices'):
         check_label_independence(bad, bad.dataset, 'train_dataloader')

@@ -61,7 +61,7 @@ def test_classes_must_fit_masks_of_8_bits(number, first, fits):
     if fits:
         assert max(raw.scenario(options).labels.values()) == 254
     else:
-        with pytest.raises(ValueError, match=f'{number} classes do not fit 8-bit masks, in which 255 means "ignore"'):
+        with pytest.raises(ValueError, match=f'{number} classes do not fit into 8-bit masks, in which 255'):
             raw.scenario(options)
 
 
@@ -70,16 +70,16 @@ def test_chosen_classes_keep_their_labels_and_are_those_that_are_learnt():
     assert raw == RawLabels(('background', 'a', 'b', 'c'), ('background', 'c', 'a'), 0, 'Dataset')
     scenario = raw.scenario(dict(task='1-1'))
     assert scenario.labels == FROM_1 and scenario.steps == (('c', ), ('a', ))
-    with pytest.raises(ValueError, match=r"steps\[1\] names 'b', which metainfo\.classes of Dataset leaves out"):
+    with pytest.raises(ValueError, match=r"steps\[1\] names 'b', which is missing from metainfo\.classes of Dataset"):
         raw.scenario(dict(steps=[['c'], ['b']]))
 
 
 @pytest.mark.parametrize('options, message', [
-    (dict(classes=()), r'Dataset names no classes: give metainfo=dict\(classes=\.\.\.\)'),
-    (dict(classes=('a', 'b', 'a')), r"Dataset has two classes of one name: \['a', 'b', 'a'\]"),
-    (dict(classes=('a', 'b'), chosen=['b', 'b']), r"Dataset has two classes of one name: \['b', 'b'\]"),
-    (dict(chosen=['a', 'c']), r"Dataset leaves 'background' out of metainfo\.classes"),
-    (dict(classes=('background', 'bg', 'a'), chosen=['a']), r"Dataset leaves 'background' out of metainfo\.classes"),
+    (dict(classes=()), r'Dataset names no classes: set metainfo=dict\(classes=\.\.\.\)'),
+    (dict(classes=('a', 'b', 'a')), r"Dataset has two classes with the same name, \['a', 'b', 'a'\]"),
+    (dict(classes=('a', 'b'), chosen=['b', 'b']), r"Dataset has two classes with the same name, \['b', 'b'\]"),
+    (dict(chosen=['a', 'c']), r"metainfo\.classes of Dataset lacks 'background'"),
+    (dict(classes=('background', 'bg', 'a'), chosen=['a']), r"metainfo\.classes of Dataset lacks 'background'"),
 ])
 def test_classes_without_a_clear_meaning_are_refused(options, message):
     with pytest.raises(ValueError, match=message):

@@ -53,7 +53,7 @@ def test_nested_wrappers_in_the_order_they_are_gone_through():
 
 
 def test_wrappers_that_cannot_be_divided_are_refused():
-    with pytest.raises(ValueError, match='ConcatDataset joins no dataset: name some in `datasets`'):
+    with pytest.raises(ValueError, match='ConcatDataset contains no datasets: add some to its `datasets`'):
         unwrap(joined())
     for wrapper in (dict(type='ClassBalancedDataset', dataset=leaf('a')), mixed(leaf('a'))):
         with pytest.raises(ValueError, match=f'{wrapper["type"]} cannot be divided into learning steps here'):
@@ -103,5 +103,5 @@ def test_parts_whose_labels_mean_something_else_are_refused(other):
         pass
 
     assert len(Source([Part(['a']), Other(['b'])], np.arange(2))) == 2
-    with pytest.raises(ValueError, match='ConcatDataset joins Part and Other, whose classes or reduce_zero_label'):
+    with pytest.raises(ValueError, match='Part and Other, which have different classes or a different reduce'):
         Source([Part(['a']), Part(['c']), Other(['b'], **other)], np.arange(3))

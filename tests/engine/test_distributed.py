@@ -11,5 +11,5 @@ def test_more_processes_than_gpus(monkeypatch):
     monkeypatch.setenv('LOCAL_RANK', '7')
     for name in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS'):
         monkeypatch.setenv(name, '1')
-    with pytest.raises(ValueError, match=r'Process 8 of this node has no GPU, of which there are 4: give .* GPUS=4'):
+    with pytest.raises(ValueError, match=r'Process 8 of this node has no GPU, since only 4 are visible: run .* GPUS=4'):
         start_distributed(Config(dict(launcher='pytorch')))

@@ -17,12 +17,12 @@ def test_says_the_plan_and_writes_nothing(tiny_config):
     # 13 images in batches of 4, eight epochs; then 8 images, two of them in each batch.
     assert rows[0].split() == ['0', '3', '13', '0', '32', '5', 'red,', 'green']
     assert rows[1].split() == ['1', '4', '8', '4', '32', '6', 'blue']
-    assert '20 training images and their masks are there' in text and '6 test images' in text
+    assert 'Found 20 training images and their masks' in text and 'Found 6 test images' in text
     assert not Path(tiny_config.work_dir).exists()
 
 
 def test_names_finished_steps_and_refuses_the_work_dir_of_another_run(one_step_config):
-    assert 'finished are steps 0.' in dry_run(one_step_config)
+    assert 'Finished steps: 0.' in dry_run(one_step_config)
     one_step_config.optim_wrapper.optimizer.lr = 0.5
     with pytest.raises(ValueError, match='another config'):
         dry_run(one_step_config)
@@ -64,4 +64,5 @@ def test_says_which_weights_it_found(tiny_config, tmp_path):
     tiny_config.load_from = str(tmp_path / 'a.pth')
     tiny_config.model.backbone.init_cfg = dict(type='Pretrained', checkpoint='torchvision://resnet18')
     text = dry_run(tiny_config)
-    assert 'a.pth are whole and hold data only' in text and 'torchvision://resnet18 will be fetched' in text
+    assert 'a.pth are complete and contain no code' in text
+    assert 'will download the weights torchvision://resnet18' in text

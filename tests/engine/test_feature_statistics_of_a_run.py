@@ -43,7 +43,6 @@ def test_statistics_can_be_switched_off_and_bad_options_are_named(group_norm_con
     for options, message in [
         (dict(num_images=0), r'feature_statistics\.num_images=0 must be a positive number'),
         (dict(layer=['backbone.*']), "feature_statistics has no option 'layer'"),
-        (dict(layers=['backbon.*']), r"layers='backbon\.\*' matches no module"),
     ]:
         cfg.replay.feature_statistics = options
         with pytest.raises(ValueError, match=message):
@@ -52,12 +51,3 @@ def test_statistics_can_be_switched_off_and_bad_options_are_named(group_norm_con
     cfg.only_step = 0
     RUNNERS.build(cfg).train()
     assert 'feature_statistics' not in load_checkpoint(Path(cfg.work_dir) / 'step_0' / 'checkpoint.pth')
-
-
-def test_layers_can_be_named(group_norm_config):
-    cfg = group_norm_config
-    cfg.replay.feature_statistics.layers = ['backbone.layer?.0.conv2']
-    cfg.only_step = 0
-    RUNNERS.build(cfg).train()
-    recorded = load_checkpoint(Path(cfg.work_dir) / 'step_0' / 'checkpoint.pth')['feature_statistics']
-    assert set(recorded) == {f'backbone.layer{i}.0.conv2' for i in (1, 2, 3)}

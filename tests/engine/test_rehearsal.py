@@ -102,8 +102,8 @@ MISTAKES = {
     ),
     'sizes': (
         {'model.data_preprocessor.size': (40, 40), 'replay.inversion.size': 40},
-        r'Images of step 1 cannot be put into one batch: the pipeline gives real \(48, 48\), real \(48, 48\), fake '
-        r'\(40, 40\).*replay\.inversion\.size',
+        r'Images of step 1 cannot be collated into one batch: the pipeline returns real \(48, 48\), real \(48, 48\), '
+        r'synthetic \(40, 40\).*replay\.inversion\.size',
     ),
     'average of weights': (
         {'custom_hooks': [dict(type='EMAHook', momentum=2)]},
@@ -115,7 +115,7 @@ MISTAKES = {
     ),
     'preprocessor': (
         {'model.data_preprocessor.batch_augments': [dict(type='BatchAugment')]},
-        r'model\.data_preprocessor of step 0 cannot take a batch: TypeError',
+        r'model\.data_preprocessor of step 0 cannot process a batch: TypeError',
     ),
     'transform before labels': (
         {'test_dataloader.dataset.pipeline': [LOAD[0], dict(type='GenerateEdge'), LOAD[1], PACK]},
@@ -187,7 +187,7 @@ OVERRIDES = {
     ),
     'data': (
         dict(train_dataloader=dict(dataset=dict(data_prefix=dict(img_path='images/val')))),
-        r'With incremental_overrides.*train_dataloader\.dataset is another one: all steps divide the same data',
+        r'With incremental_overrides.*train_dataloader\.dataset differs, but all steps must use the same data',
     ),
     'of the run': (dict(load_from='a.pth'), r"incremental_overrides cannot set \['load_from'\]"),
     'ours': (dict(replay=None), r"incremental_overrides cannot set \['replay'\]"),
@@ -279,7 +279,7 @@ def test_what_the_pipeline_makes_of_pixels_reaches_the_inversion(tiny_config, ca
 def test_the_plan_says_what_is_background_and_what_is_ignored(tiny_config, cache):
     tiny_config.scenario = dict(steps=[['red'], ['green']])
     text = RunPlan(RunConfig.parse(tiny_config), cache).describe().splitlines()
-    at = text.index('Pixels, by what becomes of them:')
+    at = text.index('Pixels that are background or ignored:')
     rows = [line.split() for line in text[at + 1 : at + 5]]
     assert [row[:3] for row in rows] == [
         ['0', 'train', 'background'],
@@ -306,10 +306,10 @@ def test_a_class_of_most_pixels_is_background_or_ignored_but_not_silently(tiny_c
         tiny_config.scenario = scenario
         return RunPlan(RunConfig.parse(tiny_config), cache).describe()
 
-    said = r"No class is background, and 'ocean', \d\d\.\d % of all pixels, is learnt as a class"
+    said = r"No class is background, and 'ocean', with \d\d\.\d % of all pixels, is learnt as a class"
     assert re.search(said + r".* scenario\.background='ocean'", describe(task='2-2'))
     steps = [['red', 'green'], ['blue']]
-    refused = r"no step learns 'ocean', \d\d.*background='ocean'.*ignored_classes=\['ocean'\]"
+    refused = r"no step learns 'ocean', which has \d\d.*background='ocean'.*ignored_classes=\['ocean'\]"
     for options in ({}, dict(background=None)):
         with pytest.raises(ValueError, match=refused):
             describe(steps=steps, **options)

@@ -164,7 +164,7 @@ def test_a_mended_later_step_goes_on_from_step_0(one_step_config):
     path = Path(one_step_config.work_dir) / 'step_0' / 'checkpoint.pth'
     before = path.stat().st_mtime_ns
     one_step_config.incremental_overrides = dict(optim_wrapper=dict(optimizer=dict(lr=0.01)))
-    one_step_config.method.kd_weight = 2.0
+    one_step_config.method.loss_kd = dict(loss_weight=2.0)
     assert len(train(one_step_config)) == 2 and path.stat().st_mtime_ns == before
 
 

@@ -37,7 +37,7 @@ def test_a_checkpoint_of_another_class_order_is_refused(one_step_config):
     checkpoint = str(work / 'step_0' / 'checkpoint.pth')
     other = copy.deepcopy(tiny_config)
     other.scenario.class_order = ['green', 'red', 'blue']
-    with pytest.raises(ValueError, match=r"knows the classes \['background', 'red', 'green'\], but the config has "
+    with pytest.raises(ValueError, match=r"has the classes \['background', 'red', 'green'\], but the config has "
                                          r"\['background', 'green', 'red'\] at step 0"):
         run_test(other, checkpoint)
     # The config that the run left is the one that fits.

@@ -20,5 +20,5 @@ def test_none_was_recorded(tmp_path):
 @pytest.mark.parametrize('text', ['x,a,b\na,1,2\n', 'x,a\na,many\n', ''])
 def test_another_file_is_named(tmp_path, text):
     (tmp_path / 'confusion.csv').write_text(text)
-    with pytest.raises(ValueError, match=r'confusion\.csv is no confusion table'):
+    with pytest.raises(ValueError, match=r'confusion\.csv is not a confusion matrix'):
         read_confusion(tmp_path / 'confusion.csv')

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mmseg_hrhf.replay.buffer import FakeImageBuffer
+from mmseg_hrhf.replay.inversion.pixels import PixelMap
 from mmseg_hrhf.utils.io import sha256
 
 FINGERPRINT = dict(teacher='a' * 64, options=dict(lr=0.25, stages=[[1.0, 10]]), seed=3)
@@ -39,6 +40,22 @@ def missing_batches(buffer, num_images=5, batch_size=2):
 def test_images_come_back_exactly(tmp_path):
     buffer = filled(tmp_path)
     np.testing.assert_array_equal(np.stack([buffer.load(i) for i in range(5)]), images(5))
+
+
+@pytest.mark.parametrize('size', [(1, 1), (7, 5), (512, 300)])
+def test_images_of_any_size_and_layout_come_back_exactly(tmp_path, size):
+    channels_first = np.random.default_rng(0).integers(0, 256, (1, 3, *size), dtype=np.uint8)
+    buffer = FakeImageBuffer(tmp_path, 1)
+    buffer.open(FINGERPRINT, size)
+    buffer.add_batch(0, channels_first.transpose(0, 2, 3, 1), records(1))
+    np.testing.assert_array_equal(buffer.load(0), channels_first[0].transpose(1, 2, 0))
+
+
+def test_an_image_damaged_during_a_run_is_not_read(tmp_path):
+    buffer = filled(tmp_path)
+    other_bytes(buffer.image_path(3))
+    with pytest.raises((OSError, SyntaxError)):
+        buffer.load(3)
 
 
 def test_channels_are_stored_as_rgb(tmp_path):
@@ -248,6 +265,14 @@ def test_long_values_are_shortened_in_the_message(tmp_path):
     for value, shown in (('b' * 64, now[0]), ('c' * 39, now[1]), ('d' * 38, '"' + 'd' * 38 + '"')):
         with pytest.raises(ValueError, match=f'teacher: {there} there, {shown} now'):
             FakeImageBuffer(tmp_path, 5).open(dict(FINGERPRINT, teacher=value), SIZE)
+
+
+def test_what_the_teacher_was_fed_is_told_by_the_fingerprint(tmp_path):
+    buffer, fields = FakeImageBuffer(tmp_path, 2), dict(channels=[2, 0, 1], scale=[0.5, 1, 2], offset=[0, -1, 1])
+    assert buffer.pixel_map is None
+    buffer.open(dict(FINGERPRINT, pixel_map=fields), SIZE)
+    assert buffer.pixel_map == PixelMap((2, 0, 1), (0.5, 1, 2), (0, -1, 1))
+    assert filled(tmp_path / 'without').pixel_map is None
 
 
 def test_stale_buffer_names_an_option_that_is_gone(tmp_path):

@@ -124,6 +124,13 @@ def test_a_fake_comes_as_it_was_stored_without_labels(buffer, pipeline):
         assert sample['data_samples'].gt_sem_seg.data.shape == (1, 8, 8)
 
 
+def test_a_fake_is_described_as_a_dataset_describes_its_images(buffer):
+    dataset = FakeImageDataset(buffer.folder, 2, Compose([]))
+    for idx, path in ((1, buffer.image_path(1)), (2, buffer.image_path(0))):  # mosaics ask for one beyond the last
+        described = dict(info(), img_path=str(path), seg_map_path=str(buffer.blank_mask), sample_idx=idx)
+        assert dataset.get_data_info(idx) == described
+
+
 def test_one_transform_that_loads_both_is_replaced_by_both(buffer):
     out = fake_pipeline([len, dict], Loading(0, 0, np.dtype(np.float32)))
     names = [type(transform).__name__ for transform in out.transforms]

@@ -5,12 +5,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from mmseg.registry import MODELS, TASK_UTILS
+from mmseg.registry import HOOKS, MODELS, TASK_UTILS
 from torch import nn
 
 from mmseg_hrhf.engine.hooks import seg_inversion as module
 from mmseg_hrhf.engine.hooks.seg_inversion import SegInversionHook, fill_buffer
 from mmseg_hrhf.replay.buffer import FakeImageBuffer
+from mmseg_hrhf.replay.inversion.base import FakeBatch, Inversion, build_inversion
 from mmseg_hrhf.replay.inversion.pixels import PixelMap
 from mmseg_hrhf.replay.inversion.seg_inversion import SegInversion
 from mmseg_hrhf.utils.io import sha256
@@ -114,15 +115,18 @@ def test_recorded_statistics_are_compared_with_and_part_of_the_fingerprint(teach
         fill_buffer(given, teacher, INVERSION, seed=0, recorded=recorded)
 
 
-@pytest.mark.parametrize('feature_weight, is_said', [(5.0, True), (0.5, True), (0.0, False)])
-def test_an_inversion_without_any_statistics_says_so(teacher, tmp_path, monkeypatch, feature_weight, is_said):
+@pytest.mark.parametrize('inversion, is_said', [
+    (dict(INVERSION, feature_weight=5.0), True), (dict(INVERSION, feature_weight=0.5), True),
+    (dict(INVERSION, feature_weight=0.0), False), (dict(type='GaussianNoise', size=16, batch_size=2), False)],
+                         ids=['weight 5', 'weight 0.5', 'weight 0', 'noise'])
+def test_an_inversion_without_any_statistics_says_so(teacher, tmp_path, monkeypatch, inversion, is_said):
     said = []
     monkeypatch.setattr('mmseg_hrhf.engine.hooks.seg_inversion.print_log', lambda text, **options: said.append(text))
     for layer in teacher.modules():
         if hasattr(layer, 'track_running_stats'):
             layer.running_mean = layer.running_var = None
     buffer = FakeImageBuffer(tmp_path, 2)
-    fill_buffer(buffer, teacher, dict(INVERSION, feature_weight=feature_weight), seed=0)
+    fill_buffer(buffer, teacher, inversion, seed=0)
     assert ('with the image prior alone' in said[0]) is is_said
     assert all('feature' not in record['losses'] for record in buffer.records())
 
@@ -235,8 +239,9 @@ def test_a_pixel_map_is_the_teacher_s_and_part_of_the_fingerprint(teacher, tmp_p
         fill_buffer(buffer, teacher, INVERSION, seed=0)
     assert teacher.pixel_map is None
     fields = dict(channels=[2, 1, 0], scale=[1 / 64] * 3, offset=[-2.0] * 3)
-    assert SegInversionHook(tmp_path, 2, INVERSION, seed=0, pixel_map=fields).pixel_map == pixel_map
-    assert SegInversionHook(tmp_path, 2, INVERSION, seed=0).pixel_map is None
+    hook = dict(type='SegInversionHook', folder=tmp_path, num_images=2, inversion=INVERSION, seed=0)
+    assert HOOKS.build(dict(hook, pixel_map=fields)).pixel_map == pixel_map
+    assert HOOKS.build(hook).pixel_map is None
 
 
 class Training(nn.Module):
@@ -252,8 +257,11 @@ class Training(nn.Module):
 
 
 @pytest.mark.parametrize('wrap', [lambda model: model, nn.DataParallel], ids=['bare', 'wrapped'])
-def test_the_hook_fills_its_buffer_and_shows_it(teacher, tmp_path, monkeypatch, wrap):
-    shown = []
+@pytest.mark.parametrize('on_gpu', [False, True], ids=['CPU', 'GPU'])
+def test_the_hook_fills_its_buffer_shows_it_and_frees_the_memory_of_a_gpu(teacher, tmp_path, monkeypatch, wrap, on_gpu):
+    shown, freed = [], []
+    cuda = SimpleNamespace(is_available=lambda: on_gpu, empty_cache=lambda: freed.append(True))
+    monkeypatch.setattr(module, 'torch', SimpleNamespace(cuda=cuda))
     monkeypatch.setattr(module, 'show_buffer', lambda *args: shown.append(args))
     hook = SegInversionHook(tmp_path, 2, INVERSION, seed=0)
     dataset = SimpleNamespace(metainfo=dict(palette='palette'))
@@ -261,8 +269,51 @@ def test_the_hook_fills_its_buffer_and_shows_it(teacher, tmp_path, monkeypatch, 
                              train_dataloader=SimpleNamespace(dataset=dataset))
     hook.before_train(runner)
     assert hook.buffer.is_full() and shown == [(hook.buffer, teacher, 'palette', 'visualizer')]
+    assert len(freed) == on_gpu
 
 
 def test_the_hook_needs_a_teacher(tmp_path):
     with pytest.raises(ValueError, match='needs a model with a teacher: the first step has none to invert'):
         SegInversionHook(tmp_path, 2, INVERSION, seed=0).before_train(SimpleNamespace(model=Training(None)))
+
+
+@pytest.fixture
+def patches():
+    """An inversion of a user: a grey square for each class, as bright as the class's number."""
+    @TASK_UTILS.register_module()
+    class GreySquares(Inversion):
+
+        def __init__(self, size: int, brightness: int = 40, batch_size: int = 2) -> None:
+            super().__init__(size, batch_size, classes_per_image=(1, 2))
+            self.brightness = brightness
+
+        def __call__(self, model, request, on_iteration=None, recorded=None):
+            images = torch.zeros(len(request), *self.size, 3, dtype=torch.uint8)
+            for image, classes in zip(images, request.classes):
+                for c in classes:
+                    image[4 * c - 4:4 * c] = self.brightness * c
+            on_iteration(dict(squares=float(len(request))))
+            return FakeBatch(images, [[] for _ in request.classes], dict(squares=1.0))
+
+    yield GreySquares
+    TASK_UTILS.module_dict.pop('GreySquares')
+
+
+def test_an_inversion_of_a_user_fills_a_buffer(teacher, tmp_path, patches):
+    buffer = FakeImageBuffer(tmp_path, 5)
+    fill_buffer(buffer, teacher, dict(type='GreySquares', size=16, brightness=50), seed=0)
+    records = buffer.records()
+    assert buffer.is_full() and {c for record in records for c in record['classes']} == {1, 2, 3}
+    for i, record in enumerate(records):
+        rows = buffer.load(i)[:, 0, 0].reshape(4, 4)[:3, 0]
+        assert rows.tolist() == [50 * c if c in record['classes'] else 0 for c in (1, 2, 3)]
+    assert records[0]['losses'] == dict(squares=1.0) and buffer.curves()[0]['squares'] == [2.0]
+
+
+def test_an_inversion_of_a_user_is_checked_as_ours_are(patches):
+    with pytest.raises(ValueError, match=r"replay\.inversion has no option 'brightnes': did you mean 'brightness'"):
+        build_inversion(dict(type='GreySquares', size=16, brightnes=3))
+    with pytest.raises(ValueError, match=r"inversion\.type='GreySquare' is not one of .*did you mean 'GreySquares'"):
+        build_inversion(dict(type='GreySquare', size=16))
+    with pytest.raises(ValueError, match=r'inversion\.batch_size=0 must be positive'):
+        build_inversion(dict(type='GreySquares', size=16, batch_size=0))

@@ -102,6 +102,8 @@ def test_the_network_sees_a_stored_image_through_the_map_as_through_the_pipeline
         'x.mean(-1, keepdims=True).repeat(3, -1)',
         'x[..., :1]',
         'x - np.roll(x, 1, axis=-1)',
+        'x[..., [0, 0, 2]]',
+        'np.stack([x[..., 0], 0.1 * x[..., 1] + 0.003 * x[..., 0], x[..., 2]], axis=-1)',
         '0 * x',
     ],
 )
@@ -121,6 +123,13 @@ def test_refusals_show_what_colours_become():
         measured(SegDataPreProcessor(), OnImage('x[..., :1]'))
 
 
+def test_colours_that_come_in_different_sizes_cannot_be_measured():
+    cropped = OnImage('x[:9] if x.mean() > 200 else x')
+    with pytest.raises(ValueError, match='no sample for an image of one colour, or samples of different sizes, so'):
+        measured(SegDataPreProcessor(), cropped)
+    check_training(cropped)  # what training draws at random may differ
+
+
 @pytest.mark.parametrize(
     'middle, is_linear',
     [
@@ -138,6 +147,14 @@ def test_a_map_may_deviate_from_a_line_by_little(middle, is_linear):
     else:
         with pytest.raises(ValueError, match='fixed multiple of the pixels'):
             measured(SegDataPreProcessor(), *transforms)
+
+
+@pytest.mark.parametrize('options', [{}, dict(mean=MEAN, std=STD, bgr_to_rgb=True)], ids=['raw', 'normalised'])
+@pytest.mark.parametrize(
+    'code, needs_map', [('x * 1.0005', False), ('x * 1.05', True), ('x + 0.2', False), ('x + 0.3', True)]
+)
+def test_a_map_is_needed_for_more_than_rounding(options, code, needs_map):
+    assert (measured(SegDataPreProcessor(**options), OnImage(code)) is not None) is needs_map
 
 
 @pytest.fixture
@@ -258,6 +275,24 @@ def test_augmentation_of_training_alone_passes(middle):
 def test_another_normalisation_in_training_alone_is_refused(code):
     with pytest.raises(ValueError, match=r'training pipeline feeds black \(0\) and white \(255\) .* pixels of'):
         check_training(OnImage(code))
+
+
+def test_training_that_normalises_as_the_test_does_passes():
+    preprocessor = SegDataPreProcessor(mean=MEAN, std=STD)
+    check_training_pixels(pipeline(), AT, preprocessor, SIZE, PixelMap.of(preprocessor))
+    pixel_map = measured(SegDataPreProcessor(), NORMALISE)
+    check_training_pixels(pipeline(NORMALISE), AT, SegDataPreProcessor(), SIZE, pixel_map)
+
+
+@pytest.mark.parametrize(
+    'shift, seen', [(63.6, None), (63.9, '64 and 319'), (64.4, '64 and 319'), (64.6, '65 and 320')]
+)
+def test_black_and_white_may_differ_in_training_by_a_quarter_of_the_range(shift, seen):
+    if seen is None:
+        check_training(OnImage(f'x + {shift}'))
+    else:
+        with pytest.raises(ValueError, match=f'would feed pixels of {seen}: normalise alike in both'):
+            check_training(OnImage(f'x + {shift}'))
 
 
 def test_padding_is_no_part_of_the_measured_pixels():

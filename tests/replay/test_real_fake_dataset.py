@@ -2,8 +2,8 @@
 import numpy as np
 import pytest
 import torch
-from mmcv.transforms import LoadImageFromFile
-from mmseg.registry import DATASETS
+from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmseg.registry import DATASETS, TRANSFORMS
 
 from mmseg_hrhf.replay.buffer import FakeImageBuffer
 from mmseg_hrhf.replay.dataset import LoadFakeImage
@@ -16,14 +16,21 @@ CROPPED = [*LOAD, dict(type='RandomCrop', crop_size=(CROP, CROP)), dict(type='Pa
 
 @pytest.fixture
 def build(tiny_config, tmp_path):
-    """``build(pipeline, **options)``: the images of blue, then three fakes of noise."""
+    """``build(pipeline, **options)``: the images of blue, then three fakes of noise.
+
+    ``first`` is the pipeline of another dataset, of the second of these images alone, which is joined in front.
+    """
     buffer = FakeImageBuffer(tmp_path / 'fakes', NUM_FAKE)
     buffer.open({}, (SIDE, SIDE))
     noise = np.random.default_rng(0).integers(0, 256, (NUM_FAKE, SIDE, SIDE, 3), dtype=np.uint8)
     buffer.add_batch(0, noise, [{}] * NUM_FAKE)
 
-    def of(pipeline, **options):
+    def of(pipeline, first=None, **options):
         images = dict(tiny_config.train_dataloader.dataset, pipeline=pipeline)
+        if first:
+            (tmp_path / 'first.txt').write_text('013\n')
+            one = dict(images, pipeline=first, ann_file=str(tmp_path / 'first.txt'))
+            images = dict(type='ConcatDataset', datasets=[one, images])
         real = dict(type='IncrementalDataset', dataset=images, scenario=tiny_config.scenario, step=1)
         return DATASETS.build(
             dict(type='RealFakeDataset', real=real, fake_folder=buffer.folder, num_fake=NUM_FAKE, **options))
@@ -49,6 +56,24 @@ def test_a_sample_is_augmented_by_its_own_seed_alone(build, index):
     assert any(not torch.equal(crop, crops[0]) for crop in crops[1:])
     seed_process(2)
     assert torch.equal(dataset[SampleIndex(index, (0, ))]['inputs'], crops[0])
+
+
+@TRANSFORMS.register_module()
+class LoadFirstAlone(BaseTransform):
+    """Loads one image, and refuses every other one."""
+
+    def transform(self, results):
+        assert results['img_path'].endswith('013.png')
+        return dict(results, img=np.zeros((SIDE, SIDE, 3), np.float32), img_shape=(SIDE, SIDE), ori_shape=(SIDE, SIDE))
+
+
+def test_fakes_are_augmented_as_the_first_of_joined_datasets_is(build):
+    first = [dict(type='LoadFirstAlone'), LOAD[1], dict(type='RandomFlip', prob=1.0), dict(type='PackSegInputs')]
+    dataset = build([*LOAD, dict(type='PackSegInputs')], first)
+    assert len(dataset) == 1 + NUM_REAL + NUM_FAKE
+    flips = [dataset[i]['data_samples'].metainfo.get('flip', False) for i in range(len(dataset))]
+    assert flips == [True] + [False] * NUM_REAL + [True] * NUM_FAKE
+    assert dataset[len(dataset) - 1]['inputs'].dtype == torch.float32
 
 
 def test_fakes_are_labelled_background(build):

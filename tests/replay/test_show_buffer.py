@@ -71,3 +71,9 @@ def test_large_images_are_shrunk(tmp_path):
 
 def test_mean_losses_by_iteration(tmp_path):
     assert shown(tmp_path, 3, (4, 6)).scalars == [(1, {'inversion/tv': pytest.approx(3.)}), (4, {'inversion/tv': 1.})]
+
+
+def test_the_first_of_several_processes_alone_shows(tmp_path, monkeypatch):
+    monkeypatch.setattr('mmengine.dist.utils.get_rank', lambda group=None: 1)
+    recorder = shown(tmp_path, 3, (4, 6))
+    assert recorder.images == {} and recorder.scalars == []

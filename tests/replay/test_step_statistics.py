@@ -110,14 +110,16 @@ def test_real_images_alone_are_looked_at_256_times_as_training_feeds_them(monkey
     (dict(feature_statistics=None), None),
     ({}, {}),
     (dict(feature_statistics={}), {}),
-    (dict(feature_statistics=dict(num_images=1, layers=['*.norm'])), dict(num_images=1, layers=['*.norm'])),
+    (dict(feature_statistics=dict(num_images=1)), dict(num_images=1)),
 ])
 def test_options_of_a_config(replay, options):
     assert statistics_options(replay) == options
 
 
 @pytest.mark.parametrize('options, message', [
-    (dict(number=3, numbers=4, layers=None), "feature_statistics has no option 'number'; its options are 'num_images'"),
+    (dict(num_imges=3), "feature_statistics has no option 'num_imges': did you mean 'num_images'"),
+    (8, 'feature_statistics=8 must be a dict, or None to record nothing'),
+    (dict(num_images=True), r'feature_statistics\.num_images=True must be a positive number'),
     (dict(num_images=0), r'feature_statistics\.num_images=0 must be a positive number'),
     (dict(num_images=1.5), r'feature_statistics\.num_images=1\.5 must be a positive number'),
     (dict(num_images='3'), r"feature_statistics\.num_images='3' must be a positive number"),

@@ -1,4 +1,4 @@
-# ADE20K: 20,210 training images, 2,000 validation images; masks hold 0 for void and 1..150.
+# ADE20K: 20,210 training images, 2,000 validation images; labels are 0 (void) and 1 to 150.
 data_root = 'data/ade/ADEChallengeData2016'
 train_pipeline = [
     dict(type='LoadImageFromFile'),
@@ -14,11 +14,11 @@ test_pipeline = [
     dict(type='LoadAnnotations'),
     dict(type='PackSegInputs'),
 ]
-# Label 0 must stay 0: it is the channel of background. That it is void when evaluated is the scenario's matter.
+# Label 0 must stay 0, the background channel; the scenario maps it to void in evaluation.
 _dataset = dict(type='ADE20KDataset', data_root=data_root, reduce_zero_label=False)
 train_dataloader = dict(
-    # Per GPU, real + fake together. The published 24 in all: 12 on 2 GPUs, 4 on 6; 8 GPUs make it 32, and the
-    # learning rate follows (auto_scale_lr in the schedule).
+    # Per GPU, real + synthetic images. For the published total of 24, use 12 on 2 GPUs or 4 on 6 GPUs. On 8 GPUs the
+    # total is 32, and the learning rate scales with it (auto_scale_lr in the schedule).
     batch_size=4,
     num_workers=4,
     persistent_workers=True,

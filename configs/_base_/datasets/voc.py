@@ -19,8 +19,8 @@ _dataset = dict(
     data_root=data_root,
     data_prefix=dict(img_path='JPEGImages', seg_map_path='SegmentationClassAug'))
 train_dataloader = dict(
-    # Per GPU, real + fake together. The published 24 in all: 12 on 2 GPUs, 4 on 6; 8 GPUs make it 32, and the
-    # learning rate follows (auto_scale_lr in the schedule).
+    # Per GPU, real + synthetic images. For the published total of 24, use 12 on 2 GPUs or 4 on 6 GPUs. On 8 GPUs the
+    # total is 32, and the learning rate scales with it (auto_scale_lr in the schedule).
     batch_size=4,
     num_workers=4,
     persistent_workers=True,

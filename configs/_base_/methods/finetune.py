@@ -1,5 +1,5 @@
-# FT: the lower bound. Trains on the new labels alone.
-__import__('mmseg_hrhf')  # not by custom_imports, which a config beside this one may have of its own
+# FT (fine-tuning), the lower bound: trains on new labels only.
+__import__('mmseg_hrhf').register_all()  # not custom_imports, which another base config may set
 runner_type = 'IncrementalRunner'
 method = dict(type='FineTuning')
 replay = None

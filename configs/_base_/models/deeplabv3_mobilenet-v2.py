@@ -1,4 +1,4 @@
-# DeepLabV3 on MobileNetV2 at output stride 16, for small machines.
+# DeepLabV3 with MobileNetV2 at output stride 16, for small machines.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',

@@ -1,6 +1,6 @@
-# DeepLabV3, ResNet-101, output stride 16: the network of MiB and of the paper (section 4.2). Theirs activates by
-# LeakyReLU(0.01) throughout (in-place ABN); mmseg's ResNet has ReLU built in, so here the head alone does and mmseg can
-# evaluate every step by itself. deeplabv3_r101-d16_leaky.py activates as published.
+# DeepLabV3 with ResNet-101 at output stride 16, the network of MiB and of the paper (section 4.2). They use
+# LeakyReLU(0.01) throughout (in-place ABN). Here only the head does, since mmseg's ResNet always uses ReLU and mmseg
+# alone must be able to evaluate every step. For the published activations, see deeplabv3_r101-d16_leaky.py.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',
@@ -19,7 +19,7 @@ model = dict(
         out_indices=(0, 1, 2, 3),
         strides=(1, 2, 2, 1),
         dilations=(1, 1, 1, 2),  # only the last stage,
-        contract_dilation=False,  # but all three of its blocks
+        contract_dilation=False,  # but all its blocks
         norm_cfg=norm_cfg,
         norm_eval=False,
         style='pytorch',

@@ -1,4 +1,4 @@
-# A small FCN for generated data: three quarters of a million weights, output stride 8.
+# A small FCN for the generated data: 0.75 million weights, output stride 8.
 norm_cfg = dict(type='BN', requires_grad=True)
 model = dict(
     type='EncoderDecoder',

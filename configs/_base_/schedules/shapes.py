@@ -12,7 +12,7 @@ default_hooks = dict(
     checkpoint=dict(type='ResumeHook', interval=100),
     sampler_seed=dict(type='DistSamplerSeedHook'),
     visualization=dict(type='SegVisualizationHook'))
-# From step 1 on. By iterations, so that runs with and without fake images train equally long.
+# From step 1 on. Counted in iterations, so that runs with and without synthetic images train equally long.
 incremental_overrides = dict(
     param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=300)],
     train_cfg=dict(max_iters=300, val_interval=300))

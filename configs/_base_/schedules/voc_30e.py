@@ -1,4 +1,4 @@
-# As published by MiB: SGD with Nesterov momentum, poly decay by iteration, one lr for all weights, 30 epochs a step.
+# As in MiB: SGD with Nesterov momentum, poly decay by iteration, one lr for all weights, 30 epochs per step.
 optim_wrapper = dict(
     type='OptimWrapper', optimizer=dict(type='SGD', lr=0.01, momentum=0.9, nesterov=True, weight_decay=1e-4))
 param_scheduler = [dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=True, end=30, convert_to_iter_based=True)]
@@ -6,7 +6,7 @@ train_cfg = dict(by_epoch=True, max_epochs=30, val_interval=30)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 log_processor = dict(by_epoch=True)
-# The published batch is 24 in all (2 GPUs x 12); with another number of GPUs the lr follows the batch.
+# The published total batch size is 24 (2 GPUs x 12); the lr scales with the batch size.
 auto_scale_lr = dict(enable=True, base_batch_size=24)
 default_hooks = dict(
     timer=dict(type='IterTimerHook'),

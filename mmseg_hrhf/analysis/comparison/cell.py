@@ -1,4 +1,4 @@
-"""One run of a comparison: a system on a task and setting, from a seed."""
+"""One run of a comparison: a method on a task and setting, from a seed."""
 from __future__ import annotations
 
 import copy
@@ -18,9 +18,10 @@ from ...scenario import SETTINGS
 from ...utils.errors import UserError
 from ...utils.io import PathLike, read_json, write_text
 from ...work_dir.layout import StepFiles
-from .methods import system_options
+from ..results import read_results
+from .methods import method_options
 
-# Step 0 of every system that trains it plainly.
+# Step 0 of every method that trains it plainly.
 FIRST_STEP = '_first_step'
 
 
@@ -30,14 +31,14 @@ class Cell:
 
     Args:
         root: folder of the comparison.
-        system: its name.
+        method: its name.
         task: ``'B-I'``, or None for the config's own. What ``comparison.tasks`` of the config has under
             ``'TASK/SETTING'`` or ``'TASK'`` is the scenario.
         setting: ``'overlapped'``, ``'disjoint'`` or ``'sequential'``.
         seed: of the run.
     """
     root: str
-    system: str
+    method: str
     task: Optional[str]
     setting: str
     seed: int
@@ -49,11 +50,11 @@ class Cell:
 
     @property
     def name(self) -> str:
-        return f'{self.system}, {self.column}, seed {self.seed}'
+        return f'{self.method}, {self.column}, seed {self.seed}'
 
     @property
     def folder(self) -> str:
-        return osp.join(self.root, _slug(self.column), f'seed_{self.seed}', _slug(self.system))
+        return osp.join(self.root, _slug(self.column), f'seed_{self.seed}', _slug(self.method))
 
     @property
     def config(self) -> str:
@@ -62,11 +63,8 @@ class Cell:
 
     def results(self) -> Optional[dict]:
         """``results.json`` of the finished run; None while steps are missing, deleted or measured again."""
-        path = osp.join(self.folder, 'results.json')
-        if not osp.exists(path):
-            return None
-        results = read_json(path)
-        if results['results'][-1]['step'] != results['num_steps'] - 1:
+        results = read_results(self.folder)
+        if results is None or results['results'][-1]['step'] != results['num_steps'] - 1:
             return None
         # It is written last: a run that was stopped before has newer steps, or fewer.
         stand = all(_read_if_there(StepFiles(self.folder, result['step']).result) == result
@@ -88,26 +86,26 @@ def parse_setting(text: str) -> tuple[Optional[str], str]:
 
 
 def cell_config(cell: Cell, base: Config) -> Config:
-    """The config of a run: ``base`` as the cell's system, task and setting.
+    """The config of a run: ``base`` as the cell's method, task and setting.
 
     Raises:
-        UserError: a system that does not fit the config, or whose ``custom_imports`` cannot be imported; a task or
+        UserError: a method that does not fit the config, or whose ``custom_imports`` cannot be imported; a task or
             setting without the image lists that the config's own has.
     """
     cfg = copy.deepcopy(base)
     comparison = cfg.pop('comparison', None) or {}
     scenario = _scenario(cell, cfg.scenario, comparison.get('tasks') or {})
-    options = system_options(cell.system, base, scenario.get('task'))
+    options = method_options(cell.method, base, scenario.get('task'))
     of_row = options.pop('scenario', {})
     divided = sorted({'task', 'steps', 'setting'} & set(of_row))
     if divided:
-        raise UserError(f'System {cell.system!r} of the comparison sets scenario.{divided[0]}, which is the same for '
+        raise UserError(f'Method {cell.method!r} of the comparison sets scenario.{divided[0]}, which is the same for '
                          'all rows of a column: choose it by --settings, or name a scenario in comparison.tasks.')
     scenario.update(of_row)
     try:  # a row's own modules have to be there before its types are looked up
         import_modules_from_strings(**options.get('custom_imports') or dict(imports=[]))
     except ImportError as error:
-        raise UserError(f'System {cell.system!r} of the comparison needs a module that cannot be imported: '
+        raise UserError(f'Method {cell.method!r} of the comparison needs a module that cannot be imported: '
                          f'{str(error).splitlines()[0]}') from error
     cfg.merge_from_dict(dict(options, scenario=dict(scenario, _delete_=True)))
     if not method_class(cfg.method).shares_first_step:
@@ -134,17 +132,17 @@ def _scenario(cell: Cell, own: dict, tasks: dict) -> dict:
 
 
 def first_step_identity(run: RunConfig) -> Optional[dict]:
-    """What step 0 of a run is, as JSON data; None where it is not the plain training that other systems begin with."""
+    """What step 0 of a run is, as JSON data; None where it is not the plain training that other methods begin with."""
     if not run.method.shares_first_step:
         return None
     identity = dict(training_identity(run, 0), scenario=run.user.scenario.to_dict(), test=test_identity(run, 0))
-    # What step 0 records for the fakes of step 1; a system without fakes does not mind it.
+    # What step 0 records for the fakes of step 1; a method without fakes does not mind it.
     statistics = identity.pop('replay', None)
     return identity if statistics is None else dict(identity, **statistics)
 
 
 def joint_identity(run: RunConfig) -> Optional[dict]:
-    """What a run is whatever its setting, as JSON data; None where the setting matters, as in all systems but Joint."""
+    """What a run is whatever its setting, as JSON data; None where the setting matters, as in all methods but Joint."""
     if not run.method.joint:
         return None
     identity = run_identity(run)
@@ -164,7 +162,7 @@ def load_base(path: PathLike, options: Optional[list]) -> Config:
     """The base config of a comparison, checked for what every run of it needs."""
     cfg = load_config(str(path), options)
     comparison = cfg.get('comparison') or {}
-    known = ('systems', 'systems_by_task', 'tasks')
+    known = ('methods', 'methods_by_task', 'tasks')
     unknown = sorted(set(comparison) - set(known))
     if unknown:
         raise UserError(f'comparison has no option {unknown[0]!r}: its options are {", ".join(known)}.')

@@ -1,4 +1,4 @@
-"""Systems x settings x seeds on one base config: what runs, in which order, and the files it ends in."""
+"""Methods x settings x seeds on one base config: what runs, in which order, and the files it ends in."""
 from __future__ import annotations
 
 import json
@@ -21,11 +21,11 @@ from .runs import Run
 from .table import BACKGROUND, collect, csv_text, markdown, statistics_of
 
 
-def plan_cells(root: PathLike, systems: Sequence[str], settings: Sequence[tuple[Optional[str], str]],
+def plan_cells(root: PathLike, methods: Sequence[str], settings: Sequence[tuple[Optional[str], str]],
                seeds: Sequence[int]) -> list[Cell]:
-    """All cells, each once; a seed's systems together, so that a stopped comparison holds whole columns."""
-    cells = (Cell(str(root), system, task, setting, seed) for seed in seeds for task, setting in settings
-             for system in systems)
+    """All cells, each once; a seed's methods together, so that a stopped comparison holds whole columns."""
+    cells = (Cell(str(root), method, task, setting, seed) for seed in seeds for task, setting in settings
+             for method in methods)
     return list(dict.fromkeys(cells))
 
 
@@ -37,7 +37,7 @@ def plan_runs(cells: Sequence[Cell], base: Config, write: bool = True) -> list[R
     Nothing is written before all are checked.
 
     Raises:
-        UserError: a system, task or seed that does not fit the config, two cells that are one run or share a folder,
+        UserError: a method, task or seed that does not fit the config, two cells that are one run or share a folder,
             or a folder that holds a run of another config.
     """
     _check_distinct(cells, base.scenario.get('task'))
@@ -53,7 +53,7 @@ def plan_runs(cells: Sequence[Cell], base: Config, write: bool = True) -> list[R
             twin = joint.setdefault(json.dumps(of_all_settings, sort_keys=True), run)
             run.same_as = None if twin is run else twin
         if own is not None:
-            first = replace(cell, system=FIRST_STEP)
+            first = replace(cell, method=FIRST_STEP)
             if first not in configs:
                 configs[first] = _checked(first, base)
             shared = first_step_identity(configs[first]) or {}
@@ -73,9 +73,9 @@ def plan_runs(cells: Sequence[Cell], base: Config, write: bool = True) -> list[R
 
 def _checked(cell: Cell, base: Config) -> RunConfig:
     # As HRHF where it can be: a shared step 0 then leaves what fakes need of it (feature statistics), too.
-    system = cell.system if cell.system != FIRST_STEP else 'HRHF' if base.get('replay') else 'FT'
+    method = cell.method if cell.method != FIRST_STEP else 'HRHF' if base.get('replay') else 'FT'
     try:
-        run = RunConfig.parse(cell_config(replace(cell, system=system), base), seed=cell.seed)
+        run = RunConfig.parse(cell_config(replace(cell, method=method), base), seed=cell.seed)
         scenario = _scenario(run)
         for path in scenario.image_lists.values():
             if not osp.isfile(path):
@@ -93,7 +93,7 @@ def _scenario(run: RunConfig) -> Scenario:
 def _identities(cell: Cell, run: RunConfig) -> dict[int, dict]:
     """What the steps of a run depend on, as far as the config alone tells."""
     last = _scenario(run).num_steps - 1
-    steps = [0] if cell.system == FIRST_STEP else [last] if run.method.joint else range(last + 1)
+    steps = [0] if cell.method == FIRST_STEP else [last] if run.method.joint else range(last + 1)
     return {t: dict(training=training_identity(run, t), test=test_identity(run, t)) for t in steps}
 
 
@@ -113,7 +113,7 @@ def _check_distinct(cells: Sequence[Cell], own_task: Optional[str]) -> None:
     columns: dict[tuple, Cell] = {}
     folders: dict[str, Cell] = {}
     for cell in cells:
-        twin = columns.setdefault((cell.task or own_task, cell.setting, cell.seed, cell.system), cell)
+        twin = columns.setdefault((cell.task or own_task, cell.setting, cell.seed, cell.method), cell)
         if twin != cell:
             raise UserError(f"--settings names the config's own task {own_task!r} twice: as {twin.column!r} and as "
                              f'{cell.column!r}. Give one of them.')
@@ -121,7 +121,7 @@ def _check_distinct(cells: Sequence[Cell], own_task: Optional[str]) -> None:
         if other != cell or osp.basename(cell.folder) == FIRST_STEP:
             of = repr(other.name) if other != cell else 'the shared step 0'
             raise UserError(f'The runs of {cell.name!r} and of {of} would have one folder, {cell.folder}: rename a '
-                             'system in comparison.systems.')
+                             'method in comparison.methods.')
 
 
 def _different_batches(cells: Sequence[Cell]) -> list[str]:

@@ -1,4 +1,4 @@
-"""The systems and ablations of the paper's tables, as what they change in a config."""
+"""The methods and ablations of the paper's tables, as what they change in a config."""
 from __future__ import annotations
 
 import copy
@@ -10,7 +10,7 @@ from ...utils.errors import UserError
 from ...utils.options import suggest
 
 # Table 1, in the paper's order, and PLOP from later work.
-_METHODS = {
+_TABLE_1 = {
     'FT': 'FineTuning',
     'PI': 'PI',
     'EWC': 'EWC',
@@ -28,7 +28,7 @@ R_VALUES = (0.5, 1, 5, 10, 20)
 
 def _method(name: str) -> Callable[[Config], dict]:
     def options(cfg: Config) -> dict:
-        held = cfg.method if _METHODS.get(cfg.method['type'], cfg.method['type']) == name else {}
+        held = cfg.method if _TABLE_1.get(cfg.method['type'], cfg.method['type']) == name else {}
         return dict(method=dict(held, _delete_=True, type=name))
 
     return options
@@ -66,12 +66,12 @@ def _noise(cfg: Config) -> dict:
 
 def _without_kd(cfg: Config) -> dict:
     options = _method('HRHF')(cfg)
-    options['method']['kd_weight'] = 0.0
+    options['method']['loss_kd'] = None
     return options
 
 
-SYSTEMS: dict[str, Callable[[Config], dict]] = {name: _method(kind) for name, kind in _METHODS.items()}
-SYSTEMS.update({
+METHODS: dict[str, Callable[[Config], dict]] = {name: _method(kind) for name, kind in _TABLE_1.items()}
+METHODS.update({
     'HRHF without fakes': _without_fakes,
     'HRHF with noise': _noise,
     'HRHF AVG': _aggregation('AverageAggregation'),
@@ -84,7 +84,7 @@ SYSTEMS.update({
 
 # Rows of the paper's tables.
 GROUPS = {
-    'table1': list(_METHODS),
+    'table1': list(_TABLE_1),
     'table2': ['HRHF without fakes', 'HRHF with noise', 'HRHF'],
     'table3': ['FT', 'MiB', 'HRHF AVG', 'HRHF MAX', 'HRHF'],
     'table4': [*(f'HRHF r={r}' for r in R_VALUES), 'HRHF'],
@@ -96,12 +96,12 @@ GROUPS['ablations'] = list(dict.fromkeys(name for t in range(2, 7) for name in G
 GROUPS['all'] = list(dict.fromkeys(GROUPS['table1'] + GROUPS['ablations']))
 
 
-def choose_systems(names: Sequence[str], own: Sequence[str] = ()) -> list[str]:
-    """Systems by name or by group (``table1`` ... ``table7``, ``ablations``, ``all``), each once, in order.
+def choose_methods(names: Sequence[str], own: Sequence[str] = ()) -> list[str]:
+    """Methods by name or by group (``table1`` ... ``table7``, ``ablations``, ``all``), each once, in order.
 
     Args:
         names: what the user asks for.
-        own: names of systems that the config defines itself.
+        own: names of methods that the config defines itself.
     Raises:
         UserError: an unknown name, with the nearest known one.
     """
@@ -109,27 +109,27 @@ def choose_systems(names: Sequence[str], own: Sequence[str] = ()) -> list[str]:
     for name in names:
         if name in GROUPS:
             chosen += GROUPS[name]
-        elif name in SYSTEMS or name in own:
+        elif name in METHODS or name in own:
             chosen.append(name)
         else:
-            known = [*GROUPS, *SYSTEMS, *own]
-            raise UserError(f'There is no system {name!r}' + suggest(name, known, f'; there are {known}.'))
+            known = [*GROUPS, *METHODS, *own]
+            raise UserError(f'There is no method {name!r}' + suggest(name, known, f'; there are {known}.'))
     return list(dict.fromkeys(chosen))
 
 
-def system_options(name: str, cfg: Config, task: Optional[str] = None) -> dict:
-    """What ``cfg`` must be merged with to become the named system.
+def method_options(name: str, cfg: Config, task: Optional[str] = None) -> dict:
+    """What ``cfg`` must be merged with to become the named method.
 
-    ``cfg.comparison['systems'][name]`` adds to a known system's options or defines a new system;
-    ``cfg.comparison['systems_by_task'][task][name]`` is what is published for one task alone, such as MiB's weight: it
+    ``cfg.comparison['methods'][name]`` adds to a known method's options or defines a new method;
+    ``cfg.comparison['methods_by_task'][task][name]`` is what is published for one task alone, such as MiB's weight: it
     stands where neither ``cfg.method`` nor the former says something else.
     """
-    options = SYSTEMS[name](cfg) if name in SYSTEMS else {}
+    options = METHODS[name](cfg) if name in METHODS else {}
     comparison = cfg.get('comparison') or {}
-    by_task = (comparison.get('systems_by_task') or {}).get(task) or {}
+    by_task = (comparison.get('methods_by_task') or {}).get(task) or {}
     # A copy: merging a config takes every `_delete_` out of what is merged, and other seeds need it, too.
     return copy.deepcopy(
-        _merged(_filled(options, by_task.get(name) or {}), (comparison.get('systems') or {}).get(name) or {}))
+        _merged(_filled(options, by_task.get(name) or {}), (comparison.get('methods') or {}).get(name) or {}))
 
 
 def _filled(options: dict, defaults: dict) -> dict:

@@ -1,46 +1,17 @@
-"""The paper's table: systems by rows, tasks and settings by columns, mean and deviation over seeds."""
+"""The paper's table: methods by rows, tasks and settings by columns, mean and deviation over seeds."""
 from __future__ import annotations
 
 import csv
 import io
-import itertools
 import statistics
 from typing import Optional, Sequence
 
+from ..results import BACKGROUND, group_scores
 from .cell import Cell
-
-BACKGROUND = ('without background', 'with background')
-
-
-def group_scores(result: dict, sizes: Sequence[int]) -> dict[str, dict[str, Optional[float]]]:
-    """mIoU of groups of classes at a step, by background convention and group name.
-
-    Args:
-        result: a step's ``result.json``: ``classes`` and ``metrics`` with ``IoU/<class>`` in percent.
-        sizes: numbers of classes of the groups, those of step 0 first.
-    Returns:
-        For ``'without background'`` and ``'with background'`` the groups and ``'all'``; groups are named by the
-        classes' places as in Table 1 and 7, such as ``'1-15'`` and ``'16-20'``. Background joins the first group and
-        ``all`` (later papers' ``0-15``). A class without a pixel is left out; None where none has any.
-    """
-    classes = result['classes']
-    values = [result['metrics'][f'IoU/{name}'] for name in classes]
-    background = result['metrics']['IoU/background']
-    ends = list(itertools.accumulate(sizes))
-    groups = {_span(end - size + 1, end): values[end - size:end] for size, end in zip(sizes, ends) if size}
-    groups['all'] = values
-    holds_background = {_span(1, sizes[0]), 'all'}
-    return {
-        BACKGROUND[0]: {name: _mean(held) for name, held in groups.items()},
-        BACKGROUND[1]: {
-            name: _mean([background, *held] if name in holds_background else held)
-            for name, held in groups.items()
-        },
-    }
 
 
 def collect(cells: Sequence[Cell], by_step: bool = False) -> list[dict]:
-    """One record per finished cell: system, column (task and setting), seed, and its last step's groups.
+    """One record per finished cell: method, column (task and setting), seed, and its last step's groups.
 
     Args:
         cells: whose results are read.
@@ -55,7 +26,7 @@ def collect(cells: Sequence[Cell], by_step: bool = False) -> list[dict]:
     for cell, results in finished:
         last, base = results['results'][-1], results['num_base_classes']
         scores = group_scores(last, sizes.get(cell.column, [base, len(last['classes']) - base]))
-        records.append(dict(system=cell.system, column=cell.column, seed=cell.seed, scores=scores))
+        records.append(dict(method=cell.method, column=cell.column, seed=cell.seed, scores=scores))
     return records
 
 
@@ -67,41 +38,41 @@ def markdown(records: Sequence[dict], cells: Sequence[Cell], background: str) ->
         cells: all cells, which order rows and columns.
         background: one of ``BACKGROUND``.
     """
-    systems = list(dict.fromkeys(cell.system for cell in cells))
+    methods = list(dict.fromkeys(cell.method for cell in cells))
     heads = [(column, group) for column in dict.fromkeys(cell.column for cell in cells)
              for group in group_names(records, column, background) or ['all']]
-    lines = ['| system | ' + ' | '.join(f'{column}: {group}' for column, group in heads) + ' |',
+    lines = ['| method | ' + ' | '.join(f'{column}: {group}' for column, group in heads) + ' |',
              '|---' * (len(heads) + 1) + '|']
-    for system in systems:
-        shown = [_cell(values_of(records, system, column, background, group)) for column, group in heads]
-        lines.append(f'| {system} | ' + ' | '.join(shown) + ' |')
+    for method in methods:
+        shown = [_cell(values_of(records, method, column, background, group)) for column, group in heads]
+        lines.append(f'| {method} | ' + ' | '.join(shown) + ' |')
     return '\n'.join(lines) + '\n'
 
 
-def values_of(records: Sequence[dict], system: str, column: str, background: str, group: str) -> list[float]:
+def values_of(records: Sequence[dict], method: str, column: str, background: str, group: str) -> list[float]:
     """A table cell's value for each seed."""
     values = [record['scores'][background].get(group) for record in records
-              if record['system'] == system and record['column'] == column]
+              if record['method'] == method and record['column'] == column]
     return [value for value in values if value is not None]
 
 
 def statistics_of(records: Sequence[dict]) -> list[dict]:
-    """Each table cell as a record: system, column, background, group, mean, sample std (None of one), seeds, values."""
+    """Each table cell as a record: method, column, background, group, mean, sample std (None of one), seeds, values."""
     rows = []
-    for system, column in dict.fromkeys((record['system'], record['column']) for record in records):
+    for method, column in dict.fromkeys((record['method'], record['column']) for record in records):
         for background in BACKGROUND:
             for group in group_names(records, column, background):
-                values = values_of(records, system, column, background, group)
+                values = values_of(records, method, column, background, group)
                 if values:
                     spread = statistics.stdev(values) if len(values) > 1 else None
-                    rows.append(dict(system=system, column=column, background=background, group=group,
+                    rows.append(dict(method=method, column=column, background=background, group=group,
                                      mean=statistics.mean(values), std=spread, seeds=len(values), values=values))
     return rows
 
 
 def csv_text(rows: Sequence[dict]) -> str:
     """``statistics_of`` as CSV; the seeds' values stand in one field, rounded to two places."""
-    names = ['system', 'column', 'background', 'group', 'mean', 'std', 'seeds', 'values']
+    names = ['method', 'column', 'background', 'group', 'mean', 'std', 'seeds', 'values']
     out = io.StringIO()
     writer = csv.DictWriter(out, names, lineterminator='\n')
     writer.writeheader()
@@ -134,12 +105,3 @@ def _cell(values: Sequence[float]) -> str:
     if len(values) == 1:
         return f'{values[0]:.1f}'
     return f'{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}'
-
-
-def _span(first: int, last: int) -> str:
-    return str(first) if first == last else f'{first}-{last}'
-
-
-def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
-    known = [value for value in values if value is not None]
-    return statistics.mean(known) if known else None

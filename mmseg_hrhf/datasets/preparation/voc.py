@@ -1,4 +1,4 @@
-"""PASCAL VOC 2012 and SBD, as they are handed out, to the 10,582 training and 1,449 validation images of the field."""
+"""Builds the standard VOC split (10,582 training and 1,449 validation images) from PASCAL VOC 2012 and SBD."""
 from __future__ import annotations
 
 import re
@@ -23,7 +23,7 @@ _SBD_MASK = re.compile(r'(?:^|/)cls/([^/]+)\.mat$')
 
 
 def voc_palette() -> list[int]:
-    """The 256 colours of VOC's masks, flat: bit k of a label's triplets goes to bit 7 - k of red, green, blue."""
+    """The 256 colours of VOC's masks, flat: bits 3k, 3k + 1, 3k + 2 of a label are bit 7 - k of red, green, blue."""
     colours = np.zeros((256, 3), dtype=np.uint8)
     for label in range(256):
         for bit in range(8):
@@ -34,22 +34,22 @@ def voc_palette() -> list[int]:
 
 def prepare_voc(voc: PathLike, sbd: PathLike, target: PathLike, counts: dict[str, int] = VOC_COUNTS,
                 report: Callable[[str], None] = print) -> str:
-    """Make ``SegmentationClassAug`` and ``train_aug.txt``; files that are there already are left as they are.
+    """Write ``SegmentationClassAug`` and ``train_aug.txt``; existing files are kept.
 
-    Images of VOC's own train and val keep VOC's masks, void borders included; the others have SBD's. ``train_aug.txt``
-    is SBD's train and val plus VOC's train, without VOC's val, sorted: positions in published lists are in that order.
-    ``aug.txt`` is the part of it that VOC's train lacks, which mmseg's zoo configs name.
+    Images of VOC's train and val keep VOC's masks, including void borders; the others have SBD's. ``train_aug.txt`` is
+    SBD's train and val plus VOC's train, without VOC's val, sorted: positions in published lists refer to that order.
+    ``aug.txt`` is ``train_aug.txt`` without VOC's train, as used by mmseg's zoo configs. Nothing is downloaded.
 
     Args:
-        voc: ``VOCtrainval_11-May-2012.tar``, or the folder it unpacks to.
-        sbd: ``benchmark.tgz``, or the folder it unpacks to.
+        voc: ``VOCtrainval_11-May-2012.tar``, or its unpacked folder.
+        sbd: ``benchmark.tgz``, or its unpacked folder.
         target: the ``VOC2012`` folder to fill.
-        counts: images of ``train``, ``val`` and ``train_aug``.
-        report: called with lines of progress.
+        counts: number of images in ``train``, ``val`` and ``train_aug``.
+        report: called with each line of progress.
     Returns:
-        What ``check_voc`` says of the result.
+        The result of ``check_voc``.
     Raises:
-        UserError: an archive is missing or lacks something; counts differ. Nothing is downloaded.
+        UserError: an archive is missing or incomplete, or image counts differ.
     """
     target = Path(target)
     lists, masks = target / 'ImageSets' / 'Segmentation', target / 'SegmentationClassAug'
@@ -67,8 +67,8 @@ def prepare_voc(voc: PathLike, sbd: PathLike, target: PathLike, counts: dict[str
                 file.write(data)
     train_aug = sorted((listed | set(names['train'])) - set(names['val']))
     if len(train_aug) != counts['train_aug']:
-        raise UserError(f'VOC train and SBD without VOC val are {len(train_aug)} images, but {counts["train_aug"]} '
-                         f'are expected: is {sbd} whole? {SBD_SOURCE}')
+        raise UserError(f'VOC train and SBD without VOC val are {len(train_aug)} images, but should be '
+                        f'{counts["train_aug"]}, so {sbd} is probably incomplete: download it again. {SBD_SOURCE}')
     write_text(lists / 'train_aug.txt', '\n'.join(train_aug) + '\n')
     write_text(lists / 'aug.txt', '\n'.join(sorted(set(train_aug) - set(names['train']))) + '\n')
     return check_voc(target, counts)
@@ -83,12 +83,12 @@ def _copy_voc(voc: PathLike, target: Path) -> None:
         if not path.exists():
             write(path)
     if not found:
-        raise UserError(f'{voc} holds no JPEGImages, SegmentationClass and ImageSets/Segmentation: it is not '
-                         f'VOC 2012. {VOC_SOURCE}')
+        raise UserError(f'{voc} is not VOC 2012: it contains no JPEGImages, SegmentationClass and '
+                        f'ImageSets/Segmentation. {VOC_SOURCE}')
 
 
 def _copy_sbd(sbd: PathLike, masks: Path, own: set[str]) -> set[str]:
-    """Convert SBD's masks of images that VOC has none of. Returns the names in SBD's lists."""
+    """Convert SBD's masks of images without a VOC mask. Returns the names in SBD's lists."""
     listed: set[str] = set()
     scratch = masks / '.sbd'
 
@@ -109,16 +109,16 @@ def _copy_sbd(sbd: PathLike, masks: Path, own: set[str]) -> set[str]:
     finally:
         scratch.unlink(missing_ok=True)
     if not listed:
-        raise UserError(f'{sbd} holds no train.txt and val.txt: it is not SBD. {SBD_SOURCE}')
+        raise UserError(f'{sbd} is not SBD: it contains no train.txt and val.txt. {SBD_SOURCE}')
     return listed
 
 
 def _convert_mat(source: Path, target: Path) -> None:
-    """SBD's ``GTcls.Segmentation`` as a palette PNG like VOC's own masks."""
+    """Convert SBD's ``GTcls.Segmentation`` to a palette PNG, like VOC's masks."""
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise UserError("SBD's masks are MATLAB files, which scipy reads: pip install scipy.") from error
+        raise UserError("Reading SBD's MATLAB files needs scipy: pip install scipy.") from error
     mask = loadmat(source)['GTcls'][0]['Segmentation'][0].astype(np.uint8)
     picture = Image.fromarray(mask).convert('P')
     picture.putpalette(voc_palette())
@@ -128,24 +128,25 @@ def _convert_mat(source: Path, target: Path) -> None:
 
 def _read_list(path: Path, expected: int, source: PathLike, where: str) -> Sequence[str]:
     if not path.exists():
-        raise UserError(f'{source} has no {"/".join(path.parts[-3:])}: it is not VOC 2012. {where}')
+        raise UserError(f'{source} is not VOC 2012: it contains no {"/".join(path.parts[-3:])}. {where}')
     names = path.read_text(encoding='ascii').split()
     if len(names) != expected:
-        raise UserError(f'{path} lists {len(names)} images, VOC 2012 has {expected}: it is another year or split.')
+        raise UserError(f'{path} lists {len(names)} images, but VOC 2012 has {expected}: use the files of VOC 2012. '
+                        f'{where}')
     return names
 
 
 def members(source: PathLike, wanted: Callable[[str], bool]) -> Iterator[tuple[str, Callable[[Path], None]]]:
-    """Files whose path, with ``/``, satisfies ``wanted``, in the order of the source.
+    """Iterate over the files of a folder or archive that satisfy ``wanted``.
 
     Args:
-        source: a folder, or an archive that ``tarfile`` reads (.tar, .tgz, ...).
-        wanted: asked about paths inside the source.
+        source: a folder, or an archive that ``tarfile`` can read (.tar, .tgz, ...).
+        wanted: called with each path inside the source, with ``/`` as separator.
     Yields:
-        Path inside the source, and a function that writes the file to a path, whole or not at all. Only that function
-        writes, to where its caller says: names inside an archive cannot lead elsewhere.
+        Path inside the source, and a function that writes the file atomically to a given path. Only that function
+        writes, so names inside an archive cannot lead outside the target.
     Raises:
-        UserError: the source is missing or no such archive.
+        UserError: the source is missing or cannot be read.
     """
     source = Path(source)
     if source.is_dir():
@@ -155,15 +156,15 @@ def members(source: PathLike, wanted: Callable[[str], bool]) -> Iterator[tuple[s
                 yield name, partial(_write, partial(path.open, 'rb'))
         return
     if not source.is_file():
-        raise UserError(f'{source} does not exist: give the downloaded archive, or the folder it unpacks to.')
+        raise UserError(f'{source} does not exist: pass the downloaded archive, or its unpacked folder.')
     try:
         with tarfile.open(source) as archive:
             for member in archive:
                 if member.isfile() and wanted(member.name):
                     yield member.name, partial(_write, partial(archive.extractfile, member))
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise UserError(f'{source} is no whole tar archive ({error}): download it again, or give the folder it '
-                         'unpacks to.') from error
+        raise UserError(f'{source} is not a complete tar archive ({error}): download it again, or pass its unpacked '
+                        'folder.') from error
 
 
 def _write(open_source: Callable, target: Path) -> None:

@@ -5,11 +5,11 @@ import torch
 from mmengine.dist import all_reduce, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.registry import HOOKS
 from torch.utils.data import DataLoader
 
 from ...models.losses.label_merge import NUM_BINS
+from ...models.segmentors.base import unwrapped
 from ...utils.errors import UserError
 from ...utils.randomness import PSEUDO_LABEL, SampleIndex
 
@@ -23,7 +23,7 @@ class ImportanceHook(Hook):
     """
 
     def before_train(self, runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         optimizer = runner.optim_wrapper.optimizer
         if optimizer.defaults.get('fused') and hasattr(runner.optim_wrapper, 'loss_scaler'):
             raise UserError(f'{type(model).__name__} needs gradients without a loss scale, which a fused optimizer '
@@ -40,7 +40,7 @@ class PseudoLabelHook(Hook):
     """One pass of the teacher over the step's images, shared by all processes; a resumed step keeps what it found."""
 
     def before_train(self, runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         known = model.thresholds
         if model.first_step or known is not None:
             return
@@ -71,16 +71,13 @@ class TrainingStateHook(Hook):
     """Carries the model's ``training_state`` in training checkpoints."""
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
-        checkpoint['method_training_state'] = _model(runner).training_state()
+        checkpoint['method_training_state'] = unwrapped(runner.model).training_state()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        if not runner._resume:
+        if not runner.cfg.get('resume'):
             return  # weights to start from (load_from)
+        model = unwrapped(runner.model)
         if 'method_training_state' not in checkpoint:
-            raise UserError(f'The training checkpoint holds no state of {type(_model(runner)).__name__}: another '
-                             "method wrote it. Delete this step's train folder to train it from its start.")
-        _model(runner).load_training_state(checkpoint['method_training_state'])
-
-
-def _model(runner) -> BaseModel:
-    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+            raise UserError(f'The training checkpoint holds no state of {type(model).__name__}: another '
+                            "method wrote it. Delete this step's train folder to train it from its start.")
+        model.load_training_state(checkpoint['method_training_state'])

@@ -10,16 +10,16 @@ import torch
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 from mmengine.runner.checkpoint import weights_to_cpu
 from mmengine.utils import apply_to
 from torch import nn
 
+from ...models.segmentors.base import unwrapped
 from ...utils.errors import UserError
 from ...utils.io import atomic_write
-
-_NAME = 'resume.pth'
+from ...work_dir.layout import RESUME_FILE
 
 
 @HOOKS.register_module()
@@ -50,12 +50,12 @@ class ResumeHook(Hook):
     def before_train(self, runner) -> None:
         self._last = runner.iter
         if is_main_process():
-            for leftover in Path(runner.work_dir).glob(f'.{_NAME}.*'):
+            for leftover in Path(runner.work_dir).glob(f'.{RESUME_FILE}.*'):
                 leftover.unlink()  # what a killed process was writing
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         done = runner.iter - self._last
-        if done >= self.interval and not _accumulates(runner):
+        if done >= self.interval and not _accumulates(runner.optim_wrapper):
             self._write(runner)
 
     def after_train(self, runner) -> None:
@@ -65,7 +65,7 @@ class ResumeHook(Hook):
     def _write(self, runner) -> None:
         self._last = runner.iter
         if is_main_process():
-            model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+            model = unwrapped(runner.model)
             broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
             if broken:
                 print_log(f'No resume point at iteration {runner.iter}, since {broken[0]} is not finite; the last one '
@@ -74,7 +74,7 @@ class ResumeHook(Hook):
             state = _state(runner, model)
             # Averages of the weights and the like add themselves.
             runner.call_hook('before_save_checkpoint', checkpoint=state)
-            with atomic_write(osp.join(runner.work_dir, _NAME)) as file:
+            with atomic_write(osp.join(runner.work_dir, RESUME_FILE)) as file:
                 torch.save(state, file)
 
 
@@ -111,9 +111,10 @@ def _message_hub(hub: dict) -> dict:
     return dict(log_scalars={}, runtime_info=info, resumed_keys=kept)
 
 
-def _accumulates(runner) -> bool:
+def _accumulates(optim_wrapper: OptimWrapper) -> bool:
     """Whether gradients have been gathered that no update has used yet."""
-    return runner.iter % getattr(runner.optim_wrapper, '_accumulative_counts', 1) != 0
+    wrappers = optim_wrapper.values() if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
+    return not all(wrapper.should_update() for wrapper in wrappers)
 
 
 def _plain(value: object) -> object:

@@ -10,11 +10,11 @@ import torch
 from mmengine.dist import barrier, get_dist_info
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import nn
 from tqdm import tqdm
 
+from ...models.segmentors.base import unwrapped
 from ...replay.buffer import FakeImageBuffer
 from ...replay.inspection import recognised, show_buffer, thin_curve
 from ...replay.inversion.base import FakeRequest, RecordedStatistics, build_inversion, plan_requests
@@ -167,7 +167,7 @@ class SegInversionHook(Hook):
         self.pixel_map = None if pixel_map is None else PixelMap.from_plain(pixel_map)
 
     def before_train(self, runner) -> None:
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        model = unwrapped(runner.model)
         if model.teacher is None:
             raise UserError('SegInversionHook needs a model with a teacher: the first step has none to invert.')
         fill_buffer(self.buffer, model.teacher, self.inversion, self.seed, model.teacher_statistics,

@@ -1,13 +1,13 @@
+from .base import TeacherLoss, build_loss
 from .distillation import (
-                           class_binary_cross_entropy,
-                           distillation_loss,
-                           old_class_binary_distillation,
-                           old_class_distillation,
-                           rearrange_probability,
+    DistillationLoss,
+    OldClassBinaryDistillationLoss,
+    OldClassDistillationLoss,
+    UnbiasedDistillationLoss,
 )
-from .label_merge import merge_labels, merge_old_classes, merge_old_labels
+from .features import FeatureMSELoss, PODLoss
 
 __all__ = [
-    'class_binary_cross_entropy', 'distillation_loss', 'merge_labels', 'merge_old_classes', 'merge_old_labels',
-    'old_class_binary_distillation', 'old_class_distillation', 'rearrange_probability'
+    'DistillationLoss', 'FeatureMSELoss', 'OldClassBinaryDistillationLoss', 'OldClassDistillationLoss', 'PODLoss',
+    'TeacherLoss', 'UnbiasedDistillationLoss', 'build_loss'
 ]

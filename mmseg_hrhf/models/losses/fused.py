@@ -1,6 +1,6 @@
 """Cross-entropy and distillation in one pass over small bands of up-sampled logits.
 
-The same formulas as in ``distillation.py`` and ``old_class_merge.py``, which are their readable form: the up-sampled
+The same formulas as in ``distillation.py`` and ``label_merge.py``, which are their readable form: the up-sampled
 logits, their log-softmax and the gradients exist for one band at a time, and each is computed once for all losses.
 """
 from __future__ import annotations
@@ -26,6 +26,10 @@ class FusedTerms(NamedTuple):
     distillation: Tensor
     correct: Tensor
     labels: Tensor
+
+    def mean_distillation(self) -> Tensor:
+        """Scalar: what ``distillation_loss`` gives."""
+        return self.distillation.sum() / self.labels.numel()
 
 
 def fused_losses(student: Tensor,

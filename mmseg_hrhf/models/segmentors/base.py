@@ -1,7 +1,8 @@
-"""What all systems share: a student segmentor, and the frozen teacher it continues."""
+"""What all methods share: a student segmentor, and the frozen teacher it continues."""
 from __future__ import annotations
 
-from typing import Any, Iterator, Optional
+import inspect
+from typing import Any, Iterator, Mapping, Optional
 
 import torch
 from mmengine.model import BaseModel, is_model_wrapper, revert_sync_batchnorm
@@ -11,15 +12,17 @@ from mmseg.registry import MODELS
 from mmseg.registry import OPTIM_WRAPPER_CONSTRUCTORS as MMSEG_CONSTRUCTORS
 from torch import Tensor, nn
 
+from ...utils.compat import FollowedByOthers, rename_in_state
 from ...utils.errors import UserError
 from ...utils.options import check_choice
 from ...work_dir.checkpoint import load_checkpoint
 from ..growth import CLASSIFIER_STARTS, grow_classifier
 from ..heads import captured_logits, check_losses, predicted_logits
+from ..losses.base import TeacherLoss, build_loss
 from ..student_pass import fuses, inherits, small_logits
 
 
-class IncrementalSegmentor(BaseModel):
+class IncrementalSegmentor(FollowedByOthers, BaseModel):
     """A segmentor at one learning step.
 
     Its checkpoint is the student's alone, with the keys of a bare segmentor. The teacher is not a submodule: it is in
@@ -39,7 +42,7 @@ class IncrementalSegmentor(BaseModel):
     needs_teacher = True
     # Whether the method trains on fake images beside the real ones.
     uses_fake_images = False
-    # Whether step 0 is the plain training that other systems begin with too: a comparison then trains it once.
+    # Whether step 0 is the plain training that other methods begin with too: a comparison then trains it once.
     shares_first_step = True
     # Whether there is a single step, on all classes at once, in place of the last one.
     joint = False
@@ -77,8 +80,28 @@ class IncrementalSegmentor(BaseModel):
         self.channels_last = channels_last
         # Now, and not in a hook: DDP lays out its buckets by the strides that it finds.
         self.to(memory_format=self.memory_format)
-        self._register_state_dict_hook(_drop_student_prefix)
-        self._register_load_state_dict_pre_hook(_add_student_prefix)
+        rename_in_state(self, 'student.', '')
+
+    @classmethod
+    def check_options(cls, options: Mapping) -> None:
+        """Raise ``UserError`` for a loss among the options of ``method`` that cannot be used.
+
+        Asked before a run begins.
+        """
+        for name in _loss_defaults(cls):
+            if options.get(name) is not None:
+                cls.build_loss(name, options[name])
+
+    @classmethod
+    def build_loss(cls, option: str, options: Mapping) -> TeacherLoss:
+        """The loss of a constructor's argument whose default is ``dict(type=..., loss_weight=...)``.
+
+        Args:
+            option: name of the argument: ``loss_kd`` compares logits, of which the student has more channels than the
+                teacher, any other maps of one shape.
+            options: its value; without a ``type`` it changes options of the default.
+        """
+        return build_loss(f'method.{option}', options, _loss_defaults(cls)[option], num_new=int(option == 'loss_kd'))
 
     @classmethod
     def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:
@@ -105,28 +128,28 @@ class IncrementalSegmentor(BaseModel):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            student = self.__dict__.get('_modules', {}).get('student')
+            student = None if name == 'student' else getattr(self, 'student', None)
             if student is None or not hasattr(student, name):
                 raise
             return getattr(student, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        student = self.__dict__.get('_modules', {}).get('student')
-        if student is not None and name in student._modules and name not in self._modules:
+        student = getattr(self, 'student', None)
+        if isinstance(getattr(student, name, None), nn.Module) and name not in dict(self.named_children()):
             setattr(student, name, value)  # as in `runner.model.backbone = ...`
         else:
             super().__setattr__(name, value)
 
     # Parameters and buffers are listed through it, too.
     def named_modules(self, memo: Optional[set] = None, prefix: str = '', remove_duplicate: bool = True) -> Iterator:
+        memo = set() if memo is None else memo
+        memo.update(part for child in self.children() if isinstance(child, TeacherLoss) for part in child.modules())
         for name, module in super().named_modules(memo, prefix, remove_duplicate):
             yield _bare_name(name, prefix), module
 
-    def _apply(self, fn, *args, **kwargs):
+    def followers(self) -> list[nn.Module]:
         # Not a submodule, the teacher must be told to change device or type.
-        for teacher in self._hidden_teacher:
-            teacher._apply(fn, *args, **kwargs)
-        return super()._apply(fn, *args, **kwargs)
+        return self._hidden_teacher
 
     def init_weights(self) -> None:
         """Start from the previous step with a grown classifier, or, at step 0, as the student's config says."""
@@ -186,6 +209,16 @@ class IncrementalSegmentor(BaseModel):
         return small_logits(self.teacher, inputs)
 
 
+def _loss_defaults(method: type) -> dict[str, dict]:
+    defaults = {}
+    for parent in reversed(method.__mro__):
+        if '__init__' in vars(parent):
+            for name, parameter in inspect.signature(parent.__init__).parameters.items():
+                if name.startswith('loss_') and isinstance(parameter.default, dict):
+                    defaults[name] = parameter.default
+    return defaults
+
+
 def _bare_name(name: str, prefix: str) -> str:
     """The name that a member of the student has in the bare segmentor."""
     start = f'{prefix}.' if prefix else ''
@@ -216,24 +249,9 @@ def _load_strictly(model: nn.Module, state: dict, path: str) -> None:
         raise UserError(f'Checkpoint {path} does not fit the network of the previous step: {error}') from error
 
 
-def _drop_student_prefix(module: nn.Module, state_dict: dict, prefix: str, local_metadata: dict) -> None:
-    _rename_prefix(state_dict, f'{prefix}student.', prefix)
-
-
-def _add_student_prefix(state_dict: dict, prefix: str, *args) -> None:
-    _rename_prefix(state_dict, prefix, f'{prefix}student.')
-
-
-def _rename_prefix(state_dict: dict, old: str, new: str) -> None:
-    for key in [key for key in state_dict if key.startswith(old)]:
-        state_dict[new + key[len(old):]] = state_dict.pop(key)
-
-
-def check_weight(name: str, value: float) -> float:
-    """``value``; raise ``UserError`` naming the option if it is negative or no number."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
-        raise UserError(f'method.{name}={value!r} must not be negative; 0 leaves the term out.')
-    return value
+def unwrapped(model: nn.Module) -> Any:
+    """The model in mmengine's wrapper for distributed training, or ``model`` itself."""
+    return model.module if is_model_wrapper(model) else model
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -252,4 +270,4 @@ class StudentOptimWrapperConstructor:
             dict(type=kind, optim_wrapper_cfg=cfg, paramwise_cfg=paramwise_cfg))
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
-        return self.constructor((model.module if is_model_wrapper(model) else model).student)
+        return self.constructor(unwrapped(model).student)

@@ -1,13 +1,14 @@
 """Half-Real Half-Fake Distillation (eq. 3, 4, 5)."""
 from __future__ import annotations
 
+from typing import Optional
+
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from ..losses.distillation import distillation_loss
 from ..losses.label_merge import merge_labels
-from ..student_pass import fused_pass, stacked_labels, with_labels
-from .base import IncrementalSegmentor, check_weight
+from ..student_pass import fused_pass, fuses_distillation, stacked_labels, with_labels
+from .base import IncrementalSegmentor
 
 
 @MODELS.register_module()
@@ -18,26 +19,25 @@ class HRHF(IncrementalSegmentor):
     once per iteration.
 
     Args:
-        kd_weight: lambda of eq. 5; 0 leaves the distillation loss out (Table 5).
+        loss_kd: distillation loss, whose ``loss_weight`` is lambda of eq. 5; None leaves it out (Table 5).
         **kwargs: see ``IncrementalSegmentor``.
     """
     uses_fake_images = True
 
-    def __init__(self, *, kd_weight: float = 1.0, **kwargs) -> None:
+    def __init__(self, *, loss_kd: Optional[dict] = dict(type='DistillationLoss', loss_weight=1.0), **kwargs) -> None:
         super().__init__(**kwargs)
-        self.kd_weight = check_weight('kd_weight', kd_weight)
+        self.loss_kd = None if loss_kd is None else self.build_loss('loss_kd', loss_kd)
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
-        if self.fuses_losses():
+        if self.fuses_losses() and (self.loss_kd is None or fuses_distillation(self.loss_kd)):
             losses, terms, _ = fused_pass(self.student, inputs, data_samples, self.small_teacher_logits(inputs),
-                                          relabel=merge_labels, distil=self.kd_weight > 0)
-            distillation = terms.distillation.sum() / terms.labels.numel()
+                                          relabel=merge_labels, distil=self.loss_kd is not None)
+            if self.loss_kd is not None:
+                losses['loss_kd'] = self.loss_kd.weighted(terms.mean_distillation(), self.num_old)
         else:
             teacher_logits = self.teacher_logits(inputs)
             merged = merge_labels(stacked_labels(data_samples), teacher_logits)
             losses, student_logits = self.student_loss(inputs, with_labels(data_samples, merged))
-            if self.kd_weight > 0:
-                distillation = distillation_loss(student_logits, teacher_logits)
-        if self.kd_weight > 0:
-            losses['loss_kd'] = self.kd_weight * distillation
+            if self.loss_kd is not None:
+                losses['loss_kd'] = self.loss_kd(student_logits, teacher_logits)
         return losses

@@ -17,7 +17,7 @@ from ..losses.importance import (
     riemannian_score,
     running_fisher,
 )
-from .base import IncrementalSegmentor, check_weight
+from .base import IncrementalSegmentor
 
 ByName = dict[str, Tensor]
 
@@ -40,7 +40,9 @@ class ImportanceSegmentor(IncrementalSegmentor):
 
     def __init__(self, *, weight: float, **kwargs) -> None:
         super().__init__(**kwargs)
-        self.weight = check_weight('weight', weight)
+        if not weight >= 0:
+            raise UserError(f'method.weight={weight} must not be negative.')
+        self.weight = weight
         self._check_previous()
         # Kept by parameter name: what the statistics of this step are so far, and how many updates made them.
         self.statistics: dict[str, ByName] = {}
@@ -48,7 +50,7 @@ class ImportanceSegmentor(IncrementalSegmentor):
         self._anchor: ByName = {}
         self._importance: ByName = {}
 
-    # -- what a system defines ---------------------------------------------------------------------------------------
+    # -- what a method defines ---------------------------------------------------------------------------------------
 
     def start_statistics(self, previous: Mapping[str, ByName]) -> dict[str, ByName]:
         """Statistics before the first update; ``previous`` is ``importance_state`` of the step before, or empty."""

@@ -3,15 +3,13 @@ from __future__ import annotations
 
 from typing import Optional
 
-import torch.nn.functional as F
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..heads import HeadLoss, replace_losses
-from ..losses.distillation import class_binary_cross_entropy, old_class_binary_distillation, old_class_distillation
-from ..losses.upsampling import at_least_float32
+from ..losses.distillation import class_binary_cross_entropy
 from ..student_pass import captured_stages, check_stages, paired_stages
-from .base import IncrementalSegmentor, check_weight
+from .base import IncrementalSegmentor
 
 
 @MODELS.register_module()
@@ -19,18 +17,21 @@ class LwF(IncrementalSegmentor):
     """Fine-tuning plus distillation over the old classes (Li and Hoiem, ECCV 2016; weight from MiB's comparison).
 
     Args:
-        kd_weight: of the distillation.
+        loss_kd: distillation loss.
         **kwargs: see ``IncrementalSegmentor``.
     """
 
-    def __init__(self, *, kd_weight: float = 100.0, **kwargs) -> None:
+    def __init__(self,
+                 *,
+                 loss_kd: dict = dict(type='OldClassDistillationLoss', loss_weight=100.0),
+                 **kwargs) -> None:
         super().__init__(**kwargs)
-        self.kd_weight = check_weight('kd_weight', kd_weight)
+        self.loss_kd = self.build_loss('loss_kd', loss_kd)
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
         teacher_logits = self.teacher_logits(inputs)
         losses, student_logits = self.student_loss(inputs, data_samples)
-        losses['loss_kd'] = self.kd_weight * old_class_distillation(student_logits, teacher_logits)
+        losses['loss_kd'] = self.loss_kd(student_logits, teacher_logits)
         return losses
 
 
@@ -38,11 +39,11 @@ class LwF(IncrementalSegmentor):
 class LwFMC(IncrementalSegmentor):
     """Binary cross-entropy on the labels and on the teacher's sigmoids (Rebuffi et al., CVPR 2017, without exemplars).
 
-    Step 0 is trained by binary cross-entropy too, so it cannot be shared with other systems. Every loss of main and
+    Step 0 is trained by binary cross-entropy too, so it cannot be shared with other methods. Every loss of main and
     auxiliary heads on the classes' logits is replaced by it, at the weight the replaced one had.
 
     Args:
-        kd_weight: of the distillation, which is a sum over the old classes; from MiB's comparison.
+        loss_kd: distillation loss; weight from MiB's comparison.
         classifier_start: as in ``IncrementalSegmentor``; ``'random'``, since MiB's start shares a softmax's
             background, and here is no softmax.
         **kwargs: see ``IncrementalSegmentor``.
@@ -50,15 +51,19 @@ class LwFMC(IncrementalSegmentor):
     replaces_losses = True
     shares_first_step = False
 
-    def __init__(self, *, kd_weight: float = 10.0, classifier_start: str = 'random', **kwargs) -> None:
+    def __init__(self,
+                 *,
+                 loss_kd: dict = dict(type='OldClassBinaryDistillationLoss', loss_weight=10.0),
+                 classifier_start: str = 'random',
+                 **kwargs) -> None:
         super().__init__(classifier_start=classifier_start, **kwargs)
-        self.kd_weight = check_weight('kd_weight', kd_weight)
+        self.loss_kd = self.build_loss('loss_kd', loss_kd)
         replace_losses(self.student, BinaryLoss)
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
         teacher_logits = self.teacher_logits(inputs)
         losses, student_logits = self.student_loss(inputs, data_samples)
-        losses['loss_kd'] = self.kd_weight * old_class_binary_distillation(student_logits, teacher_logits)
+        losses['loss_kd'] = self.loss_kd(student_logits, teacher_logits)
         return losses
 
 
@@ -87,13 +92,13 @@ class ILT(LwF):
     """LwF plus the mean squared distance of the backbone's last feature map (Michieli and Zanuttigh, ICCVW 2019).
 
     Args:
-        feature_weight: of the distance.
+        loss_features: loss of the last maps.
         **kwargs: see ``LwF``.
     """
 
-    def __init__(self, *, feature_weight: float = 100.0, **kwargs) -> None:
+    def __init__(self, *, loss_features: dict = dict(type='FeatureMSELoss', loss_weight=100.0), **kwargs) -> None:
         super().__init__(**kwargs)
-        self.feature_weight = check_weight('feature_weight', feature_weight)
+        self.loss_features = self.build_loss('loss_features', loss_features)
 
     @classmethod
     def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:
@@ -104,6 +109,5 @@ class ILT(LwF):
         with captured_stages(self.student) as student, captured_stages(self.teacher) as teacher:
             losses = super().incremental_loss(inputs, data_samples)
         (new, old), = paired_stages(student[-1:], teacher[-1:])
-        distance = F.mse_loss(at_least_float32(new), at_least_float32(old))
-        losses['loss_features'] = self.feature_weight * distance
+        losses['loss_features'] = self.loss_features(new, old)
         return losses

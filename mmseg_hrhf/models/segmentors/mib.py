@@ -8,10 +8,9 @@ from torch import Tensor, nn
 
 from ...utils.errors import UserError
 from ..heads import HeadLoss, class_heads, losses_of, replace_losses
-from ..losses.distillation import distillation_loss
 from ..losses.label_merge import merge_old_classes, merge_old_labels
-from ..student_pass import fused_pass
-from .base import IncrementalSegmentor, check_weight
+from ..student_pass import fused_pass, fuses_distillation
+from .base import IncrementalSegmentor
 
 
 @MODELS.register_module()
@@ -23,15 +22,18 @@ class MiB(IncrementalSegmentor):
     main head's alone.
 
     Args:
-        kd_weight: of the distillation, a mean over old classes; the paper uses 10, and 100 for VOC 15-1.
+        loss_kd: distillation loss; MiB's authors weigh it by 10, on VOC 15-1 by 100.
         **kwargs: see ``IncrementalSegmentor``.
     """
 
     replaces_losses = True
 
-    def __init__(self, *, kd_weight: float = 10.0, **kwargs) -> None:
+    def __init__(self,
+                 *,
+                 loss_kd: dict = dict(type='UnbiasedDistillationLoss', loss_weight=10.0),
+                 **kwargs) -> None:
         super().__init__(**kwargs)
-        self.kd_weight = check_weight('kd_weight', kd_weight)
+        self.loss_kd = self.build_loss('loss_kd', loss_kd)
         if self.teacher is not None:
             check_softmax(self.student)
             replace_losses(self.student, functools.partial(UnbiasedLoss, num_old=self.num_old))
@@ -42,16 +44,14 @@ class MiB(IncrementalSegmentor):
         check_softmax(segmentor)
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
-        if self.fuses_losses(UnbiasedLoss):
+        if self.fuses_losses(UnbiasedLoss) and fuses_distillation(self.loss_kd):
             losses, terms, _ = fused_pass(self.student, inputs, data_samples, self.small_teacher_logits(inputs),
                                           distil=True, num_merged=self.num_old, stand_in=UnbiasedLoss)
-            distillation = terms.distillation.sum() / terms.labels.numel()
+            losses['loss_kd'] = self.loss_kd.weighted(terms.mean_distillation(), self.num_old)
         else:
             teacher_logits = self.teacher_logits(inputs)
             losses, student_logits = self.student_loss(inputs, data_samples)
-            distillation = distillation_loss(student_logits, teacher_logits)
-        # Eq. 3 of HRHF is the same sum over classes; MiB's code takes the mean.
-        losses['loss_kd'] = self.kd_weight * distillation / self.num_old
+            losses['loss_kd'] = self.loss_kd(student_logits, teacher_logits)
         return losses
 
 

@@ -11,11 +11,14 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..heads import HeadLoss, replace_losses
-from ..losses.distillation import fold_new_logits, pod_distance
+from ..losses.features import fold_new_logits
 from ..losses.label_merge import entropy_histogram, median_thresholds, pseudo_labels, sure_share
 from ..losses.upsampling import pool_upsampled
 from ..student_pass import captured_stages, check_stages, fused_pass, paired_stages, stacked_labels, with_labels
-from .base import IncrementalSegmentor, check_weight
+from .base import IncrementalSegmentor
+
+# Normalised entropy below which the teacher is sure whatever the median.
+_MIN_THRESHOLD = 0.001
 
 
 @MODELS.register_module()
@@ -28,9 +31,8 @@ class PLOP(IncrementalSegmentor):
     its first iteration (``PseudoLabelHook``).
 
     Args:
-        pod_weight: of the distance of a stage.
-        logits_weight: of the distance of the logits.
-        min_threshold: normalised entropy below which the teacher is sure whatever the median.
+        loss_pod: distance of the student's and the teacher's features, at each stage.
+        loss_pod_logits: distance of their logits, the student's with new classes folded into background.
         **kwargs: see ``IncrementalSegmentor``.
     """
     replaces_losses = True
@@ -38,14 +40,12 @@ class PLOP(IncrementalSegmentor):
 
     def __init__(self,
                  *,
-                 pod_weight: float = 0.01,
-                 logits_weight: float = 0.0005,
-                 min_threshold: float = 0.001,
+                 loss_pod: dict = dict(type='PODLoss', loss_weight=0.01),
+                 loss_pod_logits: dict = dict(type='PODLoss', loss_weight=0.0005),
                  **kwargs) -> None:
         super().__init__(**kwargs)
-        self.pod_weight = check_weight('pod_weight', pod_weight)
-        self.logits_weight = check_weight('logits_weight', logits_weight)
-        self.min_threshold = check_weight('min_threshold', min_threshold)
+        self.loss_pod = self.build_loss('loss_pod', loss_pod)
+        self.loss_pod_logits = self.build_loss('loss_pod_logits', loss_pod_logits)
         self.thresholds: Optional[Tensor] = None
         self._image_weight: Optional[Tensor] = None
         if not self.first_step:
@@ -62,7 +62,7 @@ class PLOP(IncrementalSegmentor):
 
     def set_thresholds(self, histogram: Tensor) -> None:
         """Take the medians of what ``entropy_histogram`` counted over all images."""
-        self._take(median_thresholds(histogram.cpu(), self.min_threshold))
+        self._take(median_thresholds(histogram.cpu(), _MIN_THRESHOLD))
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
         fused = self.fuses_losses(ImageWeightedLoss)
@@ -78,10 +78,10 @@ class PLOP(IncrementalSegmentor):
                 self._weigh(raw, labels)
                 losses, new = self.student_loss(inputs, with_labels(data_samples, labels))
         num_old, num_classes = self.num_old, self.student.num_classes
-        distances = [self.pod_weight * pod_distance(*pair) for pair in paired_stages(new_stages, old_stages)]
+        distances = [self.loss_pod(*pair) for pair in paired_stages(new_stages, old_stages)]
         size, pooled = data_samples[0].gt_sem_seg.shape, old_stages[-1].shape[2:]
         new, old = (pool_upsampled(logits, size, pooled, self.student.align_corners) for logits in (new, old))
-        distances.append(self.logits_weight * pod_distance(fold_new_logits(new, num_old), old))
+        distances.append(self.loss_pod_logits(fold_new_logits(new, num_old), old))
         losses['loss_pod'] = math.sqrt(num_classes / (num_classes - num_old)) * torch.stack(distances).mean()
         return losses
 

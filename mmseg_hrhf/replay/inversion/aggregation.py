@@ -85,8 +85,11 @@ def _parts(scores: Tensor, dim: int) -> Iterator[tuple[tuple[slice, slice], tupl
             yield part, part if dim == 2 else (part[0], slice(None))
 
 
-class _Aggregation:
-    """Aggregations draw what they need for a batch of images, then pool its maps, which may be of half precision."""
+class Aggregation:
+    """Pools maps of class scores, which may be of half precision, to one score per class and image.
+
+    A subclass registered in mmseg's ``TASK_UTILS`` can be named in ``replay.inversion.aggregation``.
+    """
 
     def draw_r(self, num_images: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
         """(num_images, num_classes) float; NaN where the aggregation has no r."""
@@ -98,7 +101,7 @@ class _Aggregation:
 
 
 @TASK_UTILS.register_module()
-class ScaleAwareAggregation(_Aggregation):
+class ScaleAwareAggregation(Aggregation):
     """Eq. 1 with r drawn for each image and class.
 
     Args:
@@ -119,7 +122,7 @@ class ScaleAwareAggregation(_Aggregation):
 
 
 @TASK_UTILS.register_module()
-class AverageAggregation(_Aggregation):
+class AverageAggregation(Aggregation):
     """Mean over pixels (Table 3, AVG)."""
 
     def __call__(self, logits: Tensor, r: Tensor) -> Tensor:
@@ -127,7 +130,7 @@ class AverageAggregation(_Aggregation):
 
 
 @TASK_UTILS.register_module()
-class MaxAggregation(_Aggregation):
+class MaxAggregation(Aggregation):
     """Maximum over pixels (Table 3, MAX)."""
 
     def __call__(self, logits: Tensor, r: Tensor) -> Tensor:

@@ -2,7 +2,6 @@
 from __future__ import annotations
 
 import abc
-import inspect
 from dataclasses import dataclass
 from typing import Callable, Mapping, Optional, Sequence, Union
 
@@ -11,7 +10,7 @@ from mmseg.registry import TASK_UTILS
 from torch import Tensor, nn
 
 from ...utils.errors import UserError
-from ...utils.options import check_choice, check_names, check_types, parameters
+from ...utils.options import check_registered
 from .pixels import image_size
 
 # {module name: {'mean': (C,), 'var': (C,)}}, as a checkpoint keeps it.
@@ -136,23 +135,5 @@ def build_inversion(options: Optional[dict]) -> Inversion:
     Raises:
         UserError: an unknown type or option, a value of the wrong type or out of range; names it.
     """
-    held = _check('replay.inversion', options, "dict(type='SegInversion', size=512)")
-    if 'aggregation' in held:
-        _check('replay.inversion.aggregation', held['aggregation'], "dict(type='ScaleAwareAggregation')")
-    return TASK_UTILS.build(held)
-
-
-def _check(name: str, options: Optional[dict], example: str) -> dict:
-    if not isinstance(options, dict) or 'type' not in options:
-        raise UserError(f'{name}={options!r} must be a dict with a type, such as {example}.')
-    taker = TASK_UTILS.get(options['type']) if isinstance(options['type'], str) else options['type']
-    if not inspect.isclass(taker):
-        ours = [key for key, value in TASK_UTILS.module_dict.items() if value.__module__.split('.')[0] == 'mmseg_hrhf']
-        check_choice(f'{name}.type', options['type'], sorted(ours))
-    annotations = parameters(taker)
-    check_names(name, options, {*annotations, 'type'})
-    check_types(name, options, annotations)
-    for key, value in inspect.signature(taker).parameters.items():
-        if value.default is value.empty and key not in options:
-            raise UserError(f'{name} lacks {key}, which {taker.__name__} has no default for: give {example}.')
-    return options
+    check_registered('replay.inversion', options, TASK_UTILS, Inversion, "dict(type='SegInversion', size=512)")
+    return TASK_UTILS.build(options)

@@ -7,28 +7,26 @@ from typing import Callable, Optional
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.conv import _ConvNd
-from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.utils.rnn import pad_sequence
 
+from ...utils.compat import BatchNorm, InstanceNorm
 from ...utils.errors import UserError
 from .base import RecordedStatistics
 from .objective import statistics_distance
 
 _DEFAULT_EPS = 1e-5
 # Their backward pass makes a tensor of its own.
-_OWN_GRADIENT = (_BatchNorm.forward, nn.SyncBatchNorm.forward, nn.LayerNorm.forward, nn.GroupNorm.forward)
-_CHANNELS_SECOND = (nn.GroupNorm, _BatchNorm, _InstanceNorm, _ConvNd)
+_OWN_GRADIENT = (BatchNorm.forward, nn.SyncBatchNorm.forward, nn.LayerNorm.forward, nn.GroupNorm.forward)
+_CHANNELS_SECOND = (nn.GroupNorm, BatchNorm, InstanceNorm)
 
 
 def channel_dim(layer: nn.Module, ndim: int, data_format: Optional[str] = None) -> int:
-    """The dimension of a layer's input that holds its channels.
+    """The dimension of a norm layer's input that holds its channels.
 
     Args:
-        layer: what receives the input. Layer norms and linear layers have channels last (tokens, N x L x C, or
-            N x H x W x C), "2d" layer norms and all other norms and convolutions second (N x C x H x W). For any other
-            layer, three dimensions are taken as tokens.
+        layer: what receives the input. Layer norms have channels last (tokens, N x L x C, or N x H x W x C), "2d" layer
+            norms and batch, group and instance norms second (N x C x H x W). For a norm of another class, three
+            dimensions are taken as tokens.
         ndim: dimensions of the input.
         data_format: what mmpretrain's LayerNorm2d is called with; ``'channel_last'`` in ConvNeXt's blocks.
     """
@@ -36,8 +34,6 @@ def channel_dim(layer: nn.Module, ndim: int, data_format: Optional[str] = None) 
         return ndim - 1 if data_format == 'channel_last' else 1
     if hasattr(layer, 'normalized_shape'):
         return ndim - len(layer.normalized_shape)
-    if isinstance(layer, nn.Linear):
-        return ndim - 1
     return 2 if ndim == 3 and not isinstance(layer, _CHANNELS_SECOND) else 1
 
 
@@ -73,7 +69,7 @@ def feature_targets(model: nn.Module, recorded: Optional[RecordedStatistics] = N
         if name in recorded:
             mean, var = (recorded[name][key] for key in ('mean', 'var'))
             del recorded[name]
-        elif isinstance(layer, _BatchNorm) and layer.running_mean is not None:
+        elif isinstance(layer, BatchNorm) and layer.running_mean is not None:
             mean, var = layer.running_mean, layer.running_var
         else:
             continue
@@ -92,14 +88,10 @@ class FeatureStatistics:
 
     Args:
         targets: see ``feature_targets``.
-        relative: see ``statistics_distance``.
-        first_layer_weight: factor on the first layer that runs (DeepInversion multiplies it by 10 in some runs).
     """
 
-    def __init__(self, targets: list[FeatureTarget], relative: bool = True, first_layer_weight: float = 1.0) -> None:
+    def __init__(self, targets: list[FeatureTarget]) -> None:
         self.targets = targets
-        self.relative = relative
-        self.first_layer_weight = first_layer_weight
         self._ran: list[int] = []
         self._moments: list[tuple[Tensor, Tensor]] = []
         self._rows: dict[tuple[int, ...], TargetRows] = {}
@@ -120,30 +112,26 @@ class FeatureStatistics:
     def _watch(self, number: int) -> Callable:
         layer = self.targets[number].layer
         in_place = type(layer).forward in _OWN_GRADIENT
-        # A block may begin by changing its input in place (ReLU); the statistics are of what it was.
-        aside = next(layer.children(), None) is not None or (not in_place and next(layer.parameters(), None) is None)
 
-        def watch(layer: nn.Module, inputs: tuple, options: dict) -> Optional[tuple]:
+        def watch(layer: nn.Module, inputs: tuple, options: dict) -> tuple:
             # A module that runs twice in one pass (shared norms) counts twice, as it does in training.
             self._ran.append(number)
             dim = channel_dim(layer, inputs[0].ndim, options.get('data_format'))
-            features, *moments = watched(inputs[0].clone() if aside else inputs[0], dim, in_place)
+            features, *moments = watched(inputs[0], dim, in_place)
             self._moments.append(tuple(moments))
-            return None if aside else ((features, *inputs[1:]), options)
+            return (features, *inputs[1:]), options
 
         return watch
 
     def loss(self) -> Optional[Tensor]:
-        """Distance since the last call: mean over layers if relative, else their sum; None where no layer ran."""
+        """Distance since the last call, mean over layers; None where no layer ran."""
         ran, moments = tuple(self._ran), self._moments
         self._ran, self._moments = [], []
         if not ran:
             return None
         if ran not in self._rows:
             self._rows[ran] = TargetRows([self.targets[number] for number in ran])
-        distances = self._rows[ran].distances(moments, self.relative)
-        total = distances.sum() + (self.first_layer_weight - 1) * distances[0]
-        return total / len(ran) if self.relative else total
+        return self._rows[ran].distances(moments).sum() / len(ran)
 
 
 class TargetRows:
@@ -162,16 +150,15 @@ class TargetRows:
         filled = torch.arange(self.mean.shape[1], device=device) < self.channels[:, None]
         self.places = filled.flatten().nonzero().flatten()
 
-    def distances(self, moments: list[tuple[Tensor, Tensor]], relative: bool) -> Tensor:
+    def distances(self, moments: list[tuple[Tensor, Tensor]]) -> Tensor:
         """(L,) distance of each layer from its target (see ``statistics_distance``).
 
         Args:
             moments: (C,) mean and (C,) variance of each layer.
-            relative: see there.
         """
         mean, var = (rows.flatten().index_copy(0, self.places, torch.cat(values).float()).view_as(rows)
                      for rows, values in zip((self.mean, self.var), zip(*moments)))
-        return statistics_distance(mean, var, self.mean, self.var, self.eps, relative, self.channels)
+        return statistics_distance(mean, var, self.mean, self.var, self.eps, self.channels)
 
 
 # Rows summed up in one go on a CPU: float32 sums of more lose digits.

@@ -73,22 +73,22 @@ class _Smoothness(torch.autograd.Function):
 
 
 def statistics_distance(mean: Tensor, var: Tensor, running_mean: Tensor, running_var: Tensor, eps: Union[float, Tensor],
-                        relative: bool, channels: Union[int, Tensor, None] = None) -> Tensor:
+                        channels: Union[int, Tensor, None] = None) -> Tensor:
     """Distance of a layer's batch statistics from those of training (feature term of eq. 2).
+
+    ``rms((mean - m) / sqrt(v + eps)) + rms((var - v) / (v + eps))``, root mean squares over channels. The published
+    form is ``|mean - m| + |var - v|``; in units of the running statistics neither wide layers nor channels of large
+    variance drown the rest.
 
     Args:
         mean, var: (..., C) of the batch, biased variance; a row for each layer, narrow layers filled up with what
             ``running_mean`` and ``running_var`` have in their place.
         running_mean, running_var: (..., C) of training.
         eps: of the layer, added to the running variance.
-        relative: False: the published Euclidean norms ``|mean - m| + |var - v|``. True: root mean squares over channels
-            in units of the running statistics, so that neither wide layers nor loud channels drown the rest.
         channels: (...) of each layer; by default C.
     Returns:
         (...), a scalar for one layer.
     """
-    if not relative:
-        return (mean - running_mean).norm(dim=-1) + (var - running_var).norm(dim=-1)
     scale = running_var + eps
     # By norms, whose gradient at 0 is 0; that of a square root is not a number.
     distance = ((mean - running_mean) / scale.sqrt()).norm(dim=-1) + ((var - running_var) / scale).norm(dim=-1)

@@ -8,17 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ...models.heads import predicted_logits
+from ...utils.compat import swaps_channels
 from ...utils.errors import UserError
 
 # Pixels that a unit of the network's input stands for, where images can be optimised as the network is fed.
 _STD = 32.0, 128.0
-
-
-def _swaps_channels(data_preprocessor: nn.Module) -> bool:
-    for name in ('_channel_conversion', 'channel_conversion'):  # maintained line, upstream line
-        if hasattr(data_preprocessor, name):
-            return bool(getattr(data_preprocessor, name))
-    return False
 
 
 @dataclass(frozen=True)
@@ -37,9 +31,9 @@ class PixelMap:
     def of(cls, data_preprocessor: nn.Module) -> PixelMap:
         """That of a pipeline which leaves pixels as they are, from the preprocessor's mean, std and channel order."""
         # mmcv decodes to BGR; the preprocessor swaps where the network wants RGB.
-        channels = (0, 1, 2) if _swaps_channels(data_preprocessor) else (2, 1, 0)
+        channels = (0, 1, 2) if swaps_channels(data_preprocessor) else (2, 1, 0)
         mean, std = torch.zeros(3), torch.ones(3)
-        if getattr(data_preprocessor, '_enable_normalize', False):
+        if getattr(data_preprocessor, 'mean', None) is not None:
             mean, std = (value.detach().cpu().float().flatten().expand(3)
                          for value in (data_preprocessor.mean, data_preprocessor.std))
         return cls(channels, tuple((1 / std).tolist()), tuple((-mean / std).tolist()))
@@ -66,7 +60,7 @@ class PixelSpace:
         held = PixelMap.of(data_preprocessor) if pixel_map is None else pixel_map
         # RGB channel of each channel of the network.
         self.channels = list(held.channels)
-        if pixel_map is None and getattr(data_preprocessor, '_enable_normalize', False):
+        if pixel_map is None and getattr(data_preprocessor, 'mean', None) is not None:
             mean, std = data_preprocessor.mean.flatten(), data_preprocessor.std.flatten()
         else:
             mean, std = (torch.tensor([-b / a for a, b in zip(held.scale, held.offset)]),

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from ...models.heads import predicted_logits
 from ...utils.errors import UserError
+from ...utils.options import check_registered
+from .aggregation import Aggregation
 from .base import FakeBatch, FakeRequest, Inversion, RecordedStatistics
 from .feature_statistics import FeatureStatistics, feature_targets
 from .objective import RunningLosses, classification_loss, draw_perturbation, smoothness
@@ -20,12 +22,16 @@ from .pixels import PixelSpace, fastest_memory_format
 _AMP_TYPES = {None: None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
-def _adam(images: Tensor, lr: float, betas: tuple[float, float]) -> torch.optim.Adam:
+# Of Adam; and the share of a stage in which its learning rate rises.
+_BETAS, _WARMUP = (0.5, 0.9), 0.1
+
+
+def _adam(images: Tensor, lr: float) -> torch.optim.Adam:
     """In one pass over images and state where torch can."""
     try:
-        return torch.optim.Adam([images], lr=lr, betas=betas, fused=True)
+        return torch.optim.Adam([images], lr=lr, betas=_BETAS, fused=True)
     except RuntimeError:
-        return torch.optim.Adam([images], lr=lr, betas=betas)
+        return torch.optim.Adam([images], lr=lr, betas=_BETAS)
 
 
 @TASK_UTILS.register_module()
@@ -41,13 +47,11 @@ class SegInversion(Inversion):
         aggregation: config of a registered aggregation.
         stages: ``(scale, iterations)`` in turn: optimise at ``scale`` x ``size``, then up-sample to the next stage. The
             last scale must be 1. The paper: ``((1, 1000), )``.
-        lr, betas: of Adam. Warm-up and cosine decay run over each stage.
-        warmup: share of a stage's iterations in which the learning rate rises.
+        lr: of Adam. It rises over the first tenth of each stage's iterations and decays by a cosine over all of them.
         batch_size: images optimised together; the feature statistics are taken over them.
         classes_per_image: numbers of classes to draw from, uniformly, for each image.
         with_background: background is asked for beside the classes (Fig. 3), with its share of the target.
         tv_weight, l2_weight, feature_weight: coefficients of R(x).
-        relative_features, first_layer_weight: see ``FeatureStatistics``.
         jitter: largest roll, as a share of the side, drawn anew each iteration.
         flip: mirror with probability one half each iteration.
         loss_threshold: stop a stage once the classification loss is less than this above its lowest value, which is 0
@@ -60,21 +64,19 @@ class SegInversion(Inversion):
                  aggregation: dict = dict(type='ScaleAwareAggregation'),
                  stages: Sequence[tuple[float, int]] = ((1.0, 1000), ),
                  lr: float = 0.25,
-                 betas: tuple[float, float] = (0.5, 0.9),
-                 warmup: float = 0.1,
                  batch_size: int = 16,
                  classes_per_image: Sequence[int] = (1, 1, 2),
                  with_background: bool = True,
                  tv_weight: float = 10.0,
                  l2_weight: float = 0.0,
                  feature_weight: float = 5.0,
-                 relative_features: bool = True,
-                 first_layer_weight: float = 1.0,
                  jitter: float = 0.06,
                  flip: bool = True,
                  loss_threshold: Optional[float] = None,
                  amp: Optional[str] = None) -> None:
         super().__init__(size, batch_size, classes_per_image)
+        check_registered('replay.inversion.aggregation', aggregation, TASK_UTILS, Aggregation,
+                         "dict(type='ScaleAwareAggregation')")
         self.aggregation = TASK_UTILS.build(aggregation)
         self.stages = tuple((float(scale), int(iterations)) for scale, iterations in stages)
         if not self.stages or self.stages[-1][0] != 1 or min(n for _, n in self.stages) < 1:
@@ -83,20 +85,16 @@ class SegInversion(Inversion):
         if lr <= 0:
             raise UserError(f'inversion.lr={lr} must be positive.')
         for name, value in dict(tv_weight=tv_weight, l2_weight=l2_weight, feature_weight=feature_weight,
-                                jitter=jitter, warmup=warmup).items():
+                                jitter=jitter).items():
             if value < 0:
                 raise UserError(f'inversion.{name}={value} must not be negative.')
         if amp not in _AMP_TYPES:
             raise UserError(f'inversion.amp={amp!r} is not one of {list(_AMP_TYPES)}.')
         self.lr = lr
-        self.betas = (betas[0], betas[1])
-        self.warmup = warmup
         self.with_background = with_background
         self.tv_weight = tv_weight
         self.l2_weight = l2_weight
         self.feature_weight = feature_weight
-        self.relative_features = relative_features
-        self.first_layer_weight = first_layer_weight
         self.jitter = jitter
         self.flip = flip
         self.loss_threshold = loss_threshold
@@ -135,7 +133,7 @@ class SegInversion(Inversion):
         taken, losses = 0, RunningLosses(request, on_iteration, at_once=self.loss_threshold is not None)
         targets = feature_targets(model, recorded) if self.feature_weight > 0 else []
         memory_format = fastest_memory_format(model, images[:2], half=self.amp is not None)
-        with FeatureStatistics(targets, self.relative_features, self.first_layer_weight) as statistics:
+        with FeatureStatistics(targets) as statistics:
             for stage, (_, iterations) in enumerate(self.stages):
                 images = F.interpolate(images, self._stage_size(stage), mode='bilinear', align_corners=False)
                 images, used = self._optimise(model, images, r, target, space, statistics, memory_format, iterations,
@@ -166,8 +164,8 @@ class SegInversion(Inversion):
     def _optimise(self, model, images, r, target, space, statistics, memory_format, iterations, rng, losses):
         """One stage. Returns images and the iterations taken."""
         images = images.detach().contiguous().requires_grad_()
-        optimizer = _adam(images, self.lr, self.betas)
-        warmup = max(1, round(self.warmup * iterations))
+        optimizer = _adam(images, self.lr)
+        warmup = max(1, round(_WARMUP * iterations))
         # Half precision has too little range for the gradient of a pixel; it is kept in range by a scale.
         scale = 1024.0 if self.amp == 'fp16' else 1.0
         # Where several classes share the target, cross-entropy cannot fall below the target's entropy.

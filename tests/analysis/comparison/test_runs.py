@@ -48,8 +48,8 @@ def script(tmp_path):
     return path
 
 
-def make(root, system, text=''):
-    cell = Cell(str(root), system, None, 'overlapped', 0)
+def make(root, method, text=''):
+    cell = Cell(str(root), method, None, 'overlapped', 0)
     os.makedirs(os.path.dirname(cell.config), exist_ok=True)
     with open(cell.config, 'w') as file:
         file.write(text)
@@ -186,16 +186,16 @@ def test_an_unknown_setting_is_named():
 
 
 def test_the_plan_shares_step_0_and_equal_fakes(tiny_config, tmp_path):
-    systems = ['FT', 'HRHF', 'HRHF without KD', 'HRHF 1:2', 'HRHF AVG', 'Joint']
+    methods = ['FT', 'HRHF', 'HRHF without KD', 'HRHF 1:2', 'HRHF AVG', 'Joint']
     tiny_config.train_dataloader.batch_size = 6
-    cells = plan_cells(tmp_path, systems, [(None, 'overlapped')], [0])
-    runs = {run.cell.system: run for run in plan_runs(cells, tiny_config)}
+    cells = plan_cells(tmp_path, methods, [(None, 'overlapped')], [0])
+    runs = {run.cell.method: run for run in plan_runs(cells, tiny_config)}
     first = runs['_first_step']
     assert first.only_first_step
-    assert all((runs[name].first_step is first) == (name != 'Joint') for name in systems)
-    assert [cell.system for cell in runs['HRHF 1:2'].fakes_from] == ['HRHF', 'HRHF without KD']
+    assert all((runs[name].first_step is first) == (name != 'Joint') for name in methods)
+    assert [cell.method for cell in runs['HRHF 1:2'].fakes_from] == ['HRHF', 'HRHF without KD']
     assert runs['HRHF AVG'].fakes_from == ()
-    assert len(runs) == len(systems) + 1
+    assert len(runs) == len(methods) + 1
 
 
 def test_the_plan_shares_joint_among_settings_of_a_task_and_seed(tiny_config, tmp_path):
@@ -218,22 +218,23 @@ def test_the_plan_shares_joint_among_settings_of_a_task_and_seed(tiny_config, tm
 
 def test_a_row_brings_modules_of_its_own(tiny_config, tmp_path, monkeypatch):
     module = tmp_path / 'row_of_a_test.py'
-    module.write_text('from mmseg.registry import TASK_UTILS\nfrom mmseg_hrhf.inversion import GaussianNoise\n\n\n'
+    module.write_text('from mmseg.registry import TASK_UTILS\n'
+                      'from mmseg_hrhf.replay.inversion import GaussianNoise\n\n\n'
                       '@TASK_UTILS.register_module()\nclass NoiseOfATest(GaussianNoise):\n    pass\n')
     monkeypatch.syspath_prepend(str(tmp_path))
     row = dict(replay=dict(inversion=dict(_delete_=True, type='NoiseOfATest', size=32)))
-    tiny_config.comparison = dict(systems=dict(
+    tiny_config.comparison = dict(methods=dict(
         own=dict(row, method=dict(type='HRHF'), custom_imports=dict(imports=['row_of_a_test'])),
         missing=dict(method=dict(type='HRHF'), custom_imports=dict(imports=['no_such_module']))))
     runs = plan_runs(plan_cells(tmp_path, ['own'], [(None, 'overlapped')], [0]), tiny_config)
     assert "'row_of_a_test'" in Path(runs[-1].cell.config).read_text()
-    with pytest.raises(ValueError, match=r"System 'missing'.*no_such_module"):
+    with pytest.raises(ValueError, match=r"Method 'missing'.*no_such_module"):
         plan_runs(plan_cells(tmp_path, ['missing'], [(None, 'overlapped')], [0]), tiny_config)
 
 
 def test_what_a_row_deletes_is_deleted_for_every_seed(tiny_config, tmp_path):
-    tiny_config.method = dict(type='HRHF', kd_weight=3.0)
-    tiny_config.comparison = dict(systems=dict(own=dict(
+    tiny_config.method = dict(type='HRHF', loss_kd=dict(loss_weight=3.0))
+    tiny_config.comparison = dict(methods=dict(own=dict(
         method=dict(_delete_=True, type='MiB'),
         replay=dict(inversion=dict(_delete_=True, type='GaussianNoise', size=32)))))
     for seed in (0, 1, 2):
@@ -242,12 +243,12 @@ def test_what_a_row_deletes_is_deleted_for_every_seed(tiny_config, tmp_path):
         assert cfg.replay.inversion == dict(type='GaussianNoise', size=32)
 
 
-def planned(cfg, root, systems, settings=((None, 'overlapped'), )):
-    return {run.cell.system: run for run in plan_runs(plan_cells(root, systems, settings, [0]), cfg)}
+def planned(cfg, root, methods, settings=((None, 'overlapped'), )):
+    return {run.cell.method: run for run in plan_runs(plan_cells(root, methods, settings, [0]), cfg)}
 
 
 def test_a_row_whose_step_0_differs_trains_its_own(tiny_config, tmp_path):
-    tiny_config.comparison = dict(systems={
+    tiny_config.comparison = dict(methods={
         'faster': dict(method=dict(type='HRHF'), optim_wrapper=dict(optimizer=dict(lr=9.0))),
         'unrecorded': dict(method=dict(type='HRHF'), replay=dict(feature_statistics=None)),
         'faster later': dict(method=dict(type='HRHF'),
@@ -257,17 +258,17 @@ def test_a_row_whose_step_0_differs_trains_its_own(tiny_config, tmp_path):
     runs = planned(tiny_config, tmp_path, ['FT', 'faster', 'unrecorded', 'faster later', 'other fakes', 'HRHF'])
     shared = {name for name, run in runs.items() if run.first_step is runs['_first_step']}
     assert shared == {'FT', 'faster later', 'other fakes', 'HRHF'}
-    assert [cell.system for cell in runs['HRHF'].fakes_from] == ['faster later']
+    assert [cell.method for cell in runs['HRHF'].fakes_from] == ['faster later']
 
 
 def test_a_row_s_scenario_joins_the_column_s(tiny_config, tmp_path):
-    tiny_config.comparison = dict(systems=dict(
+    tiny_config.comparison = dict(methods=dict(
         PLOP=dict(scenario=dict(label_protocol='plop')), own=dict(method=dict(type='MiB'), scenario=dict(task='1-2'))))
     cell = Cell(str(tmp_path), 'PLOP', '1-2', 'disjoint', 0)
     assert cell_config(cell, tiny_config).scenario == dict(task='1-2', setting='disjoint', label_protocol='plop')
     runs = planned(tiny_config, tmp_path, ['PLOP', 'FT'])
     assert runs['PLOP'].first_step is None and runs['FT'].first_step is not None
-    with pytest.raises(ValueError, match=r"System 'own' of the comparison sets scenario.task"):
+    with pytest.raises(ValueError, match=r"Method 'own' of the comparison sets scenario.task"):
         planned(tiny_config, tmp_path, ['own'])
 
 
@@ -285,7 +286,7 @@ def finish(run):
     dict(test_evaluator=dict(type='IoUMetric', iou_metrics=['mIoU'], nan_to_num=0)),
 ], ids=['custom_hooks', 'test_evaluator'])
 def test_what_changes_step_0_or_its_test_is_part_of_a_run(tiny_config, tmp_path, options):
-    tiny_config.comparison = dict(systems=dict(own=dict(method=dict(type='HRHF'), **options)))
+    tiny_config.comparison = dict(methods=dict(own=dict(method=dict(type='HRHF'), **options)))
     runs = planned(tiny_config, tmp_path, ['HRHF', 'own'])
     assert runs['HRHF'].first_step is not None and runs['own'].first_step is None and runs['own'].fakes_from == ()
     finish(runs['HRHF'])
@@ -298,19 +299,19 @@ def test_what_changes_step_0_or_its_test_is_part_of_a_run(tiny_config, tmp_path,
         assert not planned(tiny_config, tmp_path, ['HRHF'])['HRHF'].is_done()
 
 
-@pytest.mark.parametrize('systems, settings, seeds, message', [
+@pytest.mark.parametrize('methods, settings, seeds, message', [
     (['FT'], ['1-7/overlapped'], [0], r'FT, 1-7 overlapped, seed 0: .*1-7'),
-    (['FT'], ['overlapped'], [-1], r'randomness\.seed=-1 \(--seed\) must lie within'),
+    (['FT'], ['overlapped'], [-1], r'randomness\.seed=-1 \(--seed\) must be between'),
     (['FT'], ['overlapped', '2-1/overlapped'], [0], "own task '2-1' twice: as 'overlapped' and as '2-1 overlapped'"),
     (['a b', 'a/b'], ['overlapped'], [0], "'a/b, overlapped, seed 0' and of 'a b, overlapped, seed 0' would have one"),
     (['_first_step'], ['overlapped'], [0], 'and of the shared step 0 would have one folder'),
 ])
-def test_what_cannot_run_is_refused_before_it_is_written(tiny_config, tmp_path, systems, settings, seeds, message):
+def test_what_cannot_run_is_refused_before_it_is_written(tiny_config, tmp_path, methods, settings, seeds, message):
     own = dict(method=dict(type='HRHF'))
-    tiny_config.comparison = dict(systems={'a b': own, 'a/b': own, '_first_step': own})
+    tiny_config.comparison = dict(methods={'a b': own, 'a/b': own, '_first_step': own})
     out = tmp_path / 'compared'
     with pytest.raises(ValueError, match=message):
-        plan_runs(plan_cells(out, systems, [parse_setting(text) for text in settings], seeds), tiny_config)
+        plan_runs(plan_cells(out, methods, [parse_setting(text) for text in settings], seeds), tiny_config)
     assert not out.exists()
 
 
@@ -319,13 +320,14 @@ def test_a_seed_or_setting_given_twice_is_one_cell(tmp_path):
         Cell(str(tmp_path), 'FT', '2-1', 'overlapped', seed) for seed in (0, 1)]
 
 
-@pytest.mark.parametrize('finished, changed', [('HRHF', 'method.kd_weight'), ('_first_step', 'train_cfg.max_epochs')])
-def test_runs_of_another_config_are_refused_and_left_alone(tiny_config, tmp_path, finished, changed):
+@pytest.mark.parametrize('finished, changed, value', [('HRHF', 'method.loss_kd', dict(loss_weight=7.0)),
+                                                      ('_first_step', 'train_cfg.max_epochs', 7)])
+def test_runs_of_another_config_are_refused_and_left_alone(tiny_config, tmp_path, finished, changed, value):
     run = planned(tiny_config, tmp_path, ['FT', 'HRHF'])[finished]
     finish(run)
     before = {path: path.read_text() for path in tmp_path.rglob('*.py')}
     assert len(planned(tiny_config, tmp_path, ['FT', 'HRHF'])) == 3
-    tiny_config.merge_from_dict({changed: 7})
+    tiny_config.merge_from_dict({changed: value})
     with pytest.raises(ValueError, match=fr'overlapped, seed 0: .*holds a run of another config.*{changed}'):
         planned(tiny_config, tmp_path, ['FT', 'HRHF'])
     assert before == {path: path.read_text() for path in tmp_path.rglob('*.py')}
@@ -361,21 +363,21 @@ def test_a_cell_s_task_replaces_the_config_s(tiny_config, tmp_path):
 def test_the_command_ends_in_the_table(repo, tiny_config_file, tmp_path):
     out = tmp_path / 'compared'
     options = ['train_cfg.max_epochs=1', 'param_scheduler.0.end=1']
-    command = [sys.executable, str(repo / 'tools/compare.py'), str(tiny_config_file), '--systems', 'FT', 'HRHF',
+    command = [sys.executable, str(repo / 'tools/compare.py'), str(tiny_config_file), '--methods', 'FT', 'HRHF',
                '--work-dir', str(out), '--jobs', '2', '--cfg-options', *options]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     table = json.loads((out / 'table.json').read_text())
-    assert {row['system'] for row in table['cells']} == {'FT', 'HRHF'}
+    assert {row['method'] for row in table['cells']} == {'FT', 'HRHF'}
     held = json.loads((out / 'overlapped/seed_0/HRHF/results.json').read_text())
-    value = next(run for run in table['runs'] if run['system'] == 'HRHF')['scores']['without background']['all']
+    value = next(run for run in table['runs'] if run['method'] == 'HRHF')['scores']['without background']['all']
     assert value == pytest.approx(held['steps'][-1]['mIoU_all'])
     same = [(out / f'overlapped/seed_0/{name}/step_0/checkpoint.pth').read_bytes() for name in ('FT', 'HRHF')]
     assert same[0] == same[1]
 
 
 def test_joint_of_another_setting_is_a_whole_run(run_tool, tiny_config_file, tmp_path):
-    done = run_tool('compare.py', tiny_config_file, '--systems', 'Joint', '--settings', 'overlapped', 'disjoint',
+    done = run_tool('compare.py', tiny_config_file, '--methods', 'Joint', '--settings', 'overlapped', 'disjoint',
                     '--work-dir', tmp_path / 'compared', '--cfg-options', 'train_cfg.max_epochs=1',
                     'param_scheduler.0.end=1')
     assert done.returncode == 0, done.stdout + done.stderr
@@ -395,7 +397,7 @@ def test_amp_is_refused_on_a_cpu_before_anything_is_written(run_tool, tiny_confi
 
 
 def test_a_dry_run_lists_the_runs_and_writes_nothing(run_tool, tiny_config_file, tmp_path):
-    done = run_tool('compare.py', tiny_config_file, '--dry-run', '--systems', 'FT', 'HRHF', 'Joint', '--settings',
+    done = run_tool('compare.py', tiny_config_file, '--dry-run', '--methods', 'FT', 'HRHF', 'Joint', '--settings',
                     'overlapped', 'disjoint', '--work-dir', tmp_path / 'compared')
     assert done.returncode == 0, done.stdout + done.stderr
     *lines, last = done.stdout.strip().splitlines()

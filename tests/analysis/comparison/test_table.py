@@ -77,7 +77,7 @@ def write_run(cell: Cell, results: list, num_steps: int = 2) -> None:
 @pytest.fixture
 def cells(tmp_path):
     cells = plan_cells(tmp_path, ['FT', 'HRHF 1:2'], [('2-1', 'overlapped'), (None, 'disjoint')], [0, 1])
-    for cell, value in zip((c for c in cells if c.system == 'FT' and c.task), (60.0, 66.0)):
+    for cell, value in zip((c for c in cells if c.method == 'FT' and c.task), (60.0, 66.0)):
         finished(cell, value)
     return cells
 
@@ -93,7 +93,7 @@ def test_mean_and_sample_deviation_over_seeds(cells):
 
 def test_what_is_not_finished_is_a_dash(cells):
     lines = markdown(collect(cells), cells, 'without background').splitlines()
-    assert lines[0] == '| system | 2-1 overlapped: 1-2 | 2-1 overlapped: 3 | 2-1 overlapped: all | disjoint: all |'
+    assert lines[0] == '| method | 2-1 overlapped: 1-2 | 2-1 overlapped: 3 | 2-1 overlapped: all | disjoint: all |'
     assert lines[2] == '| FT | 51.5 ± 2.1 | 20.0 ± 0.0 | 41.0 ± 1.4 | - |'
     assert lines[3] == '| HRHF 1:2 | - | - | - | - |'
 
@@ -120,7 +120,7 @@ def test_seeds_without_a_class_are_left_out(tmp_path, values):
 def test_a_group_without_any_class_is_a_dash(tmp_path):
     cells = plan_cells(tmp_path, ['FT', 'Joint'], [('2-1', 'overlapped')], [0, 1])
     for cell in cells:
-        finished(cell, 60.0, num_steps=1 + (cell.system == 'FT'), first=int(cell.system == 'Joint'))
+        finished(cell, 60.0, num_steps=1 + (cell.method == 'FT'), first=int(cell.method == 'Joint'))
         held = read_json(f'{cell.folder}/results.json')
         for result in held['results']:
             result['metrics'].update({'IoU/cow': None, 'IoU/background': None})
@@ -157,8 +157,8 @@ def test_the_files_agree(cells, tmp_path):
     assert (tmp_path / 'table.md').read_text() == text
     held = json.loads((tmp_path / 'table.json').read_text())
     rows = list(csv.DictReader(io.StringIO((tmp_path / 'table.csv').read_text())))
-    assert [(row['system'], row['group'], float(row['mean'])) for row in rows] == [
-        (row['system'], row['group'], row['mean']) for row in held['cells']]
+    assert [(row['method'], row['group'], float(row['mean'])) for row in rows] == [
+        (row['method'], row['group'], row['mean']) for row in held['cells']]
     assert [[float(value) for value in row['values'].split()] for row in rows] == [
         [round(value, 2) for value in row['values']] for row in held['cells']]
     assert (tmp_path / 'curves.png').stat().st_size > 1000

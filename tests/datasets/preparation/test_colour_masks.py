@@ -28,12 +28,12 @@ def test_each_colour_is_its_number_in_the_palette():
 def test_a_colour_of_no_label_is_named_with_its_place():
     image = painted([[0, 1], [2, 2]])
     image[1, 0], image[1, 1] = [0, 1, 255], [9, 9, 9]
-    with pytest.raises(ValueError, match=r"row 1, column 0 has the colour \(0, 1, 255\), which is no label's"):
+    with pytest.raises(ValueError, match=r"row 1, column 0 has the colour \(0, 1, 255\), which has no label"):
         labels_of_colours(image, PALETTE)
 
 
 def test_two_labels_of_one_colour_are_refused():
-    with pytest.raises(ValueError, match=r'colour \(255, 0, 0\) stands for two labels'):
+    with pytest.raises(ValueError, match=r'colour \(255, 0, 0\) has two labels'):
         labels_of_colours(painted([[0]]), [[255, 0, 0], [0, 0, 0], [255, 0, 0]])
 
 
@@ -82,6 +82,7 @@ CODES = {
         PALETTE, [3, 1, 2], 0),
     'some classes beside a background': (dict(type='Table', metainfo=dict(classes=['background', 'pear'])),
                                          dict(task='1-1'), PALETTE, [0, 1, 2], 255),
+    'one colour': (dict(PLAIN, metainfo=dict(classes=['a'], palette=PALETTE[1:2])), None, PALETTE[1:2], [0], 255),
     'repeated, joined and mixed': (
         dict(type='MultiImageMixDataset', pipeline=[], dataset=dict(
             type='RepeatDataset', times=2, dataset=dict(type='ConcatDataset', datasets=[REDUCED, REDUCED]))),
@@ -102,6 +103,7 @@ def test_a_colour_has_the_label_that_training_reads(case):
 
 @pytest.mark.parametrize('dataset, message', [
     (dict(PLAIN, metainfo=dict(classes=['a'])), r'no train_dataloader\.dataset\.metainfo\.palette'),
+    (dict(PLAIN, metainfo=dict(palette=[])), r'no train_dataloader\.dataset\.metainfo\.palette'),
     (None, r'no train_dataloader\.dataset\.metainfo\.palette'),
     (dict(type='ConcatDataset', datasets=[PLAIN, REDUCED]), 'differ in classes, palette or reduce_zero_label'),
     (dict(PLAIN, type='Fruits'), "'Fruits' is not registered"),
@@ -131,12 +133,12 @@ def test_as_many_colours_as_masks_have_labels():
     found = labels_of_colours(painted(labels, colours), colours)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, labels)
-    with pytest.raises(ValueError, match='256 colours do not fit 8-bit masks, in which 255 means "ignore"'):
+    with pytest.raises(ValueError, match='256 colours do not fit into 8-bit masks, in which 255 means "ignore"'):
         labels_of_colours(painted(labels, colours), [*colours, [9, 9, 9]])
 
 
 def test_the_ignored_colour_is_no_label_s():
-    with pytest.raises(ValueError, match=r'colour \(0, 0, 255\) stands for two labels'):
+    with pytest.raises(ValueError, match=r'colour \(0, 0, 255\) has two labels'):
         labels_of_colours(painted([[0]]), PALETTE, ignore=[0, 0, 255])
 
 
@@ -153,7 +155,7 @@ def test_the_tool_converts_a_folder_by_a_config_s_palette(repo, run_tool, tmp_pa
         assert mask.mode == 'L' and np.asarray(mask).tolist() == [[0, 1], [2, 0]]
     Image.fromarray(np.zeros((2, 2), np.uint8)).save(tmp_path / 'painted' / 'b.png')
     done = run_tool('convert_colour_masks.py', *arguments)
-    assert done.returncode == 2 and 'b.png holds labels already (mode L)' in done.stderr
+    assert done.returncode == 2 and 'b.png already contains labels (mode L)' in done.stderr
 
 
 def test_the_tool_begins_at_1_where_0_is_unlabelled(run_tool, tmp_path):
@@ -163,7 +165,7 @@ def test_the_tool_begins_at_1_where_0_is_unlabelled(run_tool, tmp_path):
     Image.fromarray(painted([[0, 1], [2, 3]])).save(tmp_path / 'painted' / 'a.png')
     command = ['convert_colour_masks.py', config, tmp_path / 'painted', tmp_path / 'labels']
     done = run_tool(*command)
-    assert done.returncode == 2 and '(255, 255, 255), which is no label' in done.stderr and '--ignore' in done.stderr
+    assert done.returncode == 2 and '(255, 255, 255), which has no label' in done.stderr and '--ignore' in done.stderr
     done = run_tool(*command, '--ignore', '255', '255', '255')
     assert done.returncode == 0, done.stderr
     assert 'labels 1 to 3, unlabelled 0' in done.stdout

@@ -116,8 +116,8 @@ def test_colours_of_voc():
 
 
 @pytest.mark.parametrize('spoil, message', [
-    (lambda files: {}, r'holds no train\.txt and val\.txt: it is not SBD\. SBD: benchmark\.tgz .* from https'),
-    (lambda files: {k: v for k, v in files.items() if not k.endswith('val.txt')}, r'are 3 images, but 4 are expected'),
+    (lambda files: {}, r'is not SBD: it contains no train\.txt and val\.txt\. SBD: benchmark\.tgz .* from https'),
+    (lambda files: {k: v for k, v in files.items() if not k.endswith('val.txt')}, r'are 3 images, but should be 4'),
 ])
 def test_an_incomplete_sbd_is_named(tmp_path, spoil, message):
     voc, sbd = archive(tmp_path / 'voc.tar', voc_files()), archive(tmp_path / 'sbd.tgz', spoil(sbd_files()))
@@ -130,11 +130,11 @@ def test_wrong_archives_are_named(tmp_path):
     with pytest.raises(ValueError, match=r'absent\.tar does not exist'):
         prepare_voc(tmp_path / 'absent.tar', sbd, tmp_path / 'out', COUNTS, report=lambda line: None)
     (tmp_path / 'page.tar').write_text('<html>not found</html>')
-    with pytest.raises(ValueError, match=r'page\.tar is no whole tar archive'):
+    with pytest.raises(ValueError, match=r'page\.tar is not a complete tar archive'):
         prepare_voc(tmp_path / 'page.tar', sbd, tmp_path / 'out', COUNTS, report=lambda line: None)
-    with pytest.raises(ValueError, match=r'it is not VOC 2012\. VOC 2012: VOCtrainval'):
+    with pytest.raises(ValueError, match=r'is not VOC 2012: it contains no .*\. VOC 2012: VOCtrainval'):
         prepare_voc(sbd, sbd, tmp_path / 'out', COUNTS, report=lambda line: None)
-    with pytest.raises(ValueError, match=r'train\.txt lists 2 images, VOC 2012 has 1464'):
+    with pytest.raises(ValueError, match=r'train\.txt lists 2 images, but VOC 2012 has 1464'):
         prepare_voc(archive(tmp_path / 'voc.tar', voc_files()), sbd, tmp_path / 'other', report=lambda line: None)
 
 
@@ -153,7 +153,7 @@ def test_check_voc_says_all_that_is_wrong(sources, tmp_path):
     Image.fromarray(np.full((6, 5), 99, dtype=np.uint8)).save(root / 'SegmentationClassAug' / f'{SBD_ONLY[0]}.png')
     with pytest.raises(ValueError) as error:
         check_voc(root, dict(COUNTS, train_aug=5))
-    for part in ('lists 4 images; 5 are expected', '1 images of val are not in', '2007_000033', 'holds label 99',
+    for part in ('lists 4 images, but should list 5', '1 images of val are not in', '2007_000033', 'contains label 99',
                  'VOCtrainval_11-May-2012.tar', 'benchmark.tgz'):
         assert part in str(error.value)
 
@@ -171,5 +171,5 @@ def test_check_ade(tmp_path):
     (tmp_path / 'annotations/training/ADE_00000001.png').unlink()
     with pytest.raises(ValueError, match=r'1 masks are not in .*annotations/training, such as ADE_00000001'):
         check_ade(tmp_path, dict(training=3, validation=2))
-    with pytest.raises(ValueError, match=r'holds 3 images; 20210 are expected'):
+    with pytest.raises(ValueError, match=r'contains 3 images, but should contain 20210'):
         check_ade(tmp_path)

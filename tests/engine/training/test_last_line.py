@@ -151,7 +151,7 @@ def test_a_fault_of_one_rank_in_training(screen, tiny_config_file):
 def test_a_killed_rank(screen, tiny_config_file):
     code, said = screen('dist_train.sh', tiny_config_file, '2', FAILS='killed')
     assert code == 128 + signal.SIGKILL
-    assert 'memory ran out' in last_line(said, 'rank 1 was ended by SIGKILL (signal 9).')
+    assert 'memory ran out' in last_line(said, 'rank 1 was killed by SIGKILL (signal 9).')
     assert 'Traceback' not in said
 
 
@@ -176,7 +176,7 @@ def test_a_fault_of_one_task_of_slurm(screen, tiny_config_file):
 @pytest.mark.slow
 def test_a_killed_task_of_slurm(screen, tiny_config_file):
     code, said = screen('slurm_train.sh', 'a', 'job', tiny_config_file, FAILS='task 1 is killed')
-    assert code == 128 + signal.SIGKILL and 'memory ran out' in last_line(said, 'a process was ended by SIGKILL')
+    assert code == 128 + signal.SIGKILL and 'memory ran out' in last_line(said, 'a process was killed by SIGKILL')
 
 
 @pytest.mark.parametrize('tool, before', [('dist_train.sh', []), ('slurm_train.sh', ['a', 'job'])])
@@ -202,7 +202,7 @@ def test_no_slurm(screen, tiny_config_file, tmp_path):
     (tmp_path / 'bin' / 'srun').unlink()
     code, said = screen('slurm_train.sh', 'a', 'job', tiny_config_file)
     assert code == 2
-    last_line(said, 'srun is not found')
+    last_line(said, 'srun not found')
 
 
 @pytest.fixture(scope='module')
@@ -224,14 +224,14 @@ LOST = 'RuntimeError: [gloo/transport/tcp/pair.cc:553] Connection closed by peer
     # All at once: the earliest.
     ([(2, 0, record(0, 5., line='b')), (2, 1, record(1, 4., line='a'))], 2, 'error: a\n'),
     # Who was killed, not who lost it.
-    ([(1, 0, record(0, 5., LOST)), (-9, 1, None)], 137, 'error: rank 1 was ended by SIGKILL'),
+    ([(1, 0, record(0, 5., LOST)), (-9, 1, None)], 137, 'error: rank 1 was killed by SIGKILL'),
     # Who failed, not those that torchrun or NCCL ended then.
     ([(-15, 0, None), (1, 1, record(1, 5.)), (-6, 2, None)], 1,
      'Traceback\n  there\nerror: rank 1 failed: RuntimeError: broken\n'),
     ([(1, 0, record(0, 4., LOST)), (2, 1, record(1, 5., line='a'))], 2, 'error: a\n'),
-    ([(-15, 0, None), (-11, 1, None)], 139, 'error: rank 1 was ended by SIGSEGV (signal 11). Usually compiled code'),
-    ([(-15, 0, None), (3, 1, None)], 3, 'error: rank 1 ended with exit code 3 and left no message.'),
-    ([(1, 0, record(0, 4., LOST))], 1, f'Traceback\n  there\nerror: rank 0 failed: {LOST} If a process of another'),
+    ([(-15, 0, None), (-11, 1, None)], 139, 'error: rank 1 was killed by SIGSEGV (signal 11). Usually compiled code'),
+    ([(-15, 0, None), (3, 1, None)], 3, 'error: rank 1 exited with code 3 and without a message.'),
+    ([(1, 0, record(0, 4., LOST))], 1, f'Traceback\n  there\nerror: rank 0 failed: {LOST} If a process on another'),
     # A message of several lines stays whole above the first of them.
     ([(1, 0, record(0, 4., 'E: a\nb'))], 1, 'Traceback\n  there\nE: a\nb\nerror: rank 0 failed: E: a\n'),
 ])

@@ -64,7 +64,7 @@ def reference(student_logits, teacher_logits, labels):
 
 @pytest.mark.parametrize('num_old, num_classes', [(3, 4), (3, 8)])
 def test_losses_are_eq_3_and_eq_4(build, num_old, num_classes):
-    model = build(num_old, num_classes, kd_weight=2.0).eval()
+    model = build(num_old, num_classes, loss_kd=dict(loss_weight=2.0)).eval()
     labels = np.random.default_rng(0).choice([0, 0, num_old, num_classes - 1, 255], size=(2, 16, 16))
     inputs, samples = batch(labels)
     losses = model.loss(inputs, samples)
@@ -85,7 +85,7 @@ def test_each_network_runs_once_per_iteration(build):
 
 
 def test_without_kd_there_is_no_distillation_loss(build):
-    assert 'loss_kd' not in build(kd_weight=0).loss(*batch(np.zeros((1, 16, 16))))
+    assert 'loss_kd' not in build(loss_kd=None).loss(*batch(np.zeros((1, 16, 16))))
 
 
 def test_given_labels_are_left_as_they_were(build):

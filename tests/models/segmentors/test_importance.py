@@ -221,6 +221,6 @@ assert os.waitpid(parent, 0)[1] == 0
 
 
 def test_two_processes_gather_from_the_averaged_gradient(repo, tmp_path):
-    script = _TWO_RANKS.format(tests=str(repo / 'tests' / 'methods'), store=tmp_path / 'store')
+    script = _TWO_RANKS.format(tests=str(repo / 'tests' / 'models'), store=tmp_path / 'store')
     done = subprocess.run([sys.executable, '-c', script], cwd=repo, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr[-3000:]

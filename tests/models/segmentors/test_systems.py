@@ -138,7 +138,7 @@ def test_joint_trains_the_last_step_alone_on_all_classes(tiny_iter_config, tmp_p
 def test_joint_has_no_other_step(tiny_iter_config, tmp_path):
     cfg = of_system(tiny_iter_config, 'Joint', tmp_path / 'work')
     cfg.only_step = 0
-    with pytest.raises(ValueError, match='Joint trains once, on all classes, in place of step 1: there is no step 0'):
+    with pytest.raises(ValueError, match='--step 0: Joint trains only once, on all classes, as step 1'):
         RUNNERS.build(cfg).train()
 
 

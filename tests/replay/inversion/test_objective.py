@@ -88,38 +88,29 @@ def test_a_gradient_of_the_gradient_is_refused_and_not_wrong():
 # -- feature statistics ----------------------------------------------------------------------------------------------
 
 
-def test_absolute_distance_by_hand():
-    # Means differ by (3, 4), variances by (0, 2).
-    distance = statistics_distance(
-        torch.tensor([3., 5.]), torch.tensor([1., 4.]), torch.tensor([0., 1.]), torch.tensor([1., 2.]), 1e-5, False)
-    assert distance.item() == pytest.approx(5 + 2)
-
-
-def test_relative_distance_by_hand():
+def test_distance_by_hand():
     # Running variances 4 and 16 (eps 1 of it): means differ by 3 and 4 standard deviations, variances by 1/2 and 1/4.
     distance = statistics_distance(
-        torch.tensor([6., 17.]), torch.tensor([5., 11.]), torch.tensor([0., 1.]), torch.tensor([3., 15.]), 1., True)
+        torch.tensor([6., 17.]), torch.tensor([5., 11.]), torch.tensor([0., 1.]), torch.tensor([3., 15.]), 1.)
     assert distance.item() == pytest.approx(math.sqrt((9 + 16) / 2) + math.sqrt((1 / 4 + 1 / 16) / 2))
 
 
-def test_relative_distance_does_not_depend_on_the_unit_or_the_width():
+def test_distance_does_not_depend_on_the_unit_or_the_width():
     mean, var, m, v = (torch.rand(4, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in range(4))
-    distance = statistics_distance(mean, var, m, v, 0., True)
-    torch.testing.assert_close(statistics_distance(7 * mean, 49 * var, 7 * m, 49 * v, 0., True), distance)
-    torch.testing.assert_close(statistics_distance(*(t.repeat(3) for t in (mean, var, m, v)), 0., True), distance)
+    distance = statistics_distance(mean, var, m, v, 0.)
+    torch.testing.assert_close(statistics_distance(7 * mean, 49 * var, 7 * m, 49 * v, 0.), distance)
+    torch.testing.assert_close(statistics_distance(*(t.repeat(3) for t in (mean, var, m, v)), 0.), distance)
 
 
-@pytest.mark.parametrize('relative', [False, True])
-def test_a_row_for_each_layer_is_its_own_distance(relative):
+def test_a_row_for_each_layer_is_its_own_distance():
     rows = [torch.rand(3, 4, generator=torch.Generator().manual_seed(s), dtype=torch.float64) for s in range(4)]
-    each = [statistics_distance(*(part[i] for part in rows), 1e-5, relative) for i in range(3)]
-    torch.testing.assert_close(statistics_distance(*rows, 1e-5, relative), torch.stack(each))
+    each = [statistics_distance(*(part[i] for part in rows), 1e-5) for i in range(3)]
+    torch.testing.assert_close(statistics_distance(*rows, 1e-5), torch.stack(each))
 
 
-@pytest.mark.parametrize('relative', [False, True])
-def test_gradient_is_finite_where_the_statistics_agree(relative):
+def test_gradient_is_finite_where_the_statistics_agree():
     # The derivative of a root at zero is infinite; an image must not become NaN for being right.
     mean, var = torch.zeros(3, requires_grad=True), torch.ones(3, requires_grad=True)
-    distance = statistics_distance(mean, var, torch.zeros(3), torch.ones(3), 0., relative)
+    distance = statistics_distance(mean, var, torch.zeros(3), torch.ones(3), 0.)
     distance.backward()
     assert distance.item() == 0 and mean.grad.isfinite().all() and var.grad.isfinite().all()

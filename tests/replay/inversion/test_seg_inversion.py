@@ -107,7 +107,7 @@ def test_feature_statistics_pull_the_images_to_the_running_ones(net):
     net.norm.running_var.fill_(0.1)
 
     def distance(weight):
-        losses = inversion(feature_weight=weight, tv_weight=0.0, first_layer_weight=1.0)(net, REQUEST).losses
+        losses = inversion(feature_weight=weight, tv_weight=0.0)(net, REQUEST).losses
         return losses['feature'] if weight else None
 
     assert distance(5.0) < distance(0.05)
@@ -144,7 +144,7 @@ def test_half_precision_reaches_the_same_classes(net, amp):
 
 def test_fp16_steps_by_the_gradient_of_full_precision(net, monkeypatch):
     """Plain gradient descent sees the scale of a gradient, which Adam mostly divides out."""
-    monkeypatch.setattr(seg_inversion, '_adam', lambda images, lr, betas: torch.optim.SGD([images], lr=lr))
+    monkeypatch.setattr(seg_inversion, '_adam', lambda images, lr: torch.optim.SGD([images], lr=lr))
     full, half = (inversion(amp=amp, lr=20.0)(net, REQUEST).images.int() for amp in (None, 'fp16'))
     assert (half - full).abs().float().mean() < 1
     start = TASK_UTILS.build(dict(type='SegInversion', size=32, stages=[(1.0, 1)], lr=1e-9))(net, REQUEST).images
@@ -182,10 +182,10 @@ def test_stages_are_multiples_of_8_and_the_last_is_the_size_itself(net, size, sc
 def test_defaults_are_those_of_the_paper():
     built = SegInversion(size=512)
     assert built.size == (512, 512) and built.stages == ((1.0, 1000), ) and built.iterations() == 1000
-    assert (built.lr, built.betas, built.warmup, built.batch_size) == (0.25, (0.5, 0.9), 0.1, 16)
+    assert (built.lr, built.batch_size) == (0.25, 16)
     assert (built.tv_weight, built.l2_weight, built.feature_weight) == (10, 0, 5)
-    assert built.classes_per_image == (1, 1, 2) and built.with_background and built.relative_features
-    assert (built.first_layer_weight, built.jitter, built.flip) == (1, 0.06, True)
+    assert built.classes_per_image == (1, 1, 2) and built.with_background
+    assert (built.jitter, built.flip) == (0.06, True)
     assert built.loss_threshold is built.amp is None and SegInversion(size=(1, 7)).size == (1, 7)
 
 
