@@ -42,6 +42,7 @@ def test_the_examples_train_together(examples, tiny_config, tmp_path, monkeypatc
     temperature, student, teacher = calls[-1]
     assert temperature == 4.0 and student[1] == 4 and teacher[1] == 3 and student[2:] == teacher[2:]
     buffer = FakeImageBuffer(tmp_path / 'work/step_1/fakes', 4)
+    assert len(buffer.records()) == 4
     for i, record in enumerate(buffer.records()):
         image = buffer.load(i)
         assert (image[:4] == 50 * record['classes'][0]).all() and not image[4:].any()
