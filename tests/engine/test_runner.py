@@ -133,7 +133,7 @@ def test_a_work_dir_of_another_config_is_refused(tiny_config):
     tiny_config.only_step = 0
     train(tiny_config)
     tiny_config.optim_wrapper.optimizer.lr = 0.5
-    named = r'another config: step 0 was made with other settings of optim_wrapper\.optimizer\.lr'
+    named = r'another config: step 0 was trained with other settings of optim_wrapper\.optimizer\.lr'
     with pytest.raises(ValueError, match=named):
         train(tiny_config)
 
