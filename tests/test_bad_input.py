@@ -277,7 +277,7 @@ DATA = {
     'empty image': (IMAGE, b'', r"images/train/003\.png' is not a readable image \(0 bytes\)"),
     'image that is no image': (IMAGE, b'no image', r"images/train/003\.png' is not a readable image \(8 bytes\)"),
     'image of another size': (IMAGE, Image.new('RGB', (48, 50)), r'is 48 x 50 pixels, but its mask .* is 48 x 48'),
-    'image turned by EXIF': (IMAGE, turned(), r'is 50 x 48 pixels, but its mask .* EXIF turns the image by a quarter'),
+    'image turned by EXIF': (IMAGE, turned(), r'is 50 x 48 pixels, but its mask .* EXIF turns the image by 90 degrees'),
     'truncated JPEG': (IMAGE, jpeg()[:-300], r"images/train/003\.png' cannot be read: .*truncated"),
     'JPEG cut in its header': (IMAGE, jpeg()[:30], r"images/train/003\.png' (is not|cannot)"),
     'truncated PNG': (IMAGE, 'cut', r"images/train/003\.png' cannot be read: .*truncated"),

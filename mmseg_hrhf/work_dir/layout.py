@@ -119,6 +119,6 @@ def resume_point(folder: str) -> Optional[str]:
     meta = load_checkpoint(path)['meta']
     if meta['world_size'] != get_world_size():
         print_log(f'{path} was written by {meta["world_size"]} processes, now there are {get_world_size()}: the step '
-                  'is trained from scratch, with the existing synthetic images.', logger='current', level=logging.WARNING)
+                  'is trained from scratch with existing synthetic images.', logger='current', level=logging.WARNING)
         return None
     return path
