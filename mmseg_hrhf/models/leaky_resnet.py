@@ -94,8 +94,8 @@ def load_iabn(path: PathLike) -> dict[str, Tensor]:
         raise UserError(f'Checkpoint {path} does not exist.') from error
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise UserError(f'Checkpoint {path} is not a checkpoint, or holds more than tensors and plain data, and '
-                         'loading it could run code. If you trust it, save only its weights: torch.save(torch.load(PATH, '
-                         f"weights_only=False)['state_dict' or 'model_state'], NEW). "
+                         'loading it could run code. If you trust it, save only its weights: torch.save(torch.load('
+                         f"PATH, weights_only=False)['state_dict' or 'model_state'], NEW). "
                          f'({str(error).splitlines()[0]})') from error
     for key in _STATE_KEYS:
         if isinstance(loaded, dict) and key in loaded:

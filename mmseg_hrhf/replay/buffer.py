@@ -87,7 +87,8 @@ class FakeImageBuffer:
         try:
             held = read_json(path)
         except ValueError as error:
-            print_log(f'{error} The synthetic images in this folder are regenerated.', logger='current', level=logging.WARNING)
+            print_log(f'{error} The synthetic images in this folder are regenerated.', logger='current',
+                      level=logging.WARNING)
             return None
         return held if isinstance(held, dict) else None
 

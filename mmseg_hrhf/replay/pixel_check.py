@@ -152,8 +152,8 @@ def check_training_pixels(pipeline: Compose, loading: Loading, data_preprocessor
         if seen[brightest] > seen[expected] + _BRIGHTER:
             names = ('red', 'green', 'blue')
             raise UserError(f'The training pipeline feeds {names[channel]} to the channel of the network to which the '
-                             f'test pipeline feeds {names[pixel_map.channels[brightest]]}: use the same channel order in '
-                             'both (to_rgb, bgr_to_rgb, channel_order).')
+                             f'test pipeline feeds {names[pixel_map.channels[brightest]]}: use the same channel order '
+                             'in both (to_rgb, bgr_to_rgb, channel_order).')
 
 
 def _triple(values: Tensor) -> tuple[float, float, float]:

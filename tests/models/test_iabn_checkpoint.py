@@ -170,8 +170,10 @@ def test_weights_are_positive_and_hold_eps():
 
 
 @pytest.mark.parametrize('change, message', [
-    (lambda state: state.update({'body.mod2.block1.conv1.weight': torch.zeros(1)}), r"1\.weight' is not a tensor"),
-    (lambda state: state.update({'body.mod2.block1.convs.conv1.bias': torch.zeros(1)}), r"conv1\.bias' is not a tensor"),
+    (lambda state: state.update({'body.mod2.block1.conv1.weight': torch.zeros(1)}),
+     r"conv1\.weight' is not a tensor"),
+    (lambda state: state.update({'body.mod2.block1.convs.conv1.bias': torch.zeros(1)}),
+     r"conv1\.bias' is not a tensor"),
     (lambda state: state.update({'head.spare.weight': torch.zeros(1)}), r"'head\.spare\.weight' is not a tensor"),
     (lambda state: state.pop('head.red_conv.weight'), r"has no 'head\.red_conv\.weight'"),
     (lambda state: state.pop('body.mod1.conv1.weight'), r"has no 'mod1\.conv1\.weight'"),

@@ -191,8 +191,8 @@ def test_the_first_of_several_processes_alone_tells(teacher, tmp_path, progress,
         bars, texts = progress(rank, world_size=2)
         fill_buffer(FakeImageBuffer(tmp_path, 6), teacher, INVERSION, seed=0)
         assert bars[0].disable is (rank == 1)
-        assert texts[:1] == [f'SegInversion: 2 of 2 batches of synthetic images to generate by each of 2 processes into '
-                             f'{tmp_path}'][rank:]
+        assert texts[:1] == [f'SegInversion: 2 of 2 batches of synthetic images to generate by each of 2 processes '
+                             f'into {tmp_path}'][rank:]
 
 
 def test_classes_that_the_teacher_finds_are_counted(teacher, tmp_path, progress, monkeypatch):
