@@ -1,6 +1,6 @@
 """Real images of the old classes instead of synthetic ones: an upper bound on replay for a given schedule.
 
-Class-incremental methods may not do this. Shows whether a poor result is due to the schedule or to the synthetic images:
+Class-incremental methods may not do this. Shows whether the schedule or the synthetic images limit a result:
 
     PYTHONPATH=. python tools/compare.py benchmarks/configs/voc_animals_tuning.py --systems "real images for fakes"
 """

@@ -100,7 +100,7 @@ def of_peak(device):
     """Operations per second with ResNet-101, of an inversion iteration, a training pass (forward and backward) and a
     pass without gradient (teacher, test); and of a matrix product, as the peak of the device.
 
-    All in float32; on a GPU torch uses TF32 for convolutions by default, but not for matrix products.
+    All in float32; on a GPU in TF32, which torch enables by default only for convolutions.
     """
     side, batch, iterations, rows = (512, 16, 4, 8192) if device.startswith('cuda') else (128, 4, 2, 2048)
     model, request = network('deeplabv3_r101-d16', side, device), FakeRequest(((1, ), ) * batch, 0)
