@@ -220,7 +220,7 @@ def record(*shares, **losses):
 def test_images_that_hardly_show_what_was_asked_for_are_warned_of(monkeypatch, records, counts):
     said = []
     monkeypatch.setattr(module, 'print_log', lambda text, **options: said.append((text, options['level'])))
-    module._warn_of_strangers(records)
+    module._warn_if_unrecognised(records)
     assert [text[:text.index(' cases.')] for text, _ in said] == (
         [] if counts is None else [f'SegInversion: the teacher finds the requested class in {counts}'])
     assert all(level == logging.WARNING for _, level in said)

@@ -114,7 +114,7 @@ def test_refusals_show_what_colours_become():
     with pytest.raises(
         ValueError,
         match=r'\(0, 0, 0\) becomes \[0\.0, 0\.0, 0\.0\]; \(255, 255, 255\) becomes \[255\.0, .*'
-        r'\(128, 128, 128\) becomes \[64\.251, 64\.251, 64\.251\]\. Let the pipeline',
+        r'\(128, 128, 128\) becomes \[64\.251, 64\.251, 64\.251\]\. Keep pixels within',
     ):
         measured(SegDataPreProcessor(), OnImage('x ** 2 / 255'))
     with pytest.raises(ValueError, match='The test pipeline packs images of 1 channels, but synthetic images are RGB'):

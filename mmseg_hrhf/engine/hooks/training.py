@@ -18,8 +18,8 @@ class FiniteLossHook(Hook):
 
     It runs after mmengine fetched the losses for its log and before anything is saved, so it does not synchronise the
     device and keeps the last resume point. Losses are checked before an AMP scaler multiplies them; the scaler handles
-    overflowing gradients. Every rank checks its own losses: a rank with finite losses receives the gradients of one
-    without, and stops at its next losses.
+    overflowing gradients. Every rank checks its own losses: a rank with finite losses receives
+    gradients that are not, and stops at its next losses.
 
     Args:
         step: learning step, for the error message.
