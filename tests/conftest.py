@@ -4,6 +4,7 @@ import copy
 import fcntl
 import functools
 import gc
+import logging
 import os
 import runpy
 import shutil
@@ -78,11 +79,17 @@ def run_tool(repo, monkeypatch, capfd):
     """``run_tool('train.py', *arguments)`` in this process, which has imported the toolbox already."""
     def run(name, *arguments) -> subprocess.CompletedProcess:
         monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
+        # Tools set these for their process, which here lives on.
+        monkeypatch.setattr(logging, 'raiseExceptions', logging.raiseExceptions)
+        monkeypatch.setenv('LOCAL_RANK', '0')
         code = 0
         try:
             runpy.run_path(str(repo / 'tools' / name), run_name='__main__')
         except SystemExit as end:
-            code = end.code
+            code = end.code or 0
+            if isinstance(code, str):  # as the interpreter does
+                print(code, file=sys.stderr)
+                code = 1
         return subprocess.CompletedProcess(sys.argv, code, *capfd.readouterr())
 
     return run
@@ -140,8 +147,8 @@ def tiny_root(made_once) -> Path:
     return made_once('data', write_tiny) / 'tiny set'
 
 
-def write_tiny(folder):
-    root, rng = folder / 'tiny set', np.random.default_rng(0)
+def write_tiny(base):
+    root, rng = base / 'tiny set', np.random.default_rng(0)
     splits = dict(train=[(1, 2)] * 12 + [(3, )] * 7 + [(3, 1)], val=[(1, 2), (3, ), (1, 3), (2, 3), (1, 2, 3), (2, )])
     for split, contents in splits.items():
         for folder in ('images', 'masks'):

@@ -2,8 +2,8 @@
 
 Reads one JSON object a line: ``config`` (file), ``work_dir``, ``options`` (KEY=VALUE), ``ranks``, ``kill_at``: the
 seconds of processor time after which the kernel ends the job's processes, or null, and ``kill_at_mask``: the number of
-the mask at which the scan of the class index is killed, or null. With ``tool``, the arguments of tools/train.py, that
-runs in place of them. Answers with one JSON object: the
+the mask at which the scan of the class index is killed, or null. Where ``tool`` is not empty, tools/train.py runs with
+these arguments, the first of which is its path, and config and options are not read. Answers with one JSON object: the
 ``signal`` that ended the job (0: none), its exit ``code`` and, if it ended by itself, the ``seconds`` of processor time
 that rank 0 took.
 """
