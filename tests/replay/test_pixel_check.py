@@ -291,7 +291,7 @@ def test_black_and_white_may_differ_in_training_by_a_quarter_of_the_range(shift,
     if seen is None:
         check_training(OnImage(f'x + {shift}'))
     else:
-        with pytest.raises(ValueError, match=f'would feed pixels of {seen}: normalise alike in both'):
+        with pytest.raises(ValueError, match=f'would feed pixels of {seen}: use the same normalisation in both'):
             check_training(OnImage(f'x + {shift}'))
 
 

@@ -90,7 +90,7 @@ def test_nothing_to_draw_from_is_named(num_real, num_fake, ratio):
 
 
 def test_a_dataset_of_real_images_alone_has_no_fakes_for_a_ratio():
-    with pytest.raises(ValueError, match='got 10 real and 0 fake'):
+    with pytest.raises(ValueError, match='got 10 real and 0 synthetic'):
         RealFakeSampler(range(10), 4, '1:1', seed=0)
 
 
