@@ -14,9 +14,8 @@ from ..replay.inspection import label_images
 from ..utils.errors import UserError
 from ..utils.io import PathLike, atomic_write
 from ..utils.pictures import fit, image_grid, overlay
-from .charts import inversion_curves
+from .charts import css_colour, inversion_curves, mask_uri, photo_uri, write_page
 from .finished_step import FinishedStep
-from .page import css_colour, mask_uri, photo_uri, write_page
 from .results import RunRecord
 
 # Pixels of a picture on the page; images of a PNG grid and their size there.

@@ -12,10 +12,9 @@ from mmengine.logging import print_log
 from ..evaluation.summary import read_confusion, summarise
 from ..utils.io import PathLike
 from ..utils.pictures import fit
-from .charts import step_curves
+from .charts import css_colour, mask_uri, photo_uri, step_curves, write_page
 from .comparison.table import group_names, mean_and_deviation, statistics_of
 from .finished_step import Panel, make_panels
-from .page import css_colour, mask_uri, photo_uri, write_page
 from .results import BACKGROUND, RunRecord
 
 _PICTURE = (240, 320)

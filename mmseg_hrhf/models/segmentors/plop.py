@@ -11,7 +11,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..heads import HeadLoss, replace_losses
-from ..losses.features import fold_new_logits
+from ..losses.distillation import fold_new_logits
 from ..losses.label_merge import entropy_histogram, median_thresholds, pseudo_labels, sure_share
 from ..losses.upsampling import pool_upsampled
 from ..student_pass import captured_stages, check_stages, fused_pass, paired_stages, stacked_labels, with_labels
