@@ -123,7 +123,7 @@ CONFIGS = {
     'loss of another kind': ({'method.loss_kd.type': 'CrossEntropyLoss'},
                              r"method\.loss_kd\.type='CrossEntropyLoss' is not one of 'DistillationLoss', "),
     'loss that takes other maps': ({'method.loss_kd.type': 'PODLoss'},
-                                   r"method\.loss_kd=\{'type': 'PODLoss'\} fails on maps of 3 channels of the student"),
+                                   r"method\.loss_kd=\{'type': 'PODLoss'\} fails on a student map with 3 channels"),
     'misspelt option of a loss': ({'method.loss_kd.weight': 1},
                                   r"method\.loss_kd has no option 'weight': did you mean 'loss_weight'\?"),
     'option of a loss of another type': ({'method.loss_kd.loss_weight': 'a'},
@@ -473,7 +473,7 @@ def test_teacher_with_another_class_count(tiny_config, tmp_path):
     teacher['decode_head'] = dict(teacher['decode_head'], num_classes=3)
     build = dict(type='HRHF', student=tiny_config.model, teacher=teacher, teacher_checkpoint=str(path))
     line = refusal(MODELS.build, build)
-    check('checkpoint', 'teacher of another shape', line, r'does not fit the network of the previous .*conv_seg',
+    check('checkpoint', 'teacher of another shape', line, r'does not match the network of the previous .*conv_seg',
           ('DIR', tmp_path))
     save_checkpoint(path, model.state_dict(), dict(dataset_meta=dict(classes=['background', 'a', 'b', 'c'])))
     line = refusal(load_checkpoint, path, 3)
