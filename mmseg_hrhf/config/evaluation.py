@@ -99,6 +99,14 @@ def retest_config(run: RunConfig, scenario: Scenario, files: StepFiles) -> Confi
     return out
 
 
+def prepare_test(out: Config, checkpoint: str, tta: bool) -> None:
+    """Load the weights of ``checkpoint``, and wrap the network by ``tta_model`` if ``tta`` is set."""
+    if tta:
+        out.model = dict(out.tta_model, module=out.model)
+    out.load_from = checkpoint
+    choose_wrapper(out)
+
+
 def set_outputs(out: Config, out_dir: Any, show_dir: Any, show: bool, wait_time: float) -> None:
     """Make a test write predicted masks to ``out_dir`` and overlays to ``show_dir``, or show them."""
     if out_dir:

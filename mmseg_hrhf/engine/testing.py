@@ -9,8 +9,7 @@ from mmengine.logging import print_log
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 
-from ..config.evaluation import set_augmented_pipelines, set_outputs, test_config, test_loader
-from ..config.plain import choose_wrapper
+from ..config.evaluation import prepare_test, set_augmented_pipelines, set_outputs, test_config, test_loader
 from ..config.run import RunConfig
 from ..datasets.incremental import build_source, scenario_of
 from ..scenario import Scenario
@@ -55,11 +54,8 @@ def run_test(cfg: Config,
         load_checkpoint(checkpoint, scenario.num_classes(meta['step']))
         _check_meaning(checkpoint, loaded, scenario)
         cfg = test_config(run.at(meta['step']), run.scenario, scenario, StepFiles(cfg.work_dir, meta['step']))
-    if tta:
-        cfg.model = dict(cfg.tta_model, module=cfg.model)
-    cfg.load_from = checkpoint
+    prepare_test(cfg, checkpoint, tta)
     set_outputs(cfg, out_dir, show_dir, show, wait_time)
-    choose_wrapper(cfg)
     with only_data():
         runner = Runner.from_cfg(cfg)
         try:

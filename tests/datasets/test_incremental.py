@@ -204,10 +204,10 @@ REFUSED = {
     'no folder': (dict(data_prefix=dict(img_path='', seg_map_path='labels')),
                   r"labels' \(data_prefix\.seg_map_path of PascalVOCDataset\) does not exist"),
     'no image list': (dict(ann_file='no.txt'), r"no\.txt' \(ann_file of PascalVOCDataset\) does not exist"),
-    'no image': (dict(ann_file='empty.txt'), r"holds no image: check data_root, .* ann_file and img_suffix='\.jpg'"),
+    'no image': (dict(ann_file='empty.txt'), r"contains no images: .*ann_file and img_suffix='\.jpg"),
     'misspelt type': (dict(type='PascalVOC'), r"Dataset type 'PascalVOC' is not registered"),
-    'another kind': (dict(type='NoSegDataset', ann_file=''), 'NoSegDataset is no BaseSegDataset'),
-    'ignore_index': (dict(ignore_index=0), r'PascalVOCDataset has ignore_index=0, but 255 is what'),
+    'another kind': (dict(type='NoSegDataset', ann_file=''), 'NoSegDataset is not a BaseSegDataset'),
+    'ignore_index': (dict(ignore_index=0), r'PascalVOCDataset has ignore_index=0, but ignored pixels are always 255'),
     'misspelt option': (dict(root='a'), r"PascalVOCDataset or its pipeline cannot be built from the config: .*'root'"),
     'misspelt transform': (dict(pipeline=[dict(type='LoadImages')]), r'built from the config: LoadImages is not in'),
     'metainfo that is no dict': (dict(metainfo=3), r'built from the config: metainfo should be'),
@@ -282,7 +282,7 @@ def test_images_are_checked_with_their_masks_on_a_local_disk_alone(voc, tmp_path
 
 
 @pytest.mark.parametrize('step, test_mode, message', [
-    (1, False, r'Step 1 \(bird\) has no training image under the overlapped setting, of 2 images in .*another step'),
+    (1, False, r'Step 1 \(bird\) has no training images in the overlapped setting, out of 2 in .*to another step'),
     (0, True, r'Step 0 \(cat\) has no evaluation image')])
 def test_a_step_without_image_is_refused(voc, step, test_mode, message):
     steps = [['cat'], ['person']] if test_mode else [['person'], ['bird']]

@@ -304,7 +304,7 @@ def test_masks_whose_label_0_is_void(view, tiny_config, classes, bad):
 
 def test_the_first_label_that_differs_is_named(view):
     dataset = view([LOAD, dict(type='IgnoresTheMap'), PACK], 0)
-    with pytest.raises(ValueError, match=r'train_dataloader gives depend on .* \(seen at label 1\)'):
+    with pytest.raises(ValueError, match=r'train_dataloader depend on class indices \(as seen for label 1\)'):
         check_label_independence(dataset, dataset, 'train_dataloader')
 
 
@@ -312,7 +312,7 @@ def test_the_first_label_that_differs_is_named(view):
     'num_images, test_mode, draws', [(0, False, 0), (1, False, 12), (5, False, 2), (18, False, 1), (18, True, 1)]
 )
 def test_about_a_dozen_samples_are_drawn(monkeypatch, num_images, test_mode, draws):
-    monkeypatch.setattr(label_check, '_showing', lambda dataset, indices, classes: indices.tolist())
+    monkeypatch.setattr(label_check, '_covering', lambda dataset, indices, classes: indices.tolist())
     dataset = SimpleNamespace(by_part=lambda: np.array_split(np.arange(num_images), 3), test_mode=test_mode)
     expected = [(draw, idx) for draw in range(draws) for idx in range(num_images)]
     assert label_check._draws(dataset, [1]) == expected

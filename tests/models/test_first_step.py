@@ -58,10 +58,10 @@ def test_it_is_tested_and_continued(tiny_config, elsewhere):
 
 
 @pytest.mark.parametrize('options, message', [
-    ({'method': dict(_delete_=True, type='EWC')}, 'EWC trains a step 0 of its own'),
+    ({'method': dict(_delete_=True, type='EWC')}, 'step 0 of EWC differs from plain training'),
     ({'load_from': 'a.pth'}, r"replaces step 0, so load_from='a\.pth' would not be used"),
     ({'first_step_from': 'absent.pth'}, r"first_step_from='absent\.pth' does not exist"),
-    ({'first_step_from': 'https://example.org/a.pth'}, 'must be a local file: fetch it first'),
+    ({'first_step_from': 'https://example.org/a.pth'}, 'must be a local file: download it first'),
     ({'first_step_from': 3}, 'first_step_from=3 must be a string'),
     ({'scenario.task': '1-1'}, r"knows the classes \['background', 'red', 'green'\], but step 0 of the scenario has "
                                r"\['background', 'red'\]"),
@@ -129,7 +129,7 @@ def test_in_a_comparison_systems_with_a_step_0_of_their_own_train_it(tiny_config
     tiny_config.first_step_from = 'a.pth'
     cells = plan_cells(tmp_path, ['HRHF', 'MiB', 'EWC', 'Joint'], [(None, 'overlapped')], [0])
     runs = plan_runs(cells, tiny_config)
-    given = {run.cell.system: Config.fromfile(run.cell.config).get('first_step_from') for run in runs}
+    given = {run.cell.method: Config.fromfile(run.cell.config).get('first_step_from') for run in runs}
     assert given == {'_first_step': 'a.pth', 'HRHF': 'a.pth', 'MiB': 'a.pth', 'EWC': None, 'Joint': None}
-    shared = {run.cell.system for run in runs if run.first_step is not None}
+    shared = {run.cell.method for run in runs if run.first_step is not None}
     assert shared == {'HRHF', 'MiB'}

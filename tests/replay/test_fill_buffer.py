@@ -313,7 +313,7 @@ def test_an_inversion_of_a_user_fills_a_buffer(teacher, tmp_path, patches):
 def test_an_inversion_of_a_user_is_checked_as_ours_are(patches):
     with pytest.raises(ValueError, match=r"replay\.inversion has no option 'brightnes': did you mean 'brightness'"):
         build_inversion(dict(type='GreySquares', size=16, brightnes=3))
-    with pytest.raises(ValueError, match=r"inversion\.type='GreySquare' is not one of .*Did you mean 'GreySquares'"):
+    with pytest.raises(ValueError, match=r"inversion\.type='GreySquare' is not one of .*did you mean 'GreySquares'"):
         build_inversion(dict(type='GreySquare', size=16))
     with pytest.raises(ValueError, match=r'inversion\.batch_size=0 must be positive'):
         build_inversion(dict(type='GreySquares', size=16, batch_size=0))

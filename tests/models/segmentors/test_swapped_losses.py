@@ -152,7 +152,7 @@ def test_what_a_loss_gives_is_checked(register, answer, message):
 
 
 @pytest.mark.parametrize('method, options, message', [
-    (HRHF, dict(loss_kd=dict(type='TemperdLoss')), r"loss_kd\.type='TemperdLoss' .*Did you mean 'TemperedLoss'"),
+    (HRHF, dict(loss_kd=dict(type='TemperdLoss')), r"loss_kd\.type='TemperdLoss' .*did you mean 'TemperedLoss'"),
     (HRHF, dict(loss_kd=dict(type='FCNHead')), r"method\.loss_kd\.type='FCNHead' is not one of 'DistillationLoss'"),
     (HRHF, dict(loss_kd=dict(type='TemperedLoss', temperatur=1)), r"method\.loss_kd has no option 'temperatur'"),
     (HRHF, dict(loss_kd=dict(type='TemperedLoss', temperature='hot')), r"loss_kd\.temperature='hot' must be a number"),
