@@ -33,7 +33,7 @@ def test_page_and_grids(run, tmp_path):
 
 def test_a_run_without_fakes_is_named(other_dir, tmp_path):
     run, = find_runs([str(other_dir)])
-    with pytest.raises(ValueError, match='has no fake images'):
+    with pytest.raises(ValueError, match='has no synthetic images'):
         write_fake_browser(run, tmp_path)
 
 
