@@ -39,7 +39,7 @@ def step_curves(methods: dict[str, list[Sequence[dict]]], num_steps: int, name: 
                 # After eight methods, colours repeat with dotted lines.
                 _draw(axis, runs, num_steps, f'mIoU_{group}', color=SERIES[i % len(SERIES)], markersize=4,
                       linestyle='-' if i < len(SERIES) else ':')
-            axis.set_title(f'mIoU, {title}')
+            axis.set_title(f'mIoU of {title}')
             axis.set_xlabel('step')
             axis.set_xlim(-0.15, num_steps - 0.85)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))

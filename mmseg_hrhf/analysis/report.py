@@ -168,7 +168,7 @@ def _pictures(runs: list[RunRecord], num_images: int) -> dict:
         panels = make_panels(folders, num_images)
     except ValueError as error:
         print_log(f'No pictures: {error}', logger='current', level=logging.WARNING)
-        return dict(titles=[], panels=[], legend=[], no_panels=str(error))
+        return dict(titles=[], panels=[], legend=[], no_panels=str(error).rstrip('.'))
     palette = runs[0].palette()
     seen = {int(c) for panel in panels for mask in (panel.truth, *panel.predictions.values()) for c in np.unique(mask)}
     legend = [(name, css_colour(palette[c])) for c, name in enumerate(runs[0].classes) if c in seen]

@@ -20,7 +20,7 @@ def predicted_class(scores: Tensor) -> Tensor:
         return scores.argmax(1)
     rank = torch.arange(number, 0, -1, dtype=torch.uint8, device=scores.device).view(1, -1, 1, 1)
     first = (scores >= scores.amax(1, keepdim=True)) * rank
-    return (number - first.amax(1).long()).clamp(max=number - 1)  # above: all scores are NaN
+    return (number - first.amax(1).long()).clamp(max=number - 1)  # number, if all scores are NaN
 
 
 def merge_labels(labels: Tensor, teacher_logits: Tensor) -> Tensor:

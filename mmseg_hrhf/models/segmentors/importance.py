@@ -1,4 +1,4 @@
-"""EWC, PI and RW: weights are penalised for changing, by their importance for earlier steps."""
+"""EWC, PI and RW: fine-tuning with a penalty on changes of important weights."""
 from __future__ import annotations
 
 from typing import Mapping

@@ -303,7 +303,7 @@ def test_what_changes_step_0_or_its_test_is_part_of_a_run(tiny_config, tmp_path,
     (['FT'], ['1-7/overlapped'], [0], r'FT, 1-7 overlapped, seed 0: .*1-7'),
     (['FT'], ['overlapped'], [-1], r'randomness\.seed=-1 \(--seed\) must be between'),
     (['FT'], ['overlapped', '2-1/overlapped'], [0], "own task '2-1' twice: as 'overlapped' and as '2-1 overlapped'"),
-    (['a b', 'a/b'], ['overlapped'], [0], "'a/b, overlapped, seed 0' and of 'a b, overlapped, seed 0' would have one"),
+    (['a b', 'a/b'], ['overlapped'], [0], "'a/b, overlapped, seed 0' and of 'a b, overlapped, seed 0' would share"),
     (['_first_step'], ['overlapped'], [0], 'and of the shared step 0 would share the folder'),
 ])
 def test_what_cannot_run_is_refused_before_it_is_written(tiny_config, tmp_path, methods, settings, seeds, message):
