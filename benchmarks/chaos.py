@@ -1,9 +1,9 @@
-"""Kill training runs with SIGKILL at random moments, and compare what they end with to a run that was not killed.
+"""Kill training runs with SIGKILL at random moments and compare their results with an uninterrupted run.
 
     python benchmarks/chaos.py --work-dir work_dirs/chaos [--kills 50]
 
-The job is tools/train.py on benchmarks/configs/chaos_by_{iteration,epoch}.py, the same command every time. Weights of
-all steps, fake images and the final table must be bit-identical. Run again to continue.
+The job is tools/train.py with benchmarks/configs/chaos_by_{iteration,epoch}.py, always the same command. Weights of all
+steps, synthetic images and the final table must be bit-identical. Run again to continue.
 """
 import argparse
 import collections
@@ -25,7 +25,7 @@ STEPS = 3
 
 
 def start(kind, work_dir, data):
-    """The job's process, and the time from which a kill can meet more than imports."""
+    """The process of the job, and the time after which its imports are done."""
     command = [sys.executable, str(REPO / 'tools/train.py'), str(REPO / f'benchmarks/configs/chaos_{kind}.py'),
                '--work-dir', str(work_dir), '--cfg-options']
     command += [f'{loader}_dataloader.dataset.data_root={data}' for loader in ('train', 'val', 'test')]
@@ -40,7 +40,7 @@ def start(kind, work_dir, data):
 
 
 def phase(work_dir):
-    """What a killed job was doing, as its files tell."""
+    """Phase of a killed job, judged by its files."""
     for step in range(STEPS):
         folder = work_dir / f'step_{step}'
         if (folder / 'result.json').exists():
@@ -63,7 +63,7 @@ def phase(work_dir):
 
 
 def differences(work_dir, expected):
-    """Names of what is not bit-identical."""
+    """Names of files and tensors that are not bit-identical."""
     differing = []
     for step in range(STEPS):
         one, other = (torch.load(folder / f'step_{step}/checkpoint.pth', weights_only=True)['state_dict']
@@ -98,7 +98,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--work-dir', type=Path, required=True)
     parser.add_argument('--kills', type=int, default=50)
-    parser.add_argument('--minutes', type=float, default=1e9, help='stop after the run in which they are over')
+    parser.add_argument('--minutes', type=float, default=1e9, help='stop after the first run that exceeds this')
     args = parser.parse_args()
     began, data, state = time.monotonic(), args.work_dir / 'data', args.work_dir / 'chaos.json'
     trials = json.loads(state.read_text()) if state.exists() else []

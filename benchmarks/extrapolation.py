@@ -1,4 +1,4 @@
-"""What the paper's runs cost, from counted operations: images x iterations x operations of each part."""
+"""Cost of the paper's runs, from counted operations: images x iterations x operations of each part."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -19,17 +19,17 @@ RUNS = {
     'ADE20K 100-10': dict(real=(13452, 1130, 1200, 1366, 1550, 1498), epochs=60, tested=2000),
 }
 FEWEST_FAKES, MOST_FAKES = 512, 4096
-# Iterations at full size that a fake costs as published.
+# Full-size iterations per synthetic image in the paper.
 PUBLISHED = 1000
-# Dense operations a second of one H200 as its maker names them.
+# Dense operations per second of one H200, as specified by its vendor.
 PEAK = {'bf16': 989e12, 'TF32': 494e12}
-# Share of it that the table of minutes supposes; no GPU has been measured.
+# Share of it assumed in the table of minutes, not measured.
 SUPPOSED = 0.4
 GOALS = {'one GPU in an hour': 3600, 'eight GPUs in 15 minutes': 8 * 900}
 
 
 def operations(side=512):
-    """Floating-point operations of DeepLabV3 with ResNet-101 for one image, counted on tensors without data."""
+    """Floating-point operations of DeepLabV3 with ResNet-101 for one image, counted on meta tensors."""
     init_default_scope('mmseg')
     cfg = Config.fromfile(REPO / 'configs/_base_/models/deeplabv3_r101-d16.py').model
     cfg.backbone.init_cfg = None
@@ -55,13 +55,13 @@ def parts(run, each, iterations):
     Args:
         run: of ``RUNS``.
         each: see ``operations``.
-        iterations: of an image's inversion, at full size.
+        iterations: of the inversion of one image, at full size.
     """
     first, *later = run['real']
     fakes = sum(min(max(FEWEST_FAKES, number), MOST_FAKES) for number in later)
     return {
         'step 0': first * run['epochs'] * each['training'],
-        # As many fakes as real images in each batch; the teacher sees both.
+        # Each batch has as many synthetic as real images; the teacher sees both.
         'steps from 1 on': 2 * sum(later) * run['epochs'] * (each['training'] + each['forward']),
         'inversion': fakes * iterations * each['inversion'],
         'tests': len(run['real']) * run['tested'] * each['forward'],
@@ -69,13 +69,13 @@ def parts(run, each, iterations):
 
 
 def staged_iterations():
-    """Iterations at full size, in pixels, that the stages of VOC-animals cost."""
+    """Equivalent number of full-size iterations of the VOC-animals stages, by pixels."""
     stages = Config.fromfile(REPO / 'benchmarks/configs/voc_animals_3-1.py').replay.inversion.stages
     return sum(scale**2 * number for scale, number in stages)
 
 
 def extrapolation():
-    """Operations by run, way of synthesis and part; and the share of peak that a goal asks for."""
+    """Operations by run, inversion variant and part; and the share of peak that a time goal requires."""
     each, ways = operations(), dict(published=PUBLISHED, stages=staged_iterations())
     runs = {f'{name}, {way}': parts(run, each, iterations) for name, run in RUNS.items()
             for way, iterations in ways.items()}
@@ -85,7 +85,7 @@ def extrapolation():
 
 
 def table(figures):
-    """Markdown of what ``extrapolation`` returns."""
+    """Markdown table of the result of ``extrapolation``."""
     names = list(next(iter(figures['runs'].values())))
     lines = ['| run, synthesis | ' + ' | '.join(f'{name} (10^15)' for name in names) + ' | all | '
              + ' | '.join(f'{goal}: share of {kind} peak' for goal in GOALS for kind in PEAK) + ' |']
@@ -98,7 +98,7 @@ def table(figures):
 
 
 def minutes(figures):
-    """Markdown of each part's minutes on one GPU that sustains ``SUPPOSED`` of its bf16 peak, and of all on eight."""
+    """Markdown table of each part's minutes on one GPU at ``SUPPOSED`` of its bf16 peak, and of the total on eight."""
     names = list(next(iter(figures['runs'].values())))
     lines = ['| run, synthesis | ' + ' | '.join(names) + ' | all | all on eight |', '|' + '---|' * (len(names) + 3)]
     for name, held in figures['runs'].items():

@@ -1,4 +1,4 @@
-"""A hook that ends the process after its first training iteration, for ``speed_start_up.py``."""
+"""Hook that ends the process after the first training iteration, for ``speed_start_up.py``."""
 import os
 import sys
 
@@ -8,7 +8,7 @@ from mmengine.registry import HOOKS
 
 @HOOKS.register_module()
 class EndAfterFirstIteration(Hook):
-    """Leaves at once, without what the end of a process costs."""
+    """Exits immediately, without the cost of a normal process exit."""
     priority = 'LOWEST'
 
     def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):

@@ -1,4 +1,4 @@
-"""Write a small directory in ADE20K's format: patchwork images whose masks hold 0 (void) and 1 to 150.
+"""Generate a small dataset in ADE20K's format: patchwork images with labels 0 (void) and 1 to 150.
 
     python benchmarks/generate_ade20k_like.py DIRECTORY [--train 40] [--val 20]
 """
@@ -12,7 +12,7 @@ SIDE, PATCHES, CLASSES = 96, 4, 150
 
 
 def generate(root: Path, num_train: int, num_val: int) -> None:
-    """Write ``images`` and ``annotations`` of ``training`` and ``validation``; every class occurs in both."""
+    """Write ``images`` and ``annotations`` for ``training`` and ``validation``; every class occurs in both."""
     rng = np.random.default_rng(0)
     colours = rng.integers(30, 226, (CLASSES + 1, 3))
     for split, number in (('training', num_train), ('validation', num_val)):
@@ -21,7 +21,7 @@ def generate(root: Path, num_train: int, num_val: int) -> None:
         folders = [root / kind / split for kind in ('images', 'annotations')]
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-        # One patch of each image is void; the others go through the classes in turn.
+        # One patch of each image is void; the others cycle through the classes.
         classes = np.resize(np.arange(1, CLASSES + 1), (number, PATCHES**2 - 1))
         for i, row in enumerate(classes):
             patches = np.append(row, 0).astype(np.uint8).reshape(PATCHES, PATCHES)

@@ -1,11 +1,11 @@
-"""One command that checks and times the package on a GPU in ten minutes: benchmarks/notes/gpu_check.md.
+"""Checks and times the package on a GPU in ten minutes with one command: benchmarks/notes/gpu_check.md.
 
     python benchmarks/gpu_check.py --out DIR                          # on a GPU
-    python benchmarks/gpu_check.py --out DIR --device cpu --tiny      # the same parts on a CPU, in some minutes
+    python benchmarks/gpu_check.py --out DIR --device cpu --tiny      # the same parts on a CPU, in a few minutes
 
-Parts run in order of worth. DIR/gpu_check.json is written after each; one that fails is on record and the next goes
-on; what the minutes do not suffice for is "not reached". The same command again goes on with what is missing.
-Ends with 0 where all is well, 1 where a part failed or gave wrong results, 2 where one was not reached.
+Parts run in order of importance. DIR/gpu_check.json is written after each part. A failed part is recorded and the next
+one runs; parts for which the time does not suffice are "not reached". The same command again runs the missing parts.
+Exit code: 0 if everything passed, 1 if a part failed or gave wrong results, 2 if a part was not reached.
 """
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ METHODS = ('HRHF', 'MiB', 'PLOP')
 
 
 def all_parts() -> list[Part]:
-    """What there is to check and to measure, in order of worth."""
+    """All checks and measurements, in order of importance."""
     timed = [Part(f'training, {method}, {precision}', 'gpu.training:iteration', 90,
                   dict(method=method, precision=precision)) for method in METHODS for precision in PRECISIONS]
     inverted = [Part(f'inversion, {precision}', 'gpu.inversion:iteration', 90, dict(precision=precision))
@@ -74,7 +74,7 @@ def parse_args():
 
 
 def prepare(args, scratch: Path) -> None:
-    """Let this process and its children find the package, its benchmarks and the toolbox, and the device they use."""
+    """Set import paths and the device for this process and its children; install the wheels if needed."""
     from gpu.offline import install, use
     folders = [REPO / 'benchmarks', REPO]
     site = scratch / 'site'
@@ -85,7 +85,7 @@ def prepare(args, scratch: Path) -> None:
         folders.append(site)
     use(*folders)
     if args.device == 'cpu':
-        os.environ['CUDA_VISIBLE_DEVICES'] = ''  # a training takes the GPU that it sees
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''  # training uses any visible GPU
         os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 

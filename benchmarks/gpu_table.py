@@ -1,4 +1,4 @@
-"""The section "On a GPU" of docs/performance.md, between its two comments, from what benchmarks/gpu_check.py measured.
+"""Write the section "On a GPU" of docs/performance.md, between its two comments, from results of gpu_check.py.
 
     python benchmarks/gpu_table.py [docs/tables/gpu_check.json]
 """
@@ -26,7 +26,7 @@ def number(value: float) -> str:
 
 
 def bar(row: dict) -> tuple[str, str]:
-    """The bar of a figure, and whether it holds."""
+    """The bar of a figure, and whether the figure meets it."""
     if row['at_most'] is not None:
         return f'≤ {row["at_most"]:g}', 'yes' if row['value'] <= row['at_most'] else '**no**'
     if row['at_least'] is not None:
@@ -40,7 +40,7 @@ def figure(row: dict) -> str:
 
 
 def worst(checks: list[dict]) -> str:
-    """How many checks hold, and the one that comes closest to its bound, or goes furthest beyond."""
+    """Number of passed checks, and the check closest to its bound or furthest beyond it."""
     if not checks:
         return ''
     closest = max(checks, key=lambda each: each['value'] / each['at_most'] if each['at_most'] else each['value'])
@@ -49,14 +49,14 @@ def worst(checks: list[dict]) -> str:
 
 
 def remark(record: dict) -> str:
-    """The last line of an error, a reason, or what the checks say."""
+    """The last line of an error, a reason, or a summary of the checks."""
     result = record.get('result', {})
     said = (record.get('reason') or record.get('error') or result.get('refused') or '').strip().splitlines()
     return (said[-1] if said else worst(result.get('checks', []))).replace('|', '\\|')
 
 
 def machine(held: dict, device: Optional[dict]) -> str:
-    """What it was measured on."""
+    """Description of the measured machine."""
     kind = ' Small networks: to see that all runs, no figures.' if held['tiny'] else ''
     if device is None:
         return f'Measured on an unnamed {held["device"]} device.{kind}\n'
@@ -71,7 +71,7 @@ def machine(held: dict, device: Optional[dict]) -> str:
 
 
 def section(held: Optional[dict]) -> str:
-    """Markdown of the section; of no results, one sentence."""
+    """Markdown of the section; one sentence if there are no results."""
     if held is None:
         return NOT_YET
     parts = held['parts']
@@ -107,7 +107,7 @@ def replaced(page: str, text: str) -> str:
     """The page with ``text`` between its comments.
 
     Raises:
-        ValueError: it lacks them.
+        ValueError: the page does not have them.
     """
     if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
         raise ValueError(f'The page must hold {BEGIN.strip()} and then {END.strip()}, each once.')

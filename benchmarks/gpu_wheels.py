@@ -1,11 +1,11 @@
-"""The wheels that benchmarks/gpu_check.py needs on a machine with Python 3.12, torch and numpy but no network.
+"""Collect the wheels for benchmarks/gpu_check.py on a machine with Python 3.12, torch and numpy but no network.
 
     python benchmarks/gpu_wheels.py --out .wheels             # download, pack and check
-    python benchmarks/gpu_wheels.py --out .wheels --check     # check alone: are they all there, and small enough?
+    python benchmarks/gpu_wheels.py --out .wheels --check     # only check that they are complete and small enough
 
-A wheel is a zip file, and a large one is recompressed with LZMA, which pip reads too: OpenCV's takes 30 MiB for 48.
-What is released as source only (two pure packages of the toolbox) is built. Prints a table and ends with 1 where
-something is missing or all of it, with the source tree, is larger than what may be carried.
+Large wheels are recompressed with LZMA, which pip supports: OpenCV's shrinks from 48 to 30 MiB. Packages released only
+as source (two pure Python packages of the toolbox) are built. Prints a table; exits with 1 if a wheel is missing or the
+total size, including the source tree, exceeds the limit.
 """
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ PYTHON = '3.12'
 PLATFORMS = ('manylinux_2_28_x86_64', 'manylinux_2_27_x86_64', 'manylinux_2_17_x86_64', 'manylinux2014_x86_64')
 WANTED = ('onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6', 'onedl-mmsegmentation==1.4.2', 'Pillow>=9.1', 'tqdm>=4.60',
           'matplotlib>=3.5', 'Jinja2>=3.0',
-          # The last whose wheel is small, of those built for numpy 2.
+          # The last version with a small wheel built for numpy 2.
           'opencv-python-headless==4.11.0.86')
-# Released as source alone.
+# Released only as source.
 BUILT = ('onedl-mmcv', 'onedl-mmsegmentation')
-# Their wheels with compiled parts are several times as large, and nothing here needs the speed.
+# Their wheels with compiled parts are several times larger, and their speed is not needed.
 PURE = ('fonttools', 'wcwidth')
 # Larger wheels are recompressed.
 REPACKED_FROM = 2**20
@@ -49,7 +49,7 @@ def parse_args():
 
 
 def needs(wheel: Path) -> list[Requirement]:
-    """What a wheel asks for on that machine, replaced as ``REPLACED`` says and without what is there."""
+    """Requirements of a wheel on that machine, with replacements by ``REPLACED``, without installed packages."""
     with zipfile.ZipFile(wheel) as archive:
         name = next(name for name in archive.namelist() if name.endswith('.dist-info/METADATA'))
         declared = email.message_from_bytes(archive.read(name)).get_all('Requires-Dist') or []
@@ -69,7 +69,7 @@ def pip(*arguments: str) -> None:
 
 
 def fetch(requirements: list[Requirement], folder: Path) -> None:
-    """Download or build wheels for that machine, without what they need."""
+    """Download or build wheels for that machine, without their dependencies."""
     groups: dict[str, list[str]] = dict(built=[], pure=[], compiled=[])
     for requirement in requirements:
         name = canonical(requirement.name)
@@ -85,7 +85,7 @@ def fetch(requirements: list[Requirement], folder: Path) -> None:
 
 
 def repack(wheel: Path) -> None:
-    """Compress the files in a wheel by LZMA; names, contents and modes stay."""
+    """Recompress a wheel with LZMA; names, contents and modes are unchanged."""
     packed = wheel.with_suffix('.packing')
     with zipfile.ZipFile(wheel) as old, zipfile.ZipFile(packed, 'w') as new:
         for item in old.infolist():
@@ -94,7 +94,7 @@ def repack(wheel: Path) -> None:
 
 
 def download(folder: Path) -> None:
-    """Fill ``folder`` with all that ``WANTED`` needs, in turns: what is fetched names what is to be fetched next."""
+    """Download ``WANTED`` and its dependencies into ``folder``: each round fetches the requirements of the last."""
     wanted, have = list(map(Requirement, WANTED)), {project(wheel) for wheel in folder.glob('*.whl')}
     while True:
         missing = {canonical(each.name): each for each in wanted if canonical(each.name) not in have}
@@ -111,7 +111,7 @@ def download(folder: Path) -> None:
 
 
 def unmet(folder: Path) -> list[str]:
-    """A line for each requirement that no wheel of ``folder`` meets, and for each wheel that machine cannot install."""
+    """One line per requirement that no wheel in ``folder`` meets, and per wheel that the machine cannot install."""
     wheels = sorted(folder.glob('*.whl'))
     versions = {project(wheel): parse_wheel_filename(wheel.name)[1] for wheel in wheels}
     number = tuple(map(int, PYTHON.split('.')))
@@ -129,13 +129,13 @@ def unmet(folder: Path) -> list[str]:
 
 
 def source_bytes(root: Path = REPO) -> int:
-    """Bytes of the files of the working tree that git keeps."""
+    """Total bytes of the files tracked by git."""
     names = subprocess.run(['git', 'ls-files', '-z'], cwd=root, check=True, capture_output=True, text=True).stdout
     return sum((root / name).stat().st_size for name in names.split('\0') if name and (root / name).is_file())
 
 
 def report(folder: Path, source: int) -> tuple[str, bool]:
-    """A table of sizes with what is wrong below it, and whether all is well."""
+    """A table of sizes followed by the problems, and whether there are none."""
     sizes = {wheel.name: wheel.stat().st_size for wheel in folder.glob('*.whl')}
     lines = [f'{size / 2**20:7.2f} MiB  {name}' for name, size in sorted(sizes.items(), key=lambda item: -item[1])]
     total, wrong = sum(sizes.values()) + source, unmet(folder)

@@ -1,8 +1,8 @@
-"""Divides a list of training images in two, for choices that must not look at the test images.
+"""Split a list of training images in two, for tuning without the test images.
 
     python benchmarks/hold_back.py IMAGE_LIST --out DIR [--share 0.15] [--seed 0]
 
-Writes DIR/kept.txt and DIR/held_back.txt. What is tuned trains on the first and is judged on the second.
+Writes DIR/kept.txt and DIR/held_back.txt. Tuning trains on the first and evaluates on the second.
 """
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Step 1 of VOC 15-5 with random weights and images from memory: all of a training but its data and its results."""
+"""Step 1 of VOC 15-5 with random weights and images from memory: training without data loading."""
 from __future__ import annotations
 
 from pathlib import Path
@@ -20,7 +20,7 @@ from mmseg_hrhf.datasets.raw_labels import RawLabels
 from mmseg_hrhf.work_dir.checkpoint import save_checkpoint
 
 REPO = Path(__file__).parents[1]
-# Name: model config, side of the crops, batch.
+# Name: model config, crop size, batch size.
 NETWORKS = dict(
     mobilenet=('deeplabv3_mobilenet-v2', 128, 12),
     small=('fcn_small', 96, 16),
@@ -42,7 +42,7 @@ optim_wrapper = dict(optimizer=dict(lr=0.001))
 
 @DATASETS.register_module()
 class MemoryDataset(Dataset):
-    """Decoded images and labels: ``num_real`` whose objects are of the new classes, ``num_fake`` without labels."""
+    """Decoded images and labels: ``num_real`` with objects of the new classes, ``num_fake`` without labels."""
     metainfo = PascalVOCDataset.METAINFO
 
     def __init__(self, side: int, num_real: int = 48, num_fake: int = 48) -> None:
@@ -60,13 +60,13 @@ class MemoryDataset(Dataset):
         shape = dict(img_shape=(side, side), ori_shape=(side, side))
         sample = SegDataSample(metainfo=shape)
         sample.gt_sem_seg = PixelData(data=torch.from_numpy(labels)[None])
-        # Smooth, as photographs are.
+        # Smooth, like photographs.
         coarse = torch.from_numpy(rng.normal(128, 60, (1, 3, 8, 8)))
         image = torch.nn.functional.interpolate(coarse, (side, side), mode='bilinear')[0].clamp(0, 255)
         return dict(inputs=image.to(torch.uint8), data_samples=sample)
 
     def full_init(self) -> None:
-        """Nothing is left to do; mmengine calls this on every dataset."""
+        """No-op; mmengine calls it on every dataset."""
 
     def __len__(self):
         return len(self.samples)

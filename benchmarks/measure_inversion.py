@@ -1,7 +1,7 @@
-"""What SegInversion makes of a trained network: found by the teacher, by a second network, smoothness, area by r.
+"""Measure images of SegInversion: recognition by the teacher and a second network, smoothness, area by r.
 
-The second network (same classes, another training seed) tells images of objects from adversarial noise: whether it
-finds the classes too, and how far the images' features are from those of its own training images.
+The second network (same classes, another training seed) distinguishes images of objects from adversarial noise: it
+shows whether another network finds the classes, and how far the features are from those of its training images.
 
     python benchmarks/measure_inversion.py RUN_CONFIG WORK_DIR/step_0 --second OTHER_WORK_DIR/step_0 --out DIR \
         [--cfg-options replay.inversion.lr=0.05 ...] [--images 32] [--areas [R ...]]
@@ -34,13 +34,13 @@ R_VALUES = (0.5, 1, 5, 10, 20)
 
 
 def load_step(folder):
-    """A step's network, frozen, its plain config, and its recorded feature statistics (None without)."""
+    """A step's frozen network, its plain config, and its recorded feature statistics, or None."""
     step = FinishedStep(folder, 'cpu')
     return step.model, step.cfg, step.feature_statistics
 
 
 def found(model, images, requests):
-    """Share of (image, asked-for class) pairs whose predicted mask contains the class, and the mean area of those."""
+    """Share of (image, requested class) pairs whose predicted mask contains the class, and their mean area."""
     shares = torch.cat([recognised(model, batch) for batch in images])
     classes = [classes for request in requests for classes in request.classes]
     asked = torch.tensor([float(shares[i, c]) for i, held in enumerate(classes) for c in held])
@@ -49,7 +49,7 @@ def found(model, images, requests):
 
 @torch.no_grad()
 def feature_distance(model, recorded, images):
-    """Mean distance of batches from the feature statistics of ``model``'s training; None where it has none."""
+    """Mean distance of batches from the feature statistics of ``model``'s training; None if it has none."""
     space, distances = PixelSpace(model.data_preprocessor, torch.device('cpu')), []
     with FeatureStatistics(feature_targets(model, recorded)) as statistics:
         for batch in images:
@@ -64,7 +64,7 @@ def variation(images):
 
 
 def real_variation(cfg, size, number=64):
-    """The same of centre crops of real images at the scale the network is tested at."""
+    """The same for centre crops of real images at test scale."""
     dataset = copy.deepcopy(cfg.test_dataloader.dataset)
     dataset.pipeline = [transform for transform in dataset.pipeline if transform.type not in ('LoadAnnotations', )]
     dataset = DATASETS.build(dataset)
@@ -97,7 +97,7 @@ def synthesise(inversion, model, requests, recorded):
 
 
 def stored(folder, batch_size):
-    """Images of a buffer, in batches, and what was asked of them."""
+    """Images of a buffer, in batches, and their requested classes."""
     records = [json.loads(line) for line in (folder / 'manifest.jsonl').read_text().splitlines()]
     images, requests = [], []
     for start in range(0, len(records), batch_size):

@@ -2,7 +2,7 @@
 
     python benchmarks/memory_over_steps.py --work-dir work_dirs/memory [--network deeplabv3_mobilenet-v2 --side 128]
 
-Each step trains as many iterations, makes as many fakes and is tested on as many images as any other.
+All steps have equal numbers of iterations, synthetic images and test images.
 """
 import argparse
 import gc
@@ -57,18 +57,18 @@ def make_data(root, side, images_per_class=12):
 
 
 def resident():
-    """MiB of memory of this process that is its own (not pages of files), and of what its tensors take of a GPU."""
+    """MiB of private memory of this process (without file pages), and of GPU memory of its tensors."""
     status = dict(line.split(':', 1) for line in Path('/proc/self/status').read_text().splitlines())
     return int(status['RssAnon'].split()[0]) / 1024 + torch.cuda.memory_allocated() / 2**20
 
 
 def clock(device):
-    """What tells the seconds of a long piece of work: on a CPU those it worked, whatever else the machine did."""
+    """Clock for long work, in seconds: on a CPU the process time, which is independent of other processes."""
     return time.process_time if str(device) == 'cpu' else time.perf_counter
 
 
 class MeasuringRunner(IncrementalRunner):
-    """Notes memory, open files, threads and living networks after each step."""
+    """Records memory, open files, threads and live networks after each step."""
     rows = []
 
     def _run_step(self, step):

@@ -1,4 +1,4 @@
-"""The most memory that tensors take while a piece of work runs."""
+"""Peak memory of tensors during a piece of work."""
 from __future__ import annotations
 
 import json
@@ -11,7 +11,7 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def peak_bytes(work: Callable[[], object], device: Union[str, torch.device] = 'cpu') -> int:
-    """Bytes allocated at most while ``work`` runs, beyond those that were there before, kernels' buffers included."""
+    """Peak bytes allocated by ``work`` beyond those allocated before, including buffers of kernels."""
     if torch.device(device).type == 'cuda':
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()

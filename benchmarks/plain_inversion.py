@@ -1,6 +1,6 @@
-"""Synthesis of fake images in plain PyTorch, as one would write it from the paper's formulas: the baseline of speeds.
+"""Image synthesis in plain PyTorch, written directly from the paper's formulas: the speed baseline.
 
-All iterations at full size, float32, one term after another by autograd, hooks on the batch norms, torch's Adam.
+All iterations at full size, float32, separate loss terms with autograd, hooks on the batch norms, torch's Adam.
 """
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from mmseg_hrhf.utils.compat import BatchNorm
 
 def plain_synthesis(forward, model, images, classes, r, iterations, lr=0.25, tv_weight=10.0, feature_weight=5.0,
                     jitter=0.06, warmup=0.1, low=-2.0, high=2.6, relative=True):
-    """Optimise images by eq. 2. Returns the images and the last values of its terms.
+    """Optimise images by eq. 2. Returns the images and the final values of the terms.
 
     Args:
-        forward: from (N, 3, H, W) to (N, K, H, W) logits, by ``model``.
+        forward: maps (N, 3, H, W) to (N, K, H, W) logits of ``model``.
         model: frozen network in eval mode.
         images: (N, 3, H, W) noise.
-        classes: (N,) asked for; background is asked for beside each.
-        r: (N, K) of eq. 1.
-        iterations: of Adam, the first tenth of rising rate, then a cosine.
+        classes: (N,) requested classes; background is requested in addition.
+        r: (N, K), of eq. 1.
+        iterations: of Adam, with linear warm-up in the first tenth, then cosine decay.
         low, high: range of the images.
-        relative: feature distances as ours, in units of the running statistics; False: the published norms.
+        relative: feature distances in units of the running statistics, as ours; False: the published norms.
     """
     inputs = []
     handles = [layer.register_forward_pre_hook(lambda layer, given: inputs.append((layer, given[0])))
@@ -61,7 +61,7 @@ def plain_synthesis(forward, model, images, classes, r, iterations, lr=0.25, tv_
 
 
 def distance(layer, x, relative):
-    """Of a batch norm's input from its running statistics."""
+    """Distance of a batch norm's input from its running statistics."""
     var, mean = torch.var_mean(x, (0, 2, 3), unbiased=False)
     if not relative:
         return (mean - layer.running_mean).norm() + (var - layer.running_var).norm()

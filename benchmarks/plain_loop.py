@@ -1,7 +1,7 @@
-"""Half-real half-fake training in plain PyTorch, as one would write it from the formulas: the baseline of speeds.
+"""Half-real half-fake training in plain PyTorch, written directly from the paper's formulas: the speed baseline.
 
-All at full resolution, one tensor after another: both networks' logits up-sampled, the teacher's class where no new one
-is labelled (eq. 4), distillation by logsumexp as in MiB (eq. 3), autograd throughout.
+Everything runs at full resolution with autograd: up-sampled logits of both networks, the teacher's class where no new
+class is labelled (eq. 4), and distillation with logsumexp as in MiB (eq. 3).
 """
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ def plain_losses(logits, teacher_logits, labels):
         teacher_logits = F.interpolate(teacher_logits, size, mode='bilinear', align_corners=False)
         old = teacher_logits.softmax(1)
         merged = labels.where(labels != 0, teacher_logits.argmax(1))
-    # mmseg's default, as ours: ignored pixels count in the mean.
+    # Ignored pixels count in the mean: mmseg's default and ours.
     segmentation = F.cross_entropy(logits, merged, ignore_index=255, reduction='none').mean()
     total = logits.logsumexp(1)
     background = torch.cat([logits[:, :1], logits[:, num_old:]], dim=1).logsumexp(1) - total
@@ -34,7 +34,7 @@ def plain_iteration(student, teacher, optimizer, inputs, labels):
     """One update.
 
     Args:
-        student, teacher: from (N, 3, H, W) to logits of any size.
+        student, teacher: map (N, 3, H, W) to logits of any size.
         optimizer: of the student's weights.
     """
     with torch.no_grad():

@@ -1,6 +1,6 @@
-"""Real images of the old classes in place of fakes: what replay could be worth on a schedule, whatever the inversion.
+"""Real images of the old classes instead of synthetic ones: an upper bound on replay for a given schedule.
 
-No class-incremental method may do this. It tells a schedule that learns too little from fakes that show too little:
+Class-incremental methods may not do this. Shows whether the schedule or the synthetic images limit a result:
 
     PYTHONPATH=. python tools/compare.py benchmarks/configs/voc_animals_tuning.py --methods "real images for fakes"
 """
@@ -16,21 +16,21 @@ from PIL import Image
 
 from mmseg_hrhf.replay.inversion.base import FakeBatch, Inversion
 
-# Share of an image that a class must cover to stand for it.
+# Minimum share of an image that its class must cover.
 _SHARE = 0.02
 
 
 @TASK_UTILS.register_module()
 class RealImages(Inversion):
-    """Crops of training images that show the first class asked for; the teacher labels them as it does fakes.
+    """Crops of training images that show the first requested class; the teacher labels them like synthetic images.
 
     Args:
         size: side, or (height, width), of the images in pixels.
         data_root: in VOC's layout.
-        ann_file: list of image names, one a line.
-        labels: raw mask label of each old class, in the teacher's order, background left out.
-        batch_size: images handed out at once.
-        whole_side: squares as large as the image allows, resized; else cut out at ``size`` pixels.
+        ann_file: list of image names, one per line.
+        labels: raw mask label of each old class, in the teacher's order, without background.
+        batch_size: images per call.
+        whole_side: crop the largest possible square and resize it; otherwise crop ``size`` pixels.
         masks: folder of the masks.
         suffix: of the images' names.
     """

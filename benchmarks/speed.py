@@ -1,11 +1,11 @@
-"""All speeds, as ratios to a floor measured in the same process: docs/performance.md.
+"""Measure all speeds as ratios to a floor in the same process: docs/performance.md.
 
     python benchmarks/speed.py --out work_dirs/speed                       # all parts
-    python benchmarks/speed.py training start_up --out work_dirs/speed     # some; the others' figures stay as they are
+    python benchmarks/speed.py training start_up --out work_dirs/speed     # only these; other figures are kept
     python benchmarks/speed.py --out work_dirs/speed --device cuda
 
-Writes DIR/speed.json, DIR/speed.md (the table; --before and --gpu name other speed.json files for its other columns)
-and a DIR/speed_PART.png for each part that has a curve.
+Writes DIR/speed.json, DIR/speed.md (the table; --before and --gpu add columns from other speed.json files) and
+DIR/speed_PART.png for each part with a plot.
 """
 import argparse
 import importlib
@@ -39,7 +39,7 @@ def parse_args():
 
 
 def circumstances(device):
-    """What a figure needs beside it to mean something."""
+    """Machine, software and commit of a measurement."""
     import torch
     commit = subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=9'], cwd=REPO, capture_output=True,
                             text=True).stdout.strip()
@@ -73,7 +73,7 @@ def figure(row):
 
 
 def name(row):
-    """What a row is of, without the seconds in brackets, which differ from run to run."""
+    """Name of a row without the seconds in brackets, which differ between runs."""
     return re.sub(r' \([^()]*\)$', '', row['what'])
 
 
@@ -86,7 +86,7 @@ def bar(row):
 
 
 def table(now, before, gpu):
-    """Markdown: a line for each figure of each part, and a column of a GPU where there is a file of one."""
+    """Markdown table with one row per figure, and a GPU column if there is a GPU file."""
     columns = ['part', 'what', 'bar', 'before', 'now', 'holds', *(['GPU'] if gpu else [])]
     lines = [f'| {" | ".join(columns)} |', '|' + '---|' * len(columns)]
     others = [{(part, name(row)): row for part, held in there.items() for row in held['rows']}

@@ -1,8 +1,8 @@
-"""What data cost: a batch of real and fake images against one of plain mmseg, and the class index against decoding.
+"""Cost of data: a batch of real and synthetic images against plain mmseg, and the class index against decoding.
 
-Images are generated at VOC's size, 500 x 375 (JPEG), fakes at 512 x 512 (PNG, as the buffer writes them), and go
-through the training pipeline of configs/_base_/datasets/voc.py. Masks are VOC's own where HRHF_SHARED (or ../shared)
-has data/voc_train_aug_masks.tar, else generated. Seconds are those that the processes ran, workers included.
+Generated images have VOC's size, 500 x 375 (JPEG), and synthetic ones 512 x 512 (PNG, as the buffer writes them). They
+pass through the training pipeline of configs/_base_/datasets/voc.py. Masks are VOC's if HRHF_SHARED (or ../shared) has
+data/voc_train_aug_masks.tar, otherwise generated. Seconds are process time, workers included.
 """
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ LABELS = [*range(21), 255]
 
 
 def natural(rng, width, height):
-    """Noise whose amplitude falls with the frequency as in photographs."""
+    """Noise whose amplitude decreases with frequency, as in photographs."""
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None])
     frequency[0, 0] = np.inf
     grey, *colours = (np.fft.irfft2(np.fft.rfft2(rng.normal(size=(height, width))) / frequency, (height, width))
@@ -58,7 +58,7 @@ def ellipses(rng, width, height, labels):
 
 
 def generate(root):
-    """A VOC 2012 of ``NUMBER`` images and a buffer of as many fakes. Returns the two folders."""
+    """Generate a VOC 2012 of ``NUMBER`` images and a buffer of equal size. Returns the two folders."""
     devkit, fakes = root / 'VOC2012', root / 'fakes'
     if (fakes / 'manifest.jsonl').exists():
         return devkit, fakes
@@ -78,7 +78,7 @@ def generate(root):
 
 
 def datasets(root):
-    """Plain mmseg's dataset and ours."""
+    """Datasets of plain mmseg and ours."""
     devkit, fakes = generate(root)
     cfg = Config.fromfile(REPO / 'configs/_base_/datasets/voc.py').train_dataloader.dataset.to_dict()
     cfg['data_root'] = str(devkit)
@@ -89,7 +89,7 @@ def datasets(root):
 
 
 def loaders(root, workers):
-    """Endless loaders of plain mmseg and of ours."""
+    """Infinite loaders of plain mmseg and ours."""
     plain, mixed = datasets(root)
     common = dict(batch_size=BATCH, num_workers=workers, collate_fn=FUNCTIONS.get('pseudo_collate'),
                   persistent_workers=workers > 0)
@@ -100,16 +100,16 @@ def loaders(root, workers):
 
 
 def limited(worker):
-    """As mmengine seeds a worker, in one thread."""
+    """Seed a worker as mmengine does, and limit it to one thread."""
     worker_init_fn(worker, num_workers=1, rank=0, seed=0)
     torch.set_num_threads(1)
 
 
 def waiting(root, device):
-    """Share of the time of an iteration in which it does not wait for data, of each loader with one worker.
+    """Share of iteration time not spent waiting for data, for each loader with one worker.
 
-    An iteration is forward and backward of DeepLabV3 on MobileNetV2, and the teacher's forward; on a CPU on every
-    fourth row and column, which is as hard on the loader as a machine of sixteen times the speed.
+    An iteration is forward and backward of DeepLabV3 on MobileNetV2, plus the teacher's forward. On a CPU it uses every
+    fourth row and column, which loads the data loader like a machine that is sixteen times as fast.
     """
     step = 1 if torch.device(device).type == 'cuda' else 4
     cfg = Config.fromfile(REPO / 'configs/_base_/models/deeplabv3_mobilenet-v2.py').model
@@ -134,13 +134,13 @@ def waiting(root, device):
 
 
 def processor_seconds():
-    """Of this process and of those that it waited for."""
+    """Processor time of this process and of finished children."""
     return sum(usage.ru_utime + usage.ru_stime
                for usage in map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))
 
 
 def masks(root):
-    """Paths of VOC's masks, or of generated ones, and what they are."""
+    """Paths of VOC's masks, or of generated ones, and their description."""
     shared = Path(os.environ.get('HRHF_SHARED', REPO.parent / 'shared')) / 'data/voc_train_aug_masks.tar'
     folder = root / ('voc_masks' if shared.exists() else 'masks')
     if not folder.exists():
@@ -163,13 +163,13 @@ def decode(paths):
 
 
 def decode_in_processes(paths):
-    """Decode in as many processes as ``scan`` takes, and nothing else."""
+    """Only decode, in as many processes as ``scan`` uses."""
     with ProcessPoolExecutor(os.cpu_count(), mp_context=multiprocessing.get_context('fork')) as pool:
         list(pool.map(decode, [paths[start:start + 64] for start in range(0, len(paths), 64)]))
 
 
 def class_index(root):
-    """Rounds of processor seconds, of seconds on the wall, and of single masks' processor seconds."""
+    """Rounds of processor time, of wall time, and of processor time for single masks."""
     paths, what = masks(root)
     images = sorted(map(str, (generate(root)[0] / 'JPEGImages').glob('*.jpg')))
     own, wall, one = Rounds(), Rounds(), Rounds(own_time=True)

@@ -1,8 +1,8 @@
-"""An iteration of SegInversion against its floor, and a whole synthesis against the published way.
+"""An iteration of SegInversion against its floor, and a complete synthesis against the published procedure.
 
 The floor is forward and backward to the input of the frozen network on the same batch: as mmseg runs it, and in
-channels last. Ours is what each further iteration of a call of SegInversion takes at full size. ``plain`` is the
-published way in plain PyTorch (plain_inversion.py).
+channels last. Ours is the marginal time of a SegInversion iteration at full size. ``plain`` is the published procedure
+in plain PyTorch (plain_inversion.py).
 """
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mmseg_hrhf.replay.inversion.base import FakeRequest
 
 REPO = Path(__file__).parents[1]
 CONFIGS = REPO / 'configs/_base_/models'
-# Name: config, side, images of a batch, iterations that are timed together, rounds.
+# Name: config, image size, batch size, iterations per measurement, rounds.
 ON_CPU = {
     'FCN, ResNet-18 of 16 channels': ('fcn_small', 64, 48, 9, 9),
     'DeepLabV3, MobileNetV2': ('deeplabv3_mobilenet-v2', 112, 16, 3, 5),
@@ -32,10 +32,10 @@ ON_GPU = {
     'DeepLabV3, MobileNetV2': ('deeplabv3_mobilenet-v2', 512, 16, 20, 9),
     'DeepLabV3, ResNet-101': ('deeplabv3_r101-d16', 512, 16, 10, 9),
 }
-# The published way: so many iterations of 16 images at full size. A share of them is timed.
+# The published procedure: number of iterations on 16 images at full size. A share of them is timed.
 PUBLISHED, PUBLISHED_BATCH, SHARE = 1000, 16, 250
-# Name: network above, config in benchmarks/configs that names side, stages and batch, what stands in their place, and
-# rounds. A tenth of the iterations is timed (the start of a batch then counts tenfold).
+# Name: network above, config in benchmarks/configs with size, stages and batch, overrides of them, and rounds. A tenth
+# of the iterations is timed (so the start of a batch counts tenfold).
 SYNTHESES = {
     'Shapes': ('FCN, ResNet-18 of 16 channels', 'shapes', {}, 5),
     'VOC-animals': ('DeepLabV3, MobileNetV2', 'voc_animals_3-1', {}, 3),
@@ -45,9 +45,9 @@ SYNTHESES = {
 
 
 def network(config, side, device):
-    """A frozen network of random weights; its running statistics are those of a batch of noise, as after training."""
+    """A frozen network with random weights, and running statistics of a batch of noise to mimic training."""
     init_default_scope('mmseg')
-    torch.backends.cudnn.benchmark = True  # as the base config's runs have it
+    torch.backends.cudnn.benchmark = True  # as in the base config
     torch.manual_seed(0)
     cfg = Config.fromfile(CONFIGS / f'{config}.py').model
     cfg.data_preprocessor.size = (side, side)
@@ -60,7 +60,7 @@ def network(config, side, device):
 
 
 def computes_bf16(device):
-    """Whether bf16 is worth a measurement: CPUs without AVX-512 emulate it."""
+    """Whether to measure bf16: CPUs without AVX-512 emulate it."""
     return device != 'cpu' or torch.backends.cpu.get_cpu_capability().startswith('AVX512')
 
 
@@ -70,7 +70,7 @@ def classes_and_r(model, batch, device):
 
 
 def plainly(model, side, batch, iterations, device):
-    """The published way, as a callable."""
+    """The published procedure as a callable."""
     classes, r = classes_and_r(model, batch, device)
     images = torch.randn(batch, 3, side, side, device=device)
     return lambda: plain_synthesis(lambda x: predicted_logits(model, x), model, images, classes, r, iterations)
@@ -83,7 +83,7 @@ def ours(model, side, batch, stages, device, amp=None):
 
 
 def floor(model, images, iterations):
-    """Forward and backward to the input, as a callable."""
+    """Forward and backward to the input as a callable."""
 
     def passes():
         for _ in range(iterations):
@@ -95,7 +95,7 @@ def floor(model, images, iterations):
 
 
 def iteration(config, side, batch, iterations, rounds, device):
-    """Seconds of one iteration each way."""
+    """Seconds per iteration of each variant."""
     model = network(config, side, device)
     images = torch.randn(batch, 3, side, side, device=device)
     variants = {
@@ -108,7 +108,7 @@ def iteration(config, side, batch, iterations, rounds, device):
         variants[kind] = ours(model, side, batch, [(1.0, iterations + 1)], device, amp)
         variants[f'{kind}, start'] = ours(model, side, batch, [(1.0, 1)], device, amp)
     timed = interleaved(variants, rounds, warmup=1, device=device, own_time=True)
-    for kind in kinds:  # without what a batch takes once
+    for kind in kinds:  # without the fixed cost of a batch
         start = timed.seconds.pop(f'{kind}, start')
         timed.seconds[kind] = [whole - begun for whole, begun in zip(timed.seconds[kind], start)]
     timed.seconds = {kind: [seconds / iterations for seconds in held] for kind, held in timed.seconds.items()}
@@ -116,14 +116,14 @@ def iteration(config, side, batch, iterations, rounds, device):
 
 
 def configured(name):
-    """The inversion's options in a config of benchmarks/configs."""
+    """Inversion options of a config in benchmarks/configs."""
     inversion = Config.fromfile(REPO / f'benchmarks/configs/{name}.py').replay.inversion
     size = inversion.size
     return dict(inversion, side=size if isinstance(size, int) else size[0])
 
 
 def synthesis(name, networks, device):
-    """Side of the images and, for one of ``SYNTHESES``, seconds of an image each way."""
+    """Image size and, for one of ``SYNTHESES``, seconds per image of each variant."""
     of, config, changed, rounds = SYNTHESES[name]
     options = dict(configured(config), **changed)
     side, batch = options['side'], options['batch_size']
@@ -160,7 +160,7 @@ def measure(device, out):
 
 
 def draw(figures, path):
-    """An iteration over its floor for each network, and seconds of an image for each synthesis."""
+    """Plot an iteration over its floor for each network, and seconds per image for each synthesis."""
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt

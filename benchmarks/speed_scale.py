@@ -1,6 +1,6 @@
-"""Cost against work: fakes, classes, steps, processes, images of a batch; and what the paper's runs would cost.
+"""Cost against amount of work: synthetic images, classes, steps, processes, batch size; and cost of the paper's runs.
 
-Each figure is that of the largest amount of work over that of a smaller one, per unit of work: 1 is linear.
+Each figure is the cost per unit at the largest amount over the cost per unit at a smaller one: 1 means linear.
 """
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ FAKES, BATCHES, CLASSES, PROCESSES = (16, 32, 64, 128), (4, 8, 16, 32, 64), (21,
 
 
 def of_fakes(device, out):
-    """Seconds (on a CPU those it worked) and own memory (MiB, of the first round) for each number of fakes; and the
-    ratio of the seconds per fake, most fakes over fewest."""
+    """Seconds (process time on a CPU) and private memory (MiB, first round) for each number of synthetic images; and
+    the ratio of the seconds per image, most images over fewest."""
     model, rounds, memory = network('fcn_small', SIDE, device), Rounds(device, own_time=True), {}
 
     def fill(number):
         fill_buffer(FakeImageBuffer(out / f'fakes_{time.monotonic_ns()}', number), model, INVERSION, seed=0)
 
-    fill(FAKES[0])  # warms up
+    fill(FAKES[0])  # warm-up
     for turn in range(5):
         for number in FAKES if turn % 2 == 0 else FAKES[::-1]:
             with rounds.time(number):
@@ -53,19 +53,19 @@ def of_fakes(device, out):
 
 
 def of_classes(device):
-    """Of aggregation and of all losses of an image: peak of tensors' memory, in units of (K, 512, 512) float32 logits,
-    and seconds. And the ratios of aggregation's and of losses' seconds per class, most classes over fewest, and the
-    peak of aggregation in bfloat16, in units of such logits."""
+    """Peak tensor memory, in units of (K, 512, 512) float32 logits, and seconds of aggregation and of all losses of an
+    image; the ratios of their seconds per class, most classes over fewest; and the peak of aggregation in bfloat16, in
+    the same units."""
 
     def aggregation(number, dtype=torch.float32):
-        # In channels last, as a network that was given its images so returns them.
+        # In channels last, as a network with such inputs returns them.
         scores = torch.empty(1, number, 512, 512, device=device, dtype=dtype, memory_format=torch.channels_last)
         scores.normal_().requires_grad_()
         pooled = scale_aware_aggregation(scores, torch.full((1, number), 5.0, device=device))
         torch.autograd.grad(pooled.sum(), scores)
 
     def losses(number):
-        # At the head's stride of 16; up-sampled to the labels' size within.
+        # At the head's stride of 16; the loss up-samples them to the labels' size.
         student = torch.randn(1, number, 32, 32, device=device, requires_grad=True)
         teacher = torch.randn(1, number - 10, 32, 32, device=device)
         labels = torch.zeros(1, 512, 512, dtype=torch.long, device=device)
@@ -85,7 +85,7 @@ def of_classes(device):
 
 
 def of_batches(device):
-    """Seconds of an iteration per image, for each size of a batch."""
+    """Seconds per iteration and image, for each batch size."""
     model = network('fcn_small', SIDE, device)
 
     def call(number):
@@ -97,10 +97,10 @@ def of_batches(device):
 
 
 def of_peak(device):
-    """Operations a second with ResNet-101: of an inversion's iteration, of a training pass (forward and backward) and
-    of a pass without gradient (teacher, test); and of a product of matrices, the most the device does.
+    """Operations per second with ResNet-101, of an inversion iteration, a training pass (forward and backward) and a
+    pass without gradient (teacher, test); and of a matrix product, as the peak of the device.
 
-    All in float32, which on a GPU is TF32, torch's default for convolutions alone.
+    All in float32; on a GPU in TF32, which torch enables by default only for convolutions.
     """
     side, batch, iterations, rows = (512, 16, 4, 8192) if device.startswith('cuda') else (128, 4, 2, 2048)
     model, request = network('deeplabv3_r101-d16', side, device), FakeRequest(((1, ), ) * batch, 0)
@@ -129,8 +129,8 @@ def of_peak(device):
 
 
 def of_processes(out):
-    """Seconds that so many processes take for 128 fakes, each with one thread, and those that the first one worked:
-    medians. And the ratios of both, most processes over one."""
+    """Median wall time of each number of processes, with one thread each, for 128 synthetic images, and median process
+    time of the first one, in seconds; and the ratios of both, most processes over one."""
     wall, worked = Rounds(), Rounds()
     for turn in range(3):
         for number in PROCESSES if turn % 2 == 0 else PROCESSES[::-1]:
@@ -145,7 +145,7 @@ def of_processes(out):
 
 
 def process(folder):
-    """One of several processes that fill a buffer together."""
+    """Run one of several processes that fill a buffer together."""
     torch.set_num_threads(1)
     dist.init_process_group('gloo')
     model = network('fcn_small', SIDE, 'cpu')
@@ -164,7 +164,7 @@ def middle(steps):
 def measure(device, out):
     work = out / f'scale_{int(time.time())}'
     work.mkdir(parents=True)
-    # The fakes first: what larger work leaves to the process would hide their memory.
+    # Synthetic images first: memory left over from larger work would hide theirs.
     (fakes, per_fake), (classes, per_class, half) = of_fakes(device, work), of_classes(device)
     costs, peak, batches = extrapolation(), of_peak(device), of_batches(device)
     (processes, on_the_wall, worked), steps = of_processes(work), run_steps(work / 'steps')

@@ -1,4 +1,4 @@
-"""Ours beside what one would write in plain PyTorch from the formulas: plain_loop.py, plain_inversion.py.
+"""Ours against plain PyTorch written directly from the formulas: plain_loop.py, plain_inversion.py.
 
 Training: an iteration of HRHF through the real Runner, data from memory, against ``plain_iteration`` on the same batch
 (which has no data, hooks or log). Synthesis: the stages of benchmarks/configs/voc_animals_3-1.py against 1000
@@ -40,7 +40,7 @@ def measure(device, out):
 
 
 def draw(figures, path):
-    """A pair of bars for each kind of work, on axes of their own."""
+    """Plot a pair of bars for each kind of work, on separate axes."""
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt

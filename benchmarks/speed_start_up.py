@@ -1,8 +1,8 @@
-"""From the command to the end of the first training iteration, of our tools/train.py and of mmseg's.
+"""Time from the command to the end of the first training iteration, for our tools/train.py and mmseg's.
 
-Ours continues a run whose step 0 and whose fake images are finished: step 1 of shapes_3-1 with its teacher. mmseg's
-trains the same network on the same images by the same schedule. Seconds are those that the process ran (user and
-system), so that other processes do not count; seconds on the wall are beside them.
+Ours continues a run whose step 0 and synthetic images are finished: step 1 of shapes_3-1 with its teacher. mmseg's
+trains the same network on the same images with the same schedule. Seconds are process time (user and system), so that
+other processes do not count; wall time is also given.
 """
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ HOOK = '''
 custom_imports = dict(imports=['first_iteration'], allow_failed_imports=False)
 default_hooks = dict(end=dict(type='EndAfterFirstIteration'){more})
 '''
-# What `PREPARE` sets is reset by none: inversion and step 0 as short as they can be, since only their end is needed.
+# `PREPARE` makes inversion and step 0 as short as possible, because only their end is needed; no command resets it.
 PREPARE = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'replay.num_images=192',
            'replay.inversion.stages=[(1.0, 1)]', 'incremental_overrides.train_cfg.max_iters=300',
            'incremental_overrides.train_cfg.val_interval=300']
@@ -54,7 +54,7 @@ val_evaluator = test_evaluator = dict(type='IoUMetric', iou_metrics=['mIoU'])
 
 
 def run(command, environment):
-    """Seconds on the wall and of the process, and what it printed."""
+    """Wall time and process time in seconds, and the output."""
     began = time.perf_counter()
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     printed = process.stdout.read()
@@ -64,7 +64,7 @@ def run(command, environment):
 
 
 def prepare(out, environment):
-    """The two configs, step 0 and the buffer of fake images. Returns the two commands."""
+    """Prepare both configs, step 0 and the buffer of synthetic images. Returns the two commands."""
     from mmseg_hrhf.datasets.shapes import ShapesDataset
     meta = ShapesDataset.METAINFO
     (out / 'start_up').mkdir(parents=True, exist_ok=True)
@@ -88,7 +88,7 @@ def prepare(out, environment):
 
 
 def helps(environment):
-    """Modules of ``HEAVY`` that the --help of some tool imports."""
+    """Modules of ``HEAVY`` that --help of any tool imports."""
     found = set()
     commands = [[str(path)] for path in sorted((REPO / 'tools').glob('*.py'))] + [['-m', 'mmseg_hrhf', 'train']]
     for command in commands:

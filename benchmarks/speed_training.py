@@ -1,12 +1,12 @@
-"""A training iteration of step 1 against its floor, and the memory it takes.
+"""A training iteration of step 1 against its floor, and its memory.
 
-Ours is what passes between two iterations of the real Runner: data (from memory), hooks, both networks, losses,
-backward, optimizer, log. After each the floor runs on the same batch, with a copy of the student: forward, a plain
-cross-entropy on the up-sampled logits (a backward needs some loss) and backward; forward of the teacher without
-gradient; optimizer step. ``mmseg`` is the same with the student's own loss of mmseg, which also counts the accuracy;
-``networks`` the same without any loss: a given gradient of the head's logits, and nothing up-sampled.
-Each network and method has a process of its own, as a training has: what another network left to the allocator
-changes what memory costs. On a CPU, in one thread, seconds are the process's own, so that others do not count.
+Ours is the time between two iterations of the real Runner: data (from memory), hooks, both networks, losses, backward,
+optimizer, log. After each iteration, the floor runs on the same batch with a copy of the student: forward, plain
+cross-entropy on the up-sampled logits (backward needs a loss) and backward; forward of the teacher without gradient;
+optimizer step. ``mmseg`` is the same with the student's mmseg loss, which also computes the accuracy; ``networks`` is
+the same without any loss: a fixed gradient of the head's logits, and no up-sampling. Each network and method runs in a
+separate process, like a training, because memory left in the allocator by another network changes the cost. On a CPU,
+in one thread, seconds are process time, so that other processes do not count.
 """
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ WARMUP, ROUNDS = 2, dict(mobilenet=31, small=41, resnet101=41, r101=25)
 
 
 class Floor:
-    """One iteration of nothing but the networks, a plain loss and the optimizer."""
+    """One iteration of only the networks, a plain loss and the optimizer."""
 
     def __init__(self, runner) -> None:
         self.teacher, self.preprocess = runner.model.teacher, runner.model.data_preprocessor
-        # The student of step 1 as mmseg would train it: without what a method puts between heads and losses.
+        # The student of step 1 as mmseg would train it, without the wrappers that a method adds to losses.
         student_cfg = copy.deepcopy(runner.cfg.model.student)
         self.student = MODELS.build(student_cfg).to(next(runner.model.parameters()).device).train()
         self.optimizer = torch.optim.SGD(self.student.parameters(), lr=1e-3, momentum=0.9, nesterov=True,
@@ -53,7 +53,7 @@ class Floor:
         self._step(head.loss_decode(logits, labels, ignore_index=255), inputs)
 
     def variants(self, inputs, data_samples):
-        """What is timed on a batch, by name."""
+        """Variants to time on a batch, by name."""
         return dict(floor=lambda: self.run(inputs, data_samples))
 
     def run_mmseg(self, inputs, data_samples):
@@ -84,7 +84,7 @@ class Floor:
 
 
 class FloorAndOthers(Floor):
-    """The floor, mmseg's own loss and the networks alone."""
+    """The floor, the floor with mmseg's loss, and the networks alone."""
 
     def variants(self, inputs, data_samples):
         return dict(super().variants(inputs, data_samples), mmseg=lambda: self.run_mmseg(inputs, data_samples),
@@ -92,7 +92,7 @@ class FloorAndOthers(Floor):
 
 
 class InterleaveHook(Hook):
-    """Times what the loop does between two of its calls, and runs and times the floor in each call."""
+    """Times the loop between two of its calls, and runs and times the floor in each call."""
     priority = 'LOWEST'
 
     def __init__(self, rounds: int, device: str, kind: type) -> None:
@@ -118,7 +118,7 @@ class InterleaveHook(Hook):
 
 
 class Enough(Exception):
-    """Ends a training that was only there to be timed."""
+    """Ends a training after enough rounds were timed."""
 
 
 def build(network, method, out, channels_last=False, amp=False):
@@ -130,7 +130,7 @@ def build(network, method, out, channels_last=False, amp=False):
 
 
 def iteration(network, method, device, out, kind=Floor, channels_last=False, amp=False):
-    """Rounds of ``ours`` and of what ``kind`` puts beside it; ``channels_last`` and ``amp`` concern ours alone."""
+    """Rounds of ``ours`` and the variants of ``kind``; ``channels_last`` and ``amp`` apply only to ours."""
     runner = build(network, method, out, channels_last, amp)
     runner.register_hook(InterleaveHook(ROUNDS[network], device, kind))
     try:
@@ -141,7 +141,7 @@ def iteration(network, method, device, out, kind=Floor, channels_last=False, amp
 
 
 def memory(network, method, device, out):
-    """Bytes: ``student`` alone and ``ours`` at their peaks (weights, momentum and iteration), and ``teacher``."""
+    """Peak bytes of ``student`` alone and ``ours`` (weights, momentum and iteration), and bytes of ``teacher``."""
     found = {}
 
     class Once(Hook):
@@ -150,7 +150,7 @@ def memory(network, method, device, out):
         def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None) -> None:
             floor = Floor(runner)
             batch = floor.batch(data_batch)
-            floor.student_alone(**batch)  # makes the momentum
+            floor.student_alone(**batch)  # creates the momentum
             floor.optimizer.zero_grad()
             runner.optim_wrapper.zero_grad()
             weights = sum(t.numel() * t.element_size() for t in floor.student.state_dict().values())
@@ -174,7 +174,7 @@ def memory(network, method, device, out):
 
 
 def alone(work, *args, **kwargs):
-    """What a function of this module returns, in a process of its own."""
+    """Run a function of this module in a separate process and return its result."""
     with ProcessPoolExecutor(1, multiprocessing.get_context('spawn')) as pool:
         return pool.submit(work, *args, **kwargs).result()
 
@@ -207,7 +207,7 @@ def measure(device, out):
 
 
 def draw(figures, path):
-    """Seconds of an iteration beside its floor, for each network and method."""
+    """Plot seconds per iteration next to the floor, for each network and method."""
     import matplotlib
     matplotlib.use('Agg')
     import matplotlib.pyplot as plt

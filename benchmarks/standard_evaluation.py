@@ -1,10 +1,10 @@
-"""Evaluate the last step's plain config and checkpoint with mmseg alone, and compare with what our run recorded.
+"""Evaluate the last step's plain config and checkpoint with mmseg alone, and compare with the results of our run.
 
     PYTHONPATH=. PYTHON benchmarks/standard_evaluation.py --out work_dirs/standard
 
-PYTHON belongs to an environment without this package, with mmdetection for the query-based family: two learning steps
-run in it with the repository on PYTHONPATH; then mmseg's own tools/test.py, ``init_model`` + ``inference_model`` and
-``MMSegInferencer`` run without it.
+PYTHON is the interpreter of an environment without this package, with mmdetection for the query-based family. Two
+learning steps run in it with the repository on PYTHONPATH; then mmseg's tools/test.py, ``init_model`` +
+``inference_model`` and ``MMSegInferencer`` run without it.
 """
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-# What each is, and the iterations of each step.
+# Description, and iterations of each step.
 FAMILIES = dict(ocrnet=('cascade', 80), bisenetv2=('real-time', 120), segformer=('transformer', 20),
                 mask2former=('query-based', 40))
 MARKS = '<!-- evaluation table begins -->', '<!-- evaluation table ends -->'
 REPO = Path(__file__).parents[1]
 
-# Runs without this package: two ways of mmseg to predict, for the same image.
+# Runs without this package: two prediction APIs of mmseg on the same image.
 PREDICT = '''
 import importlib.util, json, sys
 import numpy as np
@@ -36,7 +36,7 @@ print('RESULT ' + json.dumps(dict(equal=bool((one == np.asarray(two)).all()), cl
 
 
 def train(name: str, out: Path, iterations: int) -> Path:
-    """Two learning steps of a family. Returns the folder of the last."""
+    """Train two learning steps of a family. Returns the folder of the last."""
     import torch
     from mmengine.registry import init_default_scope
     from mmseg.registry import RUNNERS
@@ -47,14 +47,14 @@ def train(name: str, out: Path, iterations: int) -> Path:
     torch.set_num_threads(1)
     init_default_scope('mmseg')
     cfg, _ = zoo_config(name, ZOO[name], out / name, iterations)
-    # From random weights, so short a run learns something only with another optimizer than the zoo's.
+    # From random weights, such a short run needs another optimizer than the zoo's.
     cfg.optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
     RUNNERS.build(cfg).train()
     return out / name / 'run' / 'step_1'
 
 
 def mmseg_alone(step: Path, image: Path) -> dict:
-    """mIoU in % from mmseg's tools/test.py, and what its two ways to predict say, both without this package."""
+    """mIoU in % from mmseg's tools/test.py, and results of its two prediction APIs, without this package."""
     environment = {key: value for key, value in os.environ.items() if key != 'PYTHONPATH'}
     found = subprocess.run([sys.executable, '-c', 'import mmseg; print(mmseg.__path__[0])'], cwd=step, env=environment,
                            check=True, capture_output=True, text=True).stdout.strip().splitlines()[-1]

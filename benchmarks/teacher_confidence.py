@@ -1,9 +1,9 @@
-"""How sure a finished step's network is of its labels on images: what distillation can add to them.
+"""Measure the confidence of a finished step's network on images: what distillation can add to hard labels.
 
     python benchmarks/teacher_confidence.py WORK_DIR/step_0 WORK_DIR/step_1/fakes/images/*.png
 
-Prints the share of pixels whose label has a probability above 0.9, and the mean entropy in nats. Images share one
-size.
+Prints the share of pixels with a label probability above 0.9, and the mean entropy in nats. All images must have the
+same size.
 """
 import argparse
 

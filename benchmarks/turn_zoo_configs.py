@@ -1,10 +1,10 @@
-"""Turn every config of the installed model zoo into those of two learning steps; no data, no weights are needed.
+"""Turn every config of the installed model zoo into configs of two learning steps, without data or weights.
 
     python benchmarks/turn_zoo_configs.py [--out docs/config_compat.md] [--only FAMILY]
 
-A config is *turned* when the two-line form of it (its file and configs/_base_/methods/hrhf.py as bases, a scenario of
-all classes but the last, then the last) gives the configs of steps 0 and 1, in which everything the zoo config says
-stands as it was but for what must follow the step. Otherwise the error is the reason.
+A config is *turned* if its two-line form (its file and configs/_base_/methods/hrhf.py as bases, and a scenario of all
+classes but the last, then the last) gives configs of steps 0 and 1 that keep every setting of the zoo config, except
+those that must depend on the step. Otherwise the error is the reason.
 """
 import argparse
 import collections
@@ -28,13 +28,13 @@ from mmseg_hrhf.datasets.source import split_mix, unwrap
 
 ZOO = Path(mmseg.__file__).parent / '.mim' / 'configs'
 METHOD = Path(__file__).parents[1] / 'configs/_base_/methods/hrhf.py'
-# What follows the step, each checked by tests/test_step_config.py; every other key must come through unchanged.
+# Keys that depend on the step; all other keys must be unchanged.
 FOLLOWS_THE_STEP = {
     'model', 'data_preprocessor', 'train_dataloader', 'val_dataloader', 'test_dataloader', 'val_evaluator',
     'test_evaluator', 'val_cfg', 'optim_wrapper', 'custom_hooks', 'visualizer', 'randomness', 'work_dir',
     'experiment_name', 'load_from', 'resume', 'train_cfg'
 }
-# What an error asks for, applied to see whether it is enough.
+# Remedies named by errors, applied to check whether they suffice.
 REMEDIES = {r'batch_size=1 cannot be divided': {'train_dataloader.batch_size': 2}}
 
 
@@ -52,7 +52,7 @@ def labels_of(dataset: dict) -> RawLabels:
 
 
 def turn(cfg: Config) -> None:
-    """Raise ``ValueError`` unless the configs of both steps hold what ``cfg`` says."""
+    """Raise ``ValueError`` unless the configs of both steps keep the settings of ``cfg``."""
     raw = labels_of(cfg.train_dataloader.dataset)
     foreground = len(raw.chosen) - (raw.names[0].lower() == 'background')
     refuse_unsupported(plain_config(cfg), cfg.get('replay') is not None)
@@ -73,7 +73,7 @@ def turn(cfg: Config) -> None:
                  if key != 'constructor' and out.optim_wrapper.get(key) != value]
         hooks = list(cfg.get('custom_hooks') or [])
         lost += ['custom_hooks'] * (list(out.get('custom_hooks') or [])[:len(hooks)] != hooks)
-        # The loop is the user's, made resumable.
+        # The user's loop, made resumable.
         lost += [f'train_cfg.{key}' for key, value in cfg.train_cfg.items()
                  if key not in ('type', 'by_epoch') and out.train_cfg.get(key) != value]
         if lost:
@@ -81,7 +81,7 @@ def turn(cfg: Config) -> None:
 
 
 def remedied(path: Path, reason: str) -> bool:
-    """Whether the option that an error names is all that a config lacks."""
+    """Whether a config works after setting the option that its error names."""
     options = next((options for pattern, options in REMEDIES.items() if re.search(pattern, reason)), None)
     if options is None:
         return False
@@ -92,7 +92,7 @@ def remedied(path: Path, reason: str) -> bool:
 
 
 def reason_of(error: Exception) -> str:
-    """An error without what differs from config to config."""
+    """An error message without config-specific parts."""
     text = str(error).splitlines()[0] if str(error) else repr(error)
     return re.sub(r'^\w*(DRIVE|HRF|STARE|ChaseDB1|LEVIRCD)Dataset', 'The dataset', text)
 

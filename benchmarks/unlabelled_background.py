@@ -1,6 +1,7 @@
-"""HRHF whose fakes have labels where the teacher finds an old class, and none where it finds background.
+"""HRHF that ignores pixels of synthetic images where the teacher predicts background.
 
-Not eq. 4: it tells what the background of fakes costs, which may look like classes to come. Eq. 3 applies there still.
+Deviates from eq. 4 to measure the cost of background in synthetic images, which may look like future classes. Eq. 3
+still applies there.
 
     PYTHONPATH=. python tools/compare.py benchmarks/configs/shapes.py --methods "fakes without background"
 """
@@ -19,7 +20,7 @@ from mmseg_hrhf.models.student_pass import stacked_labels, with_labels
 
 @MODELS.register_module()
 class UnlabelledFakeBackground(HRHF):
-    """HRHF with ignored pixels on fakes, at the cost of a second pass of the teacher."""
+    """HRHF with ignored pixels on synthetic images; needs a second teacher pass."""
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
         labels = stacked_labels(data_samples)

@@ -2,9 +2,9 @@
 
     python benchmarks/zoo.py --out work_dirs/zoo [--families segformer ocrnet ...] [--jobs 2]
 
-One process a family; tiny generated images, no download. Results are one JSON file a family in ``--out``: the same
-command goes on where it stopped, and other interpreters (with mmcv's compiled ops, with mmdetection) add their families
-to the same folder. ``--again`` runs families that have a result; ``--table`` only writes the page.
+Runs one process per family on tiny generated images, without downloads. Writes one JSON file per family to ``--out``:
+the same command continues where it stopped, and other interpreters (with mmcv's compiled ops, with mmdetection) add
+their families to the same folder. ``--again`` reruns families that have a result; ``--table`` only writes the page.
 """
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ REPO = Path(__file__).parents[1]
 
 
 def run(name: str, out: Path, timeout: int) -> dict:
-    """Run one family in a process of its own; a crash or a time-out is a result too."""
+    """Run one family in a separate process; a crash or time-out is a result too."""
     path = out / f'{name}.json'
     with tempfile.TemporaryDirectory() as work:
-        # Forked, so that the toolbox is imported once.
+        # Forked to import the toolbox only once.
         fork = multiprocessing.get_context('fork')
         process = fork.Process(target=_run, args=(name, Path(work), path.with_suffix('')))
         process.start()

@@ -1,4 +1,4 @@
-"""A family's stock config on generated data: two short learning steps, no download."""
+"""A family's stock config on generated data: two short learning steps, no downloads."""
 from __future__ import annotations
 
 import os.path as osp
@@ -19,7 +19,7 @@ CONTENTS = [(1, 2), (1, ), (2, ), (3, ), (3, 1), (3, 2), (1, 2, 3), (2, 3)]
 
 
 def write_images(root: Path, size: int) -> None:
-    """Coloured rectangles on a noisy ground, ``size`` pixels wide, as images and masks."""
+    """Write images and masks of coloured rectangles on noise, ``size`` pixels wide."""
     rng = np.random.default_rng(0)
     for i, labels in enumerate(CONTENTS):
         split = 'train' if i < 6 else 'val'
@@ -34,7 +34,7 @@ def write_images(root: Path, size: int) -> None:
 
 
 def zoo_config(name: str, family: Family, work: Path, iterations: int = 2) -> tuple[Config, list[str]]:
-    """The family's config with our method, generated data and a short schedule; and notes on what else was changed."""
+    """The family's config with our method, generated data and a short schedule; and notes on other changes."""
     path = osp.join(osp.dirname(mmseg.__file__), '.mim', 'configs', name, f'{family.config}.py')
     cfg, notes = Config.fromfile(path), []
     cfg.merge_from_dict(family.overrides)
@@ -84,7 +84,7 @@ def zoo_config(name: str, family: Family, work: Path, iterations: int = 2) -> tu
 
 
 def _narrow(model: dict) -> None:
-    """A quarter of the channels in ResNet-50 and in heads that stand right on it."""
+    """Use a quarter of the channels in ResNet-50 and in heads directly on top of it."""
     backbone, head = model.get('backbone', {}), model.decode_head
     if backbone.get('type') not in ('ResNet', 'ResNetV1c') or backbone.get('depth') != 50 or model.get('neck'):
         return
@@ -99,7 +99,7 @@ def _narrow(model: dict) -> None:
 
 
 def _strip(part) -> list[str]:
-    """Remove pretrained weights and weights of the zoo's own classes. Returns notes."""
+    """Remove pretrained weights and class weights of the zoo. Returns notes."""
     notes = []
     if isinstance(part, (list, tuple)):
         for item in part:
@@ -117,7 +117,7 @@ def _strip(part) -> list[str]:
 
 
 def _text_weights(encoder: dict, work: Path) -> str:
-    """SAN's text encoder has parameters without any start but pretrained ones: a file of random ones."""
+    """Random weights for SAN's text encoder, whose parameters have no initialisation except pretrained weights."""
     torch.manual_seed(0)
     width = encoder['embed_dims']
     path = work / 'text_encoder.pth'

@@ -1,4 +1,4 @@
-"""One config of every model family of mmseg's zoo, and what makes it small without changing its structure."""
+"""One config per model family of mmseg's zoo, with overrides that shrink it without changing its structure."""
 from __future__ import annotations
 
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ class Family:
         config: file name in the family's folder of the installed zoo, without ``.py``.
         size: side of the square images in pixels.
         overrides: dotted keys of the config.
-        needs: what must be installed beside the bare stack.
+        needs: packages required besides the base installation.
     """
     config: str
     size: int = 128
@@ -25,7 +25,7 @@ def _r50(name: str, **options) -> Family:
 
 
 def _transformer(width: int, auxiliary: int = 0) -> dict:
-    """Overrides that make a plain vision transformer and its heads ``width`` channels wide."""
+    """Overrides that set the width of a plain vision transformer and its heads to ``width`` channels."""
     overrides = {'model.backbone.embed_dims': width, 'model.backbone.num_heads': 4, 'model.decode_head.channels': 64}
     if auxiliary > 1:
         overrides.update({f'model.auxiliary_head.{i}.in_channels': width for i in range(auxiliary)})

@@ -1,4 +1,4 @@
-"""One family of the zoo: plain training, then two learning steps, looked at closely. ``zoo.py`` runs it."""
+"""Checks one family of the zoo: plain training, then two learning steps. Run by ``zoo.py``."""
 from __future__ import annotations
 
 import copy
@@ -30,7 +30,7 @@ SEEN: dict = {}
 
 @HOOKS.register_module()
 class ZooProbe(Hook):
-    """Watches a step: the teacher's weights, every loss, and what the network says before and after."""
+    """Records the teacher's weights, all losses, and the network's predictions before and after a step."""
     priority = 'HIGHEST'
 
     def before_train(self, runner) -> None:
@@ -58,16 +58,16 @@ class ZooProbe(Hook):
 
 @torch.no_grad()
 def growth(model, cfg: Config) -> dict:
-    """How far the grown student is from its teacher before any training.
+    """Difference between the grown student and its teacher before training.
 
-    ``probability``: greatest change of a pixel's probability of an old class, the new one counted as background.
-    ``scale``: greatest difference of two pixels' probabilities of a class, to compare it with.
+    ``probability``: largest change of an old class's probability at a pixel, with the new class counted as background.
+    ``scale``: largest difference of a class's probability between two pixels, for comparison.
     """
     size = cfg.model.student.data_preprocessor.size
     inputs = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(0))
     outputs = []
     for network in (model.teacher, copy.deepcopy(model.student).eval()):
-        torch.manual_seed(0)  # SegNeXt draws at random in every pass
+        torch.manual_seed(0)  # SegNeXt draws random numbers in every pass
         outputs.append(predicted_logits(network, inputs).softmax(1))
     old, new = outputs
     folded = torch.cat([new[:, :1] + new[:, old.shape[1]:].sum(1, keepdim=True), new[:, 1:old.shape[1]]], 1)
@@ -76,7 +76,7 @@ def growth(model, cfg: Config) -> dict:
 
 
 def plain_training(cfg: Config) -> None:
-    """Loss and backward of the family without us: whatever fails here is not ours."""
+    """Loss and backward of the family without this package: failures here are not ours."""
     torch.manual_seed(0)
     model = MODELS.build(set_classes(cfg.model, CLASSES))
     model.init_weights()
@@ -91,7 +91,7 @@ def plain_training(cfg: Config) -> None:
 
 
 def plain_checkpoint(files: StepFiles, num_classes: int) -> None:
-    """The step's plain config and checkpoint make the bare segmentor, strictly."""
+    """Check that the step's plain config and checkpoint strictly load into the bare segmentor."""
     cfg = Config.fromfile(files.config)
     text = Path(files.config).read_text()
     if 'hrhf' in text.replace(str(Path(files.config).parent), '').lower() or 'scenario' in text:
@@ -106,7 +106,7 @@ def losses_are_finite(step: dict) -> bool:
 
 
 def check_run(cfg: Config) -> dict:
-    """Judge what the probe saw and what the run left. Returns the row of the table."""
+    """Check the records of the probe and the files of the run. Returns the row of the table."""
     files = [StepFiles(cfg.work_dir, t) for t in (0, 1)]
     for step, num_classes in zip(files, (3, 4)):
         plain_checkpoint(step, num_classes)
@@ -143,7 +143,7 @@ def versions() -> dict:
 
 
 def run_family(name: str, work: Path) -> dict:
-    """All of it. Never raises: what fails is in the result."""
+    """Run all checks. Never raises: the result contains failures."""
     family, began = FAMILIES[name], time.time()
     result = dict(family=name, config=family.config, needs=family.needs, versions=versions(), plain=False)
     try:

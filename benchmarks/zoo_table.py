@@ -1,4 +1,4 @@
-"""The page docs/model_zoo_compat.md from the results of the families."""
+"""Write the page docs/model_zoo_compat.md from the results of the families."""
 from __future__ import annotations
 
 import json
@@ -25,7 +25,7 @@ def mark(result: dict, name: str) -> str:
 
 
 def kept(result: dict) -> str:
-    """Whether growth left the old classes' probabilities alone."""
+    """Whether growth preserved the old classes' probabilities."""
     growth = result.get('growth')
     if growth is None:
         return '-'
@@ -47,7 +47,7 @@ def row(result: dict) -> str:
 
 
 def write_page(folder: Path, page: Path) -> str:
-    """Replace the part of ``page`` between the marks by the table of all results. Returns the counts."""
+    """Replace the part of ``page`` between the markers with the table of all results. Returns the counts."""
     results = [json.loads((folder / f'{name}.json').read_text()) for name in FAMILIES
                if (folder / f'{name}.json').exists()]
     counts = []
@@ -73,7 +73,7 @@ def write_page(folder: Path, page: Path) -> str:
 
 
 def replace_between(page: Path, marks: tuple[str, str], text: str) -> None:
-    """Replace what stands between two marks."""
+    """Replace the text between two markers."""
     before, _, rest = page.read_text().partition(marks[0])
     after = rest.partition(marks[1])[2]
     page.write_text(f'{before}{marks[0]}\n{text}\n{marks[1]}{after}')

@@ -1,4 +1,4 @@
-"""The tools of an installed package: ``python -m mmseg_hrhf TOOL ...``."""
+"""Runs the tools of an installed package: ``python -m mmseg_hrhf TOOL ...``."""
 from __future__ import annotations
 
 import runpy
@@ -12,7 +12,7 @@ def main() -> None:
     tools = sorted(path.stem for path in folder.glob('[!_]*.py'))
     if len(sys.argv) < 2 or sys.argv[1] not in tools:
         known = '\n'.join(f'  {tool}' for tool in tools)
-        text = f'usage: python -m mmseg_hrhf TOOL ...\n\nTOOL is one of\n{known}\n\nTOOL --help says more.'
+        text = f'usage: python -m mmseg_hrhf TOOL ...\n\nTOOL is one of\n{known}\n\nRun TOOL --help for its options.'
         if len(sys.argv) < 2 or sys.argv[1] in ('-h', '--help'):
             print(text)
             return

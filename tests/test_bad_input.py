@@ -139,7 +139,7 @@ CONFIGS = {
     'malformed ratio': ({'replay.ratio': '1/1'}, r"replay\.ratio='1/1' must be of the form 'real:fake'"),
     'ratio of another type': ({'replay.ratio': 0.5}, r"replay\.ratio=0\.5 must be of the form 'real:fake'"),
     'no fake images': ({'replay.num_images': 0}, r'replay\.num_images=0 must be a positive whole number'),
-    'num_images of another type': ({'replay.num_images': '4'}, r"replay\.num_images='4' must be a positive number"),
+    'num_images of another type': ({'replay.num_images': '4'}, r"replay\.num_images='4' must be a positive whole"),
     'no inversion': ({'replay.inversion': None}, r'replay\.inversion=None must be a dict with a type'),
     'misspelt inversion': ({'replay.inversion.type': 'SegInvertion'}, r"'SegInvertion' .* mean 'SegInversion'\?"),
     'misspelt option of inversion': ({'replay.inversion.sise': 48}, r"no option 'sise': did you mean 'size'\?"),
@@ -167,7 +167,7 @@ CONFIGS = {
     'step before its predecessor': ({'only_step': 1}, r'Step 1 continues step 0, which is not finished'),
     'seed of another type': ({'randomness': dict(seed='a')}, r"randomness\.seed='a' must be a whole number"),
     'negative seed': ({'randomness': dict(seed=-1)}, r'randomness\.seed=-1 \(--seed\) must be between'),
-    'misspelt key': ({'scenaro': dict(task='2-1')}, r"the key 'scenaro', .*did you mean 'scenario'\?"),
+    'misspelt key': ({'scenaro': dict(task='2-1')}, r"unknown key 'scenaro': did you mean 'scenario'\?"),
     'no model': ({'model': None}, r'has no model=dict\(\.\.\.\)'),
     'no optimizer': ({'optim_wrapper': None}, r'has no optim_wrapper=dict'),
     'no training data': ({'train_dataloader': None}, r'has no train_dataloader=dict'),
@@ -287,7 +287,7 @@ DATA = {
     'empty image': (IMAGE, b'', r"images/train/003\.png' is not a readable image \(0 bytes\)"),
     'image that is no image': (IMAGE, b'no image', r"images/train/003\.png' is not a readable image \(8 bytes\)"),
     'image of another size': (IMAGE, Image.new('RGB', (48, 50)), r'is 48 x 50 pixels, but its mask .* is 48 x 48'),
-    'image turned by EXIF': (IMAGE, turned(), r'is 50 x 48 pixels, but its mask .* EXIF turns the image by a quarter'),
+    'image turned by EXIF': (IMAGE, turned(), r'is 50 x 48 pixels, but its mask .* EXIF turns the image by 90 degrees'),
     'truncated JPEG': (IMAGE, jpeg()[:-300], r"images/train/003\.png' cannot be read: .*truncated"),
     'JPEG cut in its header': (IMAGE, jpeg()[:30], r"images/train/003\.png' (is not|cannot)"),
     'truncated PNG': (IMAGE, 'cut', r"images/train/003\.png' cannot be read: .*truncated"),
@@ -414,9 +414,9 @@ def save_legacy_code(path, ran):
 
 WEIGHTS = {
     'pickled code': (save_code, r'holds more than tensors and plain data'),
-    'pickled code, old format': (save_legacy_code, r'holds more than tensors|truncated, damaged or no checkpoint'),
-    'truncated': (lambda path, ran: path.write_bytes(b'PK\x03\x04'), r'truncated, damaged or no checkpoint'),
-    'empty': (lambda path, ran: path.write_bytes(b''), r'truncated, damaged or no checkpoint'),
+    'pickled code, old format': (save_legacy_code, r'holds more than tensors|truncated, damaged or not a checkpoint'),
+    'truncated': (lambda path, ran: path.write_bytes(b'PK\x03\x04'), r'truncated, damaged or not a checkpoint'),
+    'empty': (lambda path, ran: path.write_bytes(b''), r'truncated, damaged or not a checkpoint'),
 }
 
 
@@ -446,13 +446,13 @@ def save_meta(path, model, **meta):
 
 TESTED = {
     'absent': (lambda path, cfg: None, r'a\.pth does not exist'),
-    'truncated': (lambda path, cfg: path.write_bytes(b'PK'), r'a\.pth \(2 bytes\) is truncated or no checkpoint'),
+    'truncated': (lambda path, cfg: path.write_bytes(b'PK'), r'a\.pth \(2 bytes\) is truncated or not a checkpoint'),
     'pickled code': (lambda path, cfg: save_code(path, path.parent / 'ran'), r'holds more than tensors'),
     'without weights': (lambda path, cfg: torch.save(dict(a=1), path), r"has no 'state_dict'"),
     'of no step': (lambda path, cfg: save_meta(path, cfg.model), r'does not state its step'),
     'of a step that is not there': (lambda path, cfg: save_meta(path, cfg.model, step=5), r'There is no step 5'),
     'of other classes': (lambda path, cfg: save_meta(path, cfg.model, step=0, dataset_meta=dict(classes=['a'] * 4)),
-                         r'knows 4 classes .* but 3 are needed'),
+                         r'has 4 classes .* but 3 are needed'),
 }
 
 
@@ -477,7 +477,7 @@ def test_teacher_with_another_class_count(tiny_config, tmp_path):
           ('DIR', tmp_path))
     save_checkpoint(path, model.state_dict(), dict(dataset_meta=dict(classes=['background', 'a', 'b', 'c'])))
     line = refusal(load_checkpoint, path, 3)
-    check('checkpoint', 'teacher of other classes', line, r'knows 4 classes .* but 3 are needed', ('DIR', tmp_path))
+    check('checkpoint', 'teacher of other classes', line, r'has 4 classes .* but 3 are needed', ('DIR', tmp_path))
 
 
 # -- a work dir that something has happened to -----------------------------------------------------------------------
@@ -527,7 +527,7 @@ WORK_DIRS = {
     'result cut, training deleted': (lambda work: (cut(work / 'step_0/result.json'),
                                                    shutil.rmtree(work / 'step_0/train')), r'result\.json is damaged'),
     'result of another step': (lambda work: (shutil.copy(work / 'step_1/result.json', work / 'step_0'),
-                                             shutil.rmtree(work / 'step_0/train')), r'is no result of step 0'),
+                                             shutil.rmtree(work / 'step_0/train')), r'is not a result of step 0'),
     'identity.json cut': (lambda work: cut(work / 'step_0/identity.json'), r'identity\.json is damaged .*delete it'),
     'fakes of another teacher': (lambda work: (as_unfinished(work, 1), edit(work / 'step_1/fakes/fingerprint.json',
                                                                             teacher='another')),
@@ -552,7 +552,7 @@ def test_work_dir_of_another_run(tiny_config, work, options, key, request):
     tiny_config.merge_from_dict(options)
     line = refusal(rerun(tiny_config))
     check('work dir', f'of another {request.node.callspec.id}', line,
-          rf'another config: step \d was made with other settings of .*{key}', ('WORK_DIR', work))
+          rf'another config: step \d was trained with other settings of .*{key}', ('WORK_DIR', work))
 
 
 def test_teacher_of_another_step_with_a_result_to_match(tiny_config, work):

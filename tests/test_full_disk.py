@@ -45,7 +45,7 @@ def test_run_goes_on_once_there_is_room(tiny_config, small_disk, left, monkeypat
         RUNNERS.build(tiny_config).train()
     line = explain(info.value)
     assert line is not None, repr(info.value)
-    assert 'No space left on device' in line and 'Make room' in line
+    assert 'No space left on device' in line and 'Free some space' in line
     assert 'Traceback' not in capfd.readouterr().err
     assert not list(small_disk.rglob('.*.*')), 'a half-written file was left'
     ballast.unlink()
@@ -74,5 +74,5 @@ def test_tool_with_a_limit_on_files(tiny_config_file, tmp_path, repo):
                           preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000)))
     assert done.returncode == 2, done.stderr[-2000:]
     assert 'Traceback' not in done.stderr
-    assert 'File too large. Make room there' in done.stderr.strip().splitlines()[-1]
+    assert 'File too large. Free some space' in done.stderr.strip().splitlines()[-1]
     assert not (Path(tmp_path) / 'work/step_0/result.json').exists()

@@ -129,7 +129,7 @@ def _set_schedule(out: Config, seed: int) -> None:
     out.custom_hooks = hooks
 
 
-def rehearsal_config(cfg: Config, folder: str, share: Callable[[dict], None]) -> Config:
+def preflight_config(cfg: Config, folder: str, share: Callable[[dict], None]) -> Config:
     """A copy of a step's config that writes only to ``folder``, without the network, which is built already.
 
     Args:

@@ -1,4 +1,4 @@
-"""How many pixels of each label every mask holds: scanned once in parallel, cached by the fingerprint of the files."""
+"""Pixel counts per label of every mask, scanned in parallel and cached by the fingerprint of the files."""
 from __future__ import annotations
 
 import hashlib
@@ -23,16 +23,16 @@ from ..utils.errors import UserError
 from ..utils.io import atomic_write
 from .image_check import ImageReader, check_image
 
-# Modes in which a pixel is one 8-bit label: grey, palette, and black and white.
+# Image modes with one 8-bit label per pixel: grey, palette, and black and white.
 _MASK_MODES = ('L', 'P', '1')
-# Masks handed to a worker process at a time; fewer than this are not worth starting processes for.
+# Masks per task of a worker process; for fewer masks, starting processes does not pay off.
 _CHUNK = 64
-# What a worker loads images by: inherited, not sent, since a pipeline need not be picklable.
+# Image reader of a worker: inherited, not sent, because a pipeline may not be picklable.
 _reader: Optional[ImageReader] = None
 
 
 def label_counts(path: str, backend_args: Optional[dict] = None) -> tuple[np.ndarray, tuple[int, int]]:
-    """Pixels of each label in a mask file, and its size.
+    """Pixel counts of each label in a mask file, and its size.
 
     Args:
         path: a single-channel 8-bit image (grey or palette).
@@ -40,10 +40,10 @@ def label_counts(path: str, backend_args: Optional[dict] = None) -> tuple[np.nda
     Returns:
         (256,) int64, whose entry c counts the pixels of label c, and (width, height).
     Raises:
-        UserError: the file is missing, unreadable or of another mode; names it.
+        UserError: the file is missing, unreadable or has another mode; names it.
     """
     try:
-        # Most masks lie on a local disk, where a plain read is far cheaper than mmengine's backend look-up.
+        # Most masks are on a local disk, where a plain read is much faster than mmengine's backend look-up.
         data = read_bytes(path, backend_args=backend_args) if backend_args else _local_bytes(path)
     except OSError as error:
         raise UserError(f'Mask {path!r} cannot be read: {error.strerror or error}.') from error
@@ -69,7 +69,7 @@ def _local_bytes(path: str) -> bytes:
 
 
 def _read_pairs(pairs: Sequence[tuple[int, str, Optional[str]]], backend_args: Optional[dict]) -> np.ndarray:
-    """(N, 256) pixels of each label in masks; the image that goes with each is checked."""
+    """(N, 256) pixel counts of each label in masks; also checks the image of each mask."""
     rows = np.zeros((len(pairs), 256), dtype=np.uint32)
     for row, (index, mask, image) in zip(rows, pairs):
         row[:], size = label_counts(mask, backend_args)
@@ -79,7 +79,7 @@ def _read_pairs(pairs: Sequence[tuple[int, str, Optional[str]]], backend_args: O
 
 
 def fingerprint(paths: Sequence[str]) -> str:
-    """SHA-256 over name, size and modification time of all files (name alone where they are not local)."""
+    """SHA-256 of the name, size and modification time of all files (only the name of remote files)."""
     digest = hashlib.sha256()
     for path in paths:
         try:
@@ -97,16 +97,16 @@ def scan(paths: Sequence[str],
          num_workers: Optional[int] = None,
          images: Optional[Sequence[str]] = None,
          reader: Optional[ImageReader] = None) -> np.ndarray:
-    """Pixels of each label in all masks, decoded in parallel worker processes, with a progress bar.
+    """Pixel counts of each label in all masks, decoded in parallel worker processes, with a progress bar.
 
     Args:
         paths, known_labels, backend_args, images, reader: see ``class_index``.
-        num_workers: processes; one per core that this job may use if None.
+        num_workers: number of processes; None: one per core available to this job.
     Returns:
         (N, 256) uint32 pixel counts.
     Raises:
-        UserError: a mask is missing, unreadable, of another mode, or holds a label not in ``known_labels``; an image
-            is missing, truncated or not of its mask's size.
+        UserError: a mask is missing, unreadable, has another mode, or a label not in ``known_labels``; an image is
+            missing, truncated or has another size than its mask.
     """
     counts = np.zeros((len(paths), 256), dtype=np.uint32)
     checked: Sequence[Optional[str]] = images or [None] * len(paths)
@@ -122,12 +122,12 @@ def scan(paths: Sequence[str],
 
 
 def _cores() -> int:
-    # A job's share of a machine, where the system tells it.
+    # Cores available to this job, if the system reports them.
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _workers(num_masks: int, num_workers: int, reader: Optional[ImageReader]) -> Executor:
-    # Forked workers start at once (a spawned one imports the toolbox for seconds) and decode without sharing a lock.
+    # Forked workers start immediately (a spawned one imports the toolbox for seconds), and processes share no GIL.
     if num_masks > _CHUNK and num_workers > 1 and 'fork' in multiprocessing.get_all_start_methods():
         return ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context('fork'),
                                    initializer=_start_process, initargs=(os.getpid(), reader))
@@ -141,12 +141,12 @@ def _read_by(reader: Optional[ImageReader]) -> None:
 
 def _start_process(parent: int, reader: Optional[ImageReader]) -> None:
     _read_by(reader)
-    cv2.setNumThreads(0)  # its threads do not survive a fork
+    cv2.setNumThreads(0)  # OpenCV's threads do not survive a fork
     _end_with(parent)
 
 
 def _end_with(parent: int) -> None:
-    """End this worker soon after its parent is killed; the pool's workers by themselves would wait for ever."""
+    """End this worker soon after its parent is killed; otherwise workers of the pool would wait forever."""
 
     def watch() -> None:
         while os.getppid() == parent:
@@ -173,17 +173,17 @@ def class_index(paths: Sequence[str],
                 backend_args: Optional[dict] = None,
                 images: Optional[Sequence[str]] = None,
                 reader: Optional[ImageReader] = None) -> np.ndarray:
-    """Pixels of each label in the masks, from the cache where it is fresh.
+    """Pixel counts of each label in the masks, cached.
 
-    Rank 0 reads the cache, or scans and writes it, and tells the other ranks. Without ``cache_dir`` all of them scan.
+    Rank 0 reads the cache, or scans and writes it, and broadcasts the counts. Without ``cache_dir``, every rank scans.
 
     Args:
         paths: mask files, in the dataset's order.
-        known_labels: raw labels a mask may hold.
-        cache_dir: folder of the cache files, seen by rank 0 alone.
+        known_labels: raw labels that a mask may have.
+        cache_dir: folder of the cache files, used only by rank 0.
         backend_args: file backend of mmengine.
-        images: image file of each mask, where they are local: checked in the same pass.
-        reader: loads those whose size their file alone does not tell, by their positions.
+        images: image file of each mask, if they are local; checked in the same pass.
+        reader: loads images by index if their files do not determine the size.
     Returns:
         (N, 256) uint32; ``result[i, c]``: pixels of mask i that have raw label c.
     """
@@ -191,7 +191,7 @@ def class_index(paths: Sequence[str],
         return scan(paths, known_labels, backend_args, images=images, reader=reader)
     held: list = [None]
     if is_main_process():
-        # Images that one pipeline loads in their masks' size another may not.
+        # Whether images match the sizes of their masks depends on the pipeline.
         files = fingerprint([*paths, *(images or [])])
         key = hashlib.sha256(f'{files} {reader!r}'.encode('utf-8', 'surrogateescape')).hexdigest()
         file = Path(cache_dir) / f'{key[:32]}.npz'
@@ -202,7 +202,7 @@ def class_index(paths: Sequence[str],
             with atomic_write(file) as stream:
                 np.savez_compressed(stream, counts=counts[:, labels], labels=labels, key=np.array(key))
         held = [counts]
-    # Not through the file: on network drives, other nodes may not see for a while what rank 0 has just written.
+    # Do not share the file instead: on network drives, other nodes may not see it for a while.
     broadcast_object_list(held)
     return _check_labels(held[0], known_labels, paths)
 
@@ -212,11 +212,11 @@ def _load(file: Path, key: str, length: int) -> Optional[np.ndarray]:
     try:
         with open(file, 'rb') as stream, np.load(stream, allow_pickle=False) as data:
             if data['key'].item() != key:
-                return None  # a copy of the index of other data
+                return None  # copied from other data
             if len(data['counts']) != length:
                 return None
             counts[:, data['labels']] = data['counts']
-    except Exception:  # a damaged cache is a missing one: whatever its bytes make numpy or zipfile raise
+    except Exception:  # treat a damaged cache as missing; numpy and zipfile may raise anything
         return None
     return counts
 
@@ -226,6 +226,6 @@ def _check_labels(counts: np.ndarray, known_labels: Collection[int], paths: Sequ
     unknown[list(known_labels)] = False
     rows, labels = np.nonzero(counts.astype(bool) & unknown)
     if len(rows):
-        raise UserError(f'Mask {paths[rows[0]]!r} holds label {labels[0]}, which is no label of this dataset (known: '
-                         f'{_ranges(sorted(known_labels))}).')
+        raise UserError(f'Mask {paths[rows[0]]!r} holds label {labels[0]}, which is not a label of this dataset '
+                         f'(known: {_ranges(sorted(known_labels))}).')
     return counts

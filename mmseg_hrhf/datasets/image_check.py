@@ -1,4 +1,4 @@
-"""Whether an image can be trained on, from its header and its end; pixels are decoded only where these do not tell."""
+"""Checks images by their header and their end; decodes pixels only if these are inconclusive."""
 from __future__ import annotations
 
 import os.path as osp
@@ -11,11 +11,11 @@ from PIL import Image, UnidentifiedImageError
 
 from ..utils.errors import UserError
 
-# How whole files of a format end. Where one does not (some cameras append data), it is decoded to find out.
+# Last bytes of a complete file. Files that end differently (some cameras append data) are decoded to check them.
 _ENDS = dict(JPEG=b'\xff\xd9', PNG=b'IEND\xaeB`\x82')
-# Files of other names may be of formats that Pillow does not know, but the dataset's own loader does.
+# Other extensions may be formats that Pillow does not support, but the dataset's loader does.
 _COMMON = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
-# Values of EXIF's orientation that stand for a quarter turn, which some loaders undo and some do not.
+# EXIF orientations that turn the image by 90 degrees; only some loaders apply them.
 _TURNED = (5, 6, 7, 8)
 
 
@@ -29,11 +29,10 @@ def check_image(path: str,
         path: local image file.
         mask_path: of its mask.
         mask_size: (width, height) of the mask.
-        read_size: (width, height) of the image as training loads it, None where that is unknown. Called where the file
-            says another size than the mask's, and where EXIF turns the image by a quarter, which only some loaders
-            undo.
+        read_size: returns (width, height) of the image as training loads it, None if unknown. Called only if the size
+            in the file differs from the mask's, or EXIF turns the image by 90 degrees.
     Raises:
-        UserError: the image is missing, truncated, of no known format, a decompression bomb, or of another size.
+        UserError: the image is missing, truncated, of unknown format, a decompression bomb, or of another size.
     """
     try:
         with open(path, 'rb') as file:
@@ -50,28 +49,28 @@ def check_image(path: str,
     if read_size is not None and (is_turned or size != mask_size):
         size = read_size() or size
     if size != mask_size:
-        turn = (" EXIF turns the image by a quarter: with color_type='color' its loader follows that, with "
-                "'color_ignore_orientation' it does not.") if is_turned else ''
+        turn = (" EXIF turns the image by 90 degrees: its loader applies that with color_type='color', but not "
+                "with 'color_ignore_orientation'.") if is_turned else ''
         raise UserError(f'Image {path!r} is {size[0]} x {size[1]} pixels, but its mask {mask_path!r} is '
-                         f'{mask_size[0]} x {mask_size[1]}: they must be of one size.{turn}')
+                         f'{mask_size[0]} x {mask_size[1]}: they must have the same size.{turn}')
 
 
 class ImageReader:
-    """Loads images as a dataset's pipeline does, for their size.
+    """Loads images with a dataset's pipeline to get their size.
 
     Args:
-        dataset: whose pipeline it is.
+        dataset: its pipeline loads the images.
     """
 
     def __init__(self, dataset: BaseSegDataset) -> None:
         self._dataset = dataset
-        self._lock = threading.Lock()  # loaders need not be made for threads
+        self._lock = threading.Lock()  # loaders may not be thread-safe
 
     def __call__(self, index: int) -> Optional[tuple[int, int]]:
-        """(width, height) of image ``index`` once the pipeline has loaded it; None where it loads none.
+        """(width, height) of image ``index`` after loading; None if the pipeline loads no image.
 
         Raises:
-            UserError: it cannot be loaded; names it.
+            UserError: the image cannot be loaded; names it.
         """
         with self._lock:
             image = self._load(self._dataset.get_data_info(index))
@@ -83,7 +82,7 @@ class ImageReader:
         for transform in self._transforms():
             try:
                 results = transform(results)
-            except Exception as error:  # a loader of the user's own raises whatever it likes
+            except Exception as error:  # a custom loader may raise anything
                 raise UserError(f'Image {path!r} cannot be read by {type(transform).__name__} of its pipeline: '
                                  f'{str(error) or type(error).__name__}. Replace the file, or drop it from the image '
                                  'list.') from error
@@ -92,7 +91,7 @@ class ImageReader:
         return None
 
     def __repr__(self) -> str:
-        """What loads the images, the same in every process."""
+        """Description of the loaders, the same in every process."""
         names = []
         for transform in self._transforms():
             names.append(re.sub(r' at 0x[0-9a-f]+', '', repr(transform)))
@@ -105,10 +104,10 @@ class ImageReader:
 
 
 def _size_of_whole(file: BinaryIO) -> tuple[tuple[int, int], bool]:
-    """(width, height) as most loaders read it, and whether EXIF turns the image by a quarter."""
+    """(width, height) as most loaders read it, and whether EXIF turns the image by 90 degrees."""
     with Image.open(file) as image:
         size, is_turned = image.size, image.getexif().get(0x0112) in _TURNED
-        # Newer versions of Pillow give a TIFF's size turned already.
+        # Newer versions of Pillow already swap the size of a TIFF.
         if is_turned and image.format != 'TIFF':
             size = size[::-1]
         end = _ENDS.get(image.format, b'')

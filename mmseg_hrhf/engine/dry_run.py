@@ -35,7 +35,7 @@ def dry_run(cfg: Config) -> str:
     with tempfile.TemporaryDirectory(prefix='mmseg_hrhf_') as folder:
         plan = RunPlan(run, index if osp.isdir(index) else folder)
         to_retest = check_steps(work_dir, plan.identities())
-        plan.rehearse()
+        plan.preflight()
     lines = [plan.describe()]
     for name, source, chosen in (('training', plan.train_source, plan.train_positions),
                                  ('test', plan.test_source, plan.test_positions)):

@@ -1,7 +1,7 @@
-"""mmengine's two training loops, entered at any iteration.
+"""mmengine's two training loops, resumable at any iteration.
 
-mmengine resumes an epoch-based loop at an epoch's start only, and an iteration-based one by loading whatever it has
-already trained on. The sampler of these loops (``RealFakeSampler``) starts at any position instead.
+mmengine can resume an epoch-based loop only at the start of an epoch, and resumes an iteration-based loop by reloading
+all earlier batches. The sampler of these loops (``RealFakeSampler``) can start at any position.
 """
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..utils.compat import end_data_workers, forget
 
 @LOOPS.register_module()
 class ResumableEpochLoop(EpochBasedTrainLoop):
-    """Epochs, the first of which may begin in its middle."""
+    """Epoch-based loop whose first epoch may start at any iteration."""
 
     def run_epoch(self) -> None:
         self.done = self.iter - self.epoch * len(self.dataloader)
@@ -31,11 +31,11 @@ class ResumableEpochLoop(EpochBasedTrainLoop):
 
 @LOOPS.register_module()
 class ResumableIterLoop(IterBasedTrainLoop):
-    """Iterations over an endless sampler, the first of which may be any."""
+    """Iteration-based loop over an infinite sampler that may start at any iteration."""
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        # Made anew by `run`: mmengine 0.10 starts its data workers here, before any hook has prepared the data.
+        # `run` creates a new one: mmengine 0.10 starts its data workers here, before any hook has prepared the data.
         self.dataloader_iterator: Any = None
 
     def run(self) -> nn.Module:
@@ -50,7 +50,7 @@ class ResumableIterLoop(IterBasedTrainLoop):
             if (self.runner.val_loop is not None and self.iter >= self.val_begin
                     and (self.iter % self.val_interval == 0 or self.iter == self.max_iters)):
                 self.runner.val_loop.run()
-        self.dataloader_iterator = None  # its workers would go on preparing batches that nobody takes
+        self.dataloader_iterator = None  # its workers would keep preparing batches that nobody uses
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
         return self.runner.model
@@ -61,16 +61,16 @@ def _skip_batches(dataloader: DataLoader, number: int) -> None:
 
 
 def release(runner: Runner) -> None:
-    """End the data workers of a Runner, close its log file, and let its logger, message hub and visualizer go.
+    """Stop the data workers of a Runner, close its log file, and release its logger, message hub and visualizer.
 
-    mmengine holds the last three by name, one set per Runner. Over many learning steps they would add up: open files,
-    the history of every logged value, pictures.
+    mmengine holds the last three by name, one set per Runner. Over many learning steps, open files, histories of logged
+    values and pictures would accumulate.
     """
     end_data_workers(runner)
-    # The last of them are missing where the Runner could not be built.
+    # Some are missing if the Runner could not be built.
     logger, message_hub, visualizer = (getattr(runner, name, None) for name in ('logger', 'message_hub', 'visualizer'))
     if visualizer is not None:
-        visualizer.close()  # of a Runner that did not come to its end: TensorBoard's thread and file
+        visualizer.close()  # TensorBoard's thread and file, if the Runner did not finish
     if logger is not None:
         for handler in list(logger.handlers):
             logger.removeHandler(handler)

@@ -27,7 +27,7 @@ from ..replay.inversion.pixels import PixelMap, fastest_memory_format
 from ..replay.sampler import split_batch
 from ..scenario import IGNORE, Scenario
 from ..utils.errors import UserError, explain, reason_of
-from .rehearsal import StepRehearsal
+from .preflight import StepPreflight
 
 # (height, width) of trial inputs if the config does not set the training size.
 _TRIAL_SIZE = (64, 64)
@@ -152,8 +152,8 @@ class RunPlan:
         """Names of the classes that the step trains."""
         return self.scenario.seen_classes(step) if self.run.method.joint else self.scenario.steps[step]
 
-    def rehearse(self) -> None:
-        """Build everything that the first two steps need, and try it on a few images (see ``StepRehearsal``).
+    def preflight(self) -> None:
+        """Build everything that the first two steps need, and try it on a few images (see ``StepPreflight``).
 
         This finds errors that only show when something is built or used. If the pipelines change pixel values, the
         mapping is added to the configs of the steps.
@@ -172,15 +172,15 @@ class RunPlan:
         with tempfile.TemporaryDirectory(prefix='mmseg_hrhf_') as folder:
             for step, model in models.items():
                 overrides = self.run.overrides if step > 0 else {}
-                rehearsal = StepRehearsal(self.configs[step], step, model, folder, self._share, overrides)
+                preflight = StepPreflight(self.configs[step], step, model, folder, self._share, overrides)
                 try:
-                    rehearsal.check_labels()
-                    rehearsal.check_batch(None if step == 0 else size)
+                    preflight.check_labels()
+                    preflight.check_batch(None if step == 0 else size)
                     if size is not None:
-                        pixel_map = rehearsal.check_pixels(size)
-                    rehearsal.check_test()
+                        pixel_map = preflight.check_pixels(size)
+                    preflight.check_test()
                 finally:
-                    rehearsal.close()
+                    preflight.close()
         for step in self.steps[2:]:
             self._check_labels_of(step)
         if pixel_map is not None:

@@ -76,7 +76,7 @@ class IncrementalRunner:
         self._to_retest = from_rank_0(lambda: check_steps(self.work_dir, self._identities))
         self._check_only_step()
         if self._to_retest or self._result(self.plan.steps[-1]) is None:
-            self.plan.rehearse()
+            self.plan.preflight()
         claim_work_dir(self.work_dir, run_identity(self.run), self.run.text())
         print_log(self.plan.describe(), logger=self.logger)
 

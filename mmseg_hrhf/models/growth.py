@@ -1,4 +1,4 @@
-"""From the weights of one step to the start of the next: a classifier with more rows."""
+"""Initialises a step from the weights of the previous one: grows the classifier by the new classes."""
 from __future__ import annotations
 
 import math
@@ -23,23 +23,22 @@ def grow_state(new_state: Mapping[str, Tensor],
                num_old: int,
                num_classes: int,
                start: str = 'mib') -> dict[str, Tensor]:
-    """State of a model of ``num_classes`` channels that continues a model of ``num_old``.
+    """State dict of a model with ``num_classes`` channels, initialised from a model with ``num_old``.
 
     Args:
         new_state: state dict of the new model.
         old_state: state dict of the old model.
-        num_old, num_classes: channels of either, background included.
-        start: how new rows start, one of ``CLASSIFIER_STARTS``.
+        num_old, num_classes: channels of the old and the new model, background included.
+        start: initialisation of new rows, one of ``CLASSIFIER_STARTS``.
     Raises:
-        UserError: a tensor whose change of shape no rule of ``growth_rules`` explains, or that only one of the models
-            has; names it.
+        UserError: no rule explains how the shape of a tensor changes, or only one of the models has it; names it.
     """
     if start not in CLASSIFIER_STARTS:
         raise UserError(f'classifier_start={start!r} is not one of {CLASSIFIER_STARTS}.')
     lone = sorted(set(new_state) ^ set(old_state))
     if lone:
         raise UserError(f'{lone[0]!r} is in only one of the model and the checkpoint of the previous step '
-                         f'({len(lone)} such tensors): both steps must use one architecture.')
+                         f'({len(lone)} such tensors): both steps must use the same architecture.')
     grown = {}
     for name, new in new_state.items():
         growth = Growth(name, new, old_state[name], new_state, old_state, num_old, num_classes, start)
@@ -67,14 +66,14 @@ def grow_classifier(model: nn.Module, old_state: Mapping[str, Tensor], num_old: 
 
 @dataclass(frozen=True)
 class Growth:
-    """A tensor between two steps.
+    """A tensor of two consecutive steps.
 
     Args:
         name: in the state dict of a segmentor.
-        new: freshly initialised, of the new network.
-        old: learnt, of the old one.
-        new_state, old_state: the whole states.
-        num_old, num_classes: channels of either, background included.
+        new: initialised tensor of the new network.
+        old: trained tensor of the old network.
+        new_state, old_state: complete state dicts.
+        num_old, num_classes: channels of the old and the new network, background included.
         start: ``'mib'`` or ``'random'``, see ``grow_tensor``.
     """
     name: str
@@ -91,10 +90,10 @@ class Growth:
         return self.name.endswith('bias')
 
     def changes(self, dims: Mapping[int, Optional[int]]) -> bool:
-        """Whether exactly the given dimensions grew as told.
+        """Whether exactly the given dimensions grew by the new classes.
 
         Args:
-            dims: dimension: what it holds beside the classes; None: anything.
+            dims: maps each dimension to the number of its entries besides the classes; None: any number.
         """
         if self.new.ndim != self.old.ndim:
             return False
@@ -110,16 +109,16 @@ class Growth:
 
 
 def grow_tensor(new: Tensor, old: Tensor, is_bias: bool, start: str = 'mib') -> Tensor:
-    """Rows of known classes from ``old``, rows of new classes from background (MiB's start).
+    """Copy the rows of old classes from ``old`` and initialise the rows of new classes from background, as MiB does.
 
-    The probability of background is shared between background and the new classes: each gets its weights, and its
-    bias less ``log(N_new + 1)``, so that their summed probability is what background alone had.
+    Background and the new classes all get the weights of background, and its bias minus ``log(N_new + 1)``. Their
+    probabilities therefore sum to the former probability of background.
 
     Args:
-        new: (C, ...) freshly initialised.
+        new: (C, ...) initialised.
         old: (K, ...) with K < C, row 0 background.
         is_bias: ``old`` holds biases.
-        start: ``'mib'``, or ``'random'``: new rows as in ``new``, background as in ``old``.
+        start: ``'mib'``, or ``'random'``: new rows from ``new``, background from ``old``.
     Returns:
         (C, ...).
     """
@@ -142,20 +141,20 @@ def grow_rows(growth: Growth) -> Tensor:
 def grow_before_no_object(growth: Growth) -> Tensor:
     """Query-based heads: the last row, no-object, stays last.
 
-    New rows start from background here too, not from no-object. Background is an ordinary class to mmseg's query-based
-    heads: until now it was the label of the new classes' pixels, so it is the background query that covers them. Both
-    shares together are what background had, in each query and so in each pixel, as in MiB. From no-object, the idle
-    queries, most of all, would vote for the new classes everywhere and drown the old ones.
+    New rows start from background, not from no-object. For mmseg's query-based heads, background is an ordinary class
+    and was the label of the new classes' pixels, so the background query covers them. As in MiB, the shares sum to the
+    former probability of background, in each query and so in each pixel. Starting from no-object would make idle
+    queries, which are the majority, vote for the new classes everywhere.
     """
     rows = grow_tensor(growth.new[:-1], growth.old[:-1], growth.is_bias, growth.start)
     return torch.cat([rows, growth.old[-1:].to(rows)])
 
 
 def grow_presence(growth: Growth) -> Tensor:
-    """EncHead's independent answers to "is the class in the image?".
+    """EncHead's independent predictions of whether a class is in the image.
 
-    No probability is shared, so old rows stay as they are. New rows stay as initialised: background's would say that
-    the new class is in nearly every image.
+    The classes share no probability, so old rows are kept. New rows keep their initialisation: background's row would
+    predict the new class in nearly every image.
     """
     return grow_tensor(growth.new, growth.old, growth.is_bias, 'random')
 
@@ -166,7 +165,7 @@ def grow_embeddings(growth: Growth) -> Tensor:
 
 
 def grow_inputs(growth: Growth) -> Tensor:
-    """PointRend's layers, whose last input channels are the coarse logits: new ones are not looked at yet."""
+    """PointRend's layers, whose last input channels are the coarse logits: new channels get zero weights."""
     return F.pad(growth.old, (0, 0, 0, growth.new.shape[1] - growth.old.shape[1]))
 
 
@@ -175,8 +174,8 @@ def grow_rows_and_inputs(growth: Growth) -> Tensor:
     return grow_tensor(growth.new, grow_inputs(growth), False, growth.start)
 
 
-def keep_answers(growth: Growth) -> Tensor:
-    """Bias of a PointRend layer: it makes up for the share that MiB's start takes from background's coarse logit."""
+def compensate_bias(growth: Growth) -> Tensor:
+    """Bias of a PointRend layer: compensates what MiB's start subtracts from background's coarse logit."""
     bias, name = growth.old, growth.name[:-len('bias')] + 'weight'
     weight = growth.old_state[name]
     if growth.start == 'mib' and growth.new_state[name].shape[1] > weight.shape[1]:
@@ -185,13 +184,13 @@ def keep_answers(growth: Growth) -> Tensor:
     return bias
 
 
-def keep_answers_and_grow_rows(growth: Growth) -> Tensor:
+def compensate_bias_and_grow_rows(growth: Growth) -> Tensor:
     """Bias of PointRend's classifier."""
-    return grow_tensor(growth.new, keep_answers(growth), True, growth.start)
+    return grow_tensor(growth.new, compensate_bias(growth), True, growth.start)
 
 
 class Rule(NamedTuple):
-    """Tensors whose names match ``names`` and whose ``dims`` grew (see ``Growth.changes``) follow ``grow``."""
+    """Applies ``grow`` to tensors whose names match ``names`` and whose ``dims`` grew (see ``Growth.changes``)."""
     names: str
     dims: dict
     grow: Callable[[Growth], Tensor]
@@ -202,28 +201,27 @@ class Rule(NamedTuple):
         return named and growth.new.ndim >= self.least_dims and growth.changes(self.dims)
 
 
-# Of each layer of PointRend's head, and only of it, the inputs are features followed by coarse logits. The first rule
-# that explains a tensor holds.
+# The first matching rule applies. Only the layers of PointRend's head take features followed by coarse logits.
 _RULES = (
     Rule(r'\.cls_embed\.(weight|bias)$', {0: 1}, grow_before_no_object),
     Rule(r'\.se_layer\.(weight|bias)$', {0: 0}, grow_presence),
     Rule(r'\.cls_emb$', {1: 0}, grow_embeddings),
-    # A norm over classes: what it computes of the old ones depends on the new ones, whatever these start from. With
-    # background's values they are to it what background is, once more.
+    # A norm over classes: its output for old classes depends on the new ones, whatever their initialisation.
+    # Background's values make each new class another copy of background.
     Rule(r'\.mask_norm\.(weight|bias)$', {0: 0}, grow_rows),
     Rule(r'\.fcs\.\d+\.conv\.weight$', {1: None}, grow_inputs),
-    Rule(r'\.fcs\.\d+\.conv\.bias$', {}, keep_answers),
+    Rule(r'\.fcs\.\d+\.conv\.bias$', {}, compensate_bias),
     Rule(r'\.fc_seg\.weight$', {0: 0, 1: None}, grow_rows_and_inputs),
-    Rule(r'\.fc_seg\.bias$', {0: 0}, keep_answers_and_grow_rows),
-    # conv_seg of every other head, and what is like it: DANet's pam_ and cam_, DDRNet's aux_, PIDNet's p_.
-    # A vector of weights over classes is no classifier.
+    Rule(r'\.fc_seg\.bias$', {0: 0}, compensate_bias_and_grow_rows),
+    # conv_seg of every other head and similar layers: DANet's pam_ and cam_, DDRNet's aux_, PIDNet's p_.
+    # A weight vector over classes is not a classifier.
     Rule(r'weight$', {0: 0}, grow_rows, least_dims=2),
     Rule(r'bias$', {0: 0}, grow_rows),
 )
 
 
 def rule_of(growth: Growth) -> Optional[Callable[[Growth], Tensor]]:
-    """What makes the grown tensor; None where no rule explains it."""
+    """Function that computes the grown tensor; None if no rule applies."""
     for rule in _RULES:
         if rule.explains(growth):
             return rule.grow
@@ -231,28 +229,28 @@ def rule_of(growth: Growth) -> Optional[Callable[[Growth], Tensor]]:
 
 
 def load_first_step(segmentor: nn.Module, path: str, scenario: Scenario, names: Sequence[str] = ()) -> None:
-    """Load all weights of a network that was trained elsewhere.
+    """Load all weights of a network trained elsewhere.
 
     Args:
         segmentor: of step 0.
         path: local checkpoint of mmengine, or of a step of a run.
         scenario: of the run.
-        names: of the dataset's classes, background included.
+        names: class names of the dataset, background included.
     Raises:
-        UserError: it holds more than data, is of other classes, or of another network.
+        UserError: the file contains more than data, or belongs to other classes or another network.
     """
     checkpoint = load_weights('first_step_from', path)
     if not isinstance(checkpoint, dict):
-        raise UserError(f'first_step_from={path!r} holds no weights but a {type(checkpoint).__name__}: give a '
-                         'checkpoint of mmengine or a state dict.')
+        raise UserError(f'first_step_from={path!r} contains a {type(checkpoint).__name__} instead of weights: set it '
+                         'to a checkpoint of mmengine or a state dict.')
     wanted = list(scenario.class_names(0))
     held = held_classes(checkpoint)
     if held and not _is_background(held[0], names, scenario):
-        raise UserError(f'first_step_from={path!r} knows the classes {held}, but class 0 of step 0 is background: '
-                         'give a network whose channel 0 is the background.')
+        raise UserError(f'first_step_from={path!r} has the classes {held}, but class 0 of step 0 is background: '
+                         'use a network whose channel 0 is background.')
     if held and held[1:] != wanted[1:]:
-        raise UserError(f'first_step_from={path!r} knows the classes {held}, but step 0 of the scenario has {wanted}, '
-                         'in this order: choose scenario.steps or scenario.class_order after it.')
+        raise UserError(f'first_step_from={path!r} has the classes {held}, but step 0 of the scenario has {wanted}, '
+                         'in this order: set scenario.steps or scenario.class_order to match it.')
     try:
         segmentor.load_state_dict(checkpoint.get('state_dict', checkpoint))
     except RuntimeError as error:
@@ -261,5 +259,5 @@ def load_first_step(segmentor: nn.Module, path: str, scenario: Scenario, names: 
 
 
 def _is_background(name: str, names: Sequence[str], scenario: Scenario) -> bool:
-    """Whether a class is background: by a usual name of it, or by the dataset's own, which is not foreground."""
+    """Whether a name means background: a usual name, or a name of the dataset, that is not a foreground class."""
     return (is_background_name(name) or name in names) and name not in scenario.labels

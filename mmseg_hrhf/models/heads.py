@@ -1,4 +1,4 @@
-"""Per-pixel logits of any segmentor: in the pass that computes its own loss, and in a pass of its own."""
+"""Per-pixel logits of any segmentor, captured from its loss or computed separately."""
 from __future__ import annotations
 
 import contextlib
@@ -15,7 +15,7 @@ from ..utils.errors import UserError
 
 
 def _item(index: int) -> Callable:
-    """Of several outputs the one at ``index``; heads such as EncHead have one or several, as their options say."""
+    """The output at ``index``; heads such as EncHead return one or several, depending on their options."""
     return lambda output, *_: output if isinstance(output, Tensor) else output[index]
 
 
@@ -23,7 +23,7 @@ def _of_queries(classes, masks, targets, *_) -> Tensor:
     return query_log_probability(classes[-1], masks[-1], targets)
 
 
-# Where the main logits are in the positional arguments that each family of decode heads hands to `loss_by_feat`.
+# Extract the main logits from the positional arguments that each decode head family passes to `loss_by_feat`.
 _ADAPTERS: dict[str, Callable] = {
     'DAHead': _item(0),
     'EncHead': _item(0),
@@ -34,14 +34,14 @@ _ADAPTERS: dict[str, Callable] = {
     'Mask2FormerHead': _of_queries,
     'SideAdapterCLIPHead': _of_queries,
 }
-# Heads that refine some points only: the logits of the whole image are those of the head before them.
+# Heads that refine only some points; the previous head has the logits of the full image.
 _REFINE_POINTS = ('PointHead', )
-# Heads whose prediction is a sum of probabilities over queries, non-negative and not normalised.
+# Heads that predict a sum of probabilities over queries: non-negative scores, not normalised.
 _PREDICT_SCORES = ('MaskFormerHead', 'Mask2FormerHead', 'SideAdapterCLIPHead')
 
 
 def register_logits_adapter(head: str, adapter: Callable) -> None:
-    """Teach where a decode head's logits are.
+    """Register how to extract a decode head's logits.
 
     Args:
         head: class name of the head.
@@ -51,10 +51,10 @@ def register_logits_adapter(head: str, adapter: Callable) -> None:
 
 
 def main_logits(head: nn.Module, *outputs) -> Tensor:
-    """(N, C, h, w) logits, or log-probabilities of a query-based head, from what it hands to its ``loss_by_feat``.
+    """(N, C, h, w) logits, or log-probabilities of a query-based head, from the arguments of its ``loss_by_feat``.
 
     Raises:
-        UserError: no adapter says where they are; names the head and the remedy.
+        UserError: no adapter knows how to extract them; names the head and the remedy.
     """
     check_head(head)
     adapter = _adapter(head)
@@ -66,7 +66,7 @@ def main_logits(head: nn.Module, *outputs) -> Tensor:
 
 
 def has_plain_logits(head: nn.Module) -> bool:
-    """Whether a head is not known to hand anything but its logits to its ``loss_by_feat``."""
+    """Whether a head, as far as known, passes only its logits to its ``loss_by_feat``."""
     return _adapter(head) is None and not _is_any(head, _REFINE_POINTS)
 
 
@@ -75,7 +75,7 @@ def _adapter(head: nn.Module) -> Optional[Callable]:
 
 
 def main_head(segmentor: nn.Module) -> nn.Module:
-    """The decode head that predicts the whole image: the last one of a cascade that does."""
+    """The decode head that predicts the full image: in a cascade, the last one that does."""
     head = segmentor.decode_head
     if not isinstance(head, nn.ModuleList):
         return head
@@ -83,7 +83,7 @@ def main_head(segmentor: nn.Module) -> nn.Module:
 
 
 def check_head(head: nn.Module) -> None:
-    """Raise ``UserError`` for a head that is known to hand something else than per-pixel logits to its loss."""
+    """Raise ``UserError`` for a head that is known not to pass per-pixel logits to its loss."""
     if _is_any(head, _REFINE_POINTS) and not _is_any(head, _ADAPTERS):
         raise _no_adapter(head, 'logits of some points')
 
@@ -91,7 +91,7 @@ def check_head(head: nn.Module) -> None:
 def predicted_logits(segmentor: nn.Module, inputs: Tensor) -> Tensor:
     """(N, C, H, W) logits that a segmentor predicts for ``inputs`` (N, 3, H, W), at their size.
 
-    Of a query-based network, whose prediction is non-negative scores, their log-probabilities.
+    A query-based network predicts non-negative scores; returns their log-probabilities.
     """
     shape = inputs.shape[2:]
     metas = [dict(ori_shape=shape, img_shape=shape, pad_shape=shape, padding_size=[0] * 4) for _ in range(len(inputs))]
@@ -100,7 +100,7 @@ def predicted_logits(segmentor: nn.Module, inputs: Tensor) -> Tensor:
 
 
 def predicts_scores(head: nn.Module) -> bool:
-    """Whether a head's prediction is non-negative scores over queries instead of per-pixel logits."""
+    """Whether a head predicts non-negative scores over queries instead of per-pixel logits."""
     return _is_any(head, _PREDICT_SCORES)
 
 
@@ -111,7 +111,7 @@ def _is_any(head: nn.Module, names) -> bool:
 def _no_adapter(head: nn.Module, what: str) -> UserError:
     name = type(head).__name__
     return UserError(
-        f'{name} hands {what} to loss_by_feat, and no adapter says where its per-pixel logits are. Register one:\n'
+        f'{name} passes {what} to loss_by_feat, and no adapter extracts its per-pixel logits. Register one:\n'
         '    from mmseg_hrhf.models.heads import register_logits_adapter\n'
         f"    register_logits_adapter('{name}', lambda output, *_: output[0])")
 
@@ -121,8 +121,8 @@ def captured_logits(segmentor: nn.Module, size: Optional[tuple[int, int]] = None
     """Collect the main decode head's logits while ``segmentor.loss`` runs inside the block.
 
     Args:
-        size: (H, W) of the labels. Logits are up-sampled to it, before the head's own loss where that is mmseg's
-            ordinary one: it then finds them at its size, so that they are not up-sampled twice.
+        size: (H, W) of the labels, to which logits are up-sampled. If the head uses mmseg's standard loss, the loss
+            gets the up-sampled logits, so that they are not up-sampled twice.
     """
     head, captured = main_head(segmentor), []
 
@@ -143,17 +143,17 @@ def captured_logits(segmentor: nn.Module, size: Optional[tuple[int, int]] = None
         yield captured
 
 
-# Far below the share of a class that no query claims, far above where the gradient of the logarithm overflows.
+# Far below the score of a class that no query predicts, far above where the gradient of the logarithm overflows.
 _LEAST = 1e-6
 
 
 def log_probability(scores: Tensor) -> Tensor:
-    """Normalise class scores over the channels and take the logarithm, in float32 at least.
+    """Normalise class scores over the channels and take the logarithm, at least in float32.
 
     Args:
-        scores: (N, C, H, W), non-negative; less than 1e-6 counts as 1e-6.
+        scores: (N, C, H, W), non-negative; clamped to at least 1e-6.
     Returns:
-        (N, C, H, W) in nats; ``softmax`` over the channels gives the normalised scores back.
+        (N, C, H, W) in nats; ``softmax`` over the channels returns the normalised scores.
     """
     if scores.dtype in (torch.float16, torch.bfloat16):
         scores = scores.float()
@@ -162,15 +162,15 @@ def log_probability(scores: Tensor) -> Tensor:
 
 
 def query_log_probability(class_logits: Tensor, mask_logits: Tensor, targets: list) -> Tensor:
-    """Log-probabilities of the pixels, from what a query-based head hands to its loss.
+    """Per-pixel log-probabilities from the arguments of a query-based head's loss.
 
-    As in its prediction: each query's class probability (no-object, the last, left out) times its mask, summed over the
-    queries. Masks are up-sampled before the sigmoid, so the result is that of a prediction of the same size.
+    As in its prediction: each query's class probabilities (without no-object, the last) times its mask, summed over the
+    queries. Masks are up-sampled before the sigmoid, so the result equals a prediction of the same size.
 
     Args:
         class_logits: (N, Q, C + 1).
         mask_logits: (N, Q, h, w).
-        targets: for each image, instances whose ``masks`` are (number, H, W).
+        targets: for each image, instances with ``masks`` of shape (number, H, W).
     Returns:
         (N, C, H, W).
     """
@@ -180,12 +180,12 @@ def query_log_probability(class_logits: Tensor, mask_logits: Tensor, targets: li
 
 
 class HeadLoss(nn.Module):
-    """Stands in for a head's ``loss_decode`` and hands on to it.
+    """Wraps a head's ``loss_decode``.
 
     Args:
-        inner: the head's own loss.
-        num_classes: channels of the step; what has another number (STDC's and PIDNet's boundary outputs) goes to
-            ``inner`` as it is.
+        inner: the head's original loss.
+        num_classes: channels of the step; outputs with another number (boundaries of STDC and PIDNet) go directly to
+            ``inner``.
     """
 
     def __init__(self, inner: nn.Module, num_classes: int) -> None:
@@ -204,15 +204,15 @@ class HeadLoss(nn.Module):
 
     def class_loss(self, logits: Tensor, labels: Tensor, **kwargs) -> Tensor:
         """The loss on (N, C, H, W) logits and (N, H, W) labels."""
-        raise NotImplementedError(f'{type(self).__name__} must define class_loss.')
+        raise NotImplementedError(f'{type(self).__name__} must implement class_loss.')
 
 
 def replace_losses(segmentor: nn.Module, make: Callable[[nn.Module, int], HeadLoss]) -> None:
-    """Replace every ``loss_decode`` of the decode and auxiliary heads that classify the step's classes.
+    """Replace every ``loss_decode`` of the decode and auxiliary heads that predict the step's classes.
 
     Args:
         segmentor: student.
-        make: from a loss and the number of classes to what stands in for it.
+        make: maps a loss and the number of classes to its replacement.
     """
     check_losses(segmentor)
     for head in class_heads(segmentor):
@@ -221,15 +221,15 @@ def replace_losses(segmentor: nn.Module, make: Callable[[nn.Module, int], HeadLo
 
 
 def check_losses(segmentor: nn.Module) -> None:
-    """Raise ``UserError`` for a head whose loss is not one on per-pixel logits, and so cannot be replaced."""
+    """Raise ``UserError`` for a head whose loss is not computed on per-pixel logits and cannot be replaced."""
     for head in class_heads(segmentor):
         if predicts_scores(head) or not hasattr(head, 'loss_decode'):
-            raise UserError(f'{type(head).__name__} has no per-pixel loss that this method could replace by its own: '
-                             'choose a method that leaves losses as they are, such as HRHF or LwF.')
+            raise UserError(f'{type(head).__name__} has no per-pixel loss that this method could replace: '
+                             'choose a method that keeps the losses of the heads, such as HRHF or LwF.')
 
 
 def losses_of(head: nn.Module) -> list[nn.Module]:
-    """The losses of a head, one or several."""
+    """One or several losses of a head."""
     return list(head.loss_decode) if isinstance(head.loss_decode, nn.ModuleList) else [head.loss_decode]
 
 
@@ -242,5 +242,5 @@ def class_heads(segmentor: nn.Module) -> Iterator[nn.Module]:
             continue
         for head in heads if isinstance(heads, nn.ModuleList) else [heads]:
             if head.num_classes == num_classes:
-                # K-Net's stages share the loss of its first part.
+                # All stages of K-Net share the loss of its first head.
                 yield getattr(head, 'kernel_generate_head', head)

@@ -1,4 +1,4 @@
-"""The paper's backbone: a ResNet that activates as in-place ABN does."""
+"""The paper's backbone: a ResNet with the activation of in-place ABN."""
 from __future__ import annotations
 
 import pickle
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..utils.errors import UserError
 from ..utils.io import PathLike
 
-# In-place ABN's activation in MiB's and the paper's networks.
+# Slope of in-place ABN's activation in MiB's and the paper's networks.
 NEGATIVE_SLOPE = 0.01
 
 
@@ -21,14 +21,14 @@ NEGATIVE_SLOPE = 0.01
 class LeakyResNet(ResNet):
     """mmseg's ResNet with LeakyReLU(0.01) in place of every ReLU.
 
-    mmseg's own has ReLU built in and takes no ``act_cfg``. Batch norm followed by LeakyReLU(0.01) is what in-place ABN
-    computes (with the weights of ``iabn_checkpoint``). Parameters have the names and shapes of mmseg's ResNet.
+    mmseg's ResNet has a fixed ReLU and no ``act_cfg``. Batch norm followed by LeakyReLU(0.01) computes the same as
+    in-place ABN (with weights of ``convert_iabn``). Parameters have the names and shapes of mmseg's ResNet.
 
-    No plain mmseg config can express this backbone: the plain config of such a run names this package in
-    ``custom_imports`` and needs it to be evaluated.
+    A plain mmseg config cannot express this backbone: the plain config of such a run names this package in
+    ``custom_imports``, so evaluating it requires this package.
 
     Args:
-        **kwargs: of mmseg's ResNet.
+        **kwargs: options of mmseg's ResNet.
     """
 
     def __init__(self, **kwargs) -> None:
@@ -39,39 +39,39 @@ class LeakyResNet(ResNet):
                     module.add_module(name, nn.LeakyReLU(NEGATIVE_SLOPE, inplace=True))
 
 
-# Where published files keep their weights: inplace_abn's ImageNet networks, MiB's steps.
+# Keys of the weights in published files: inplace_abn's ImageNet networks, MiB's steps.
 _STATE_KEYS = ('state_dict', 'model_state')
-# Parts of a norm layer, as in-place ABN names them.
+# Tensors of a norm layer, as named by in-place ABN.
 _NORM_PARTS = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
 _HEAD_BRANCHES = 4
 
 
 def convert_iabn(state: Mapping[str, Tensor], eps: float = 1e-5) -> dict[str, Tensor]:
-    """Weights with which batch norm + LeakyReLU(0.01) compute what in-place ABN computed.
+    """Convert weights of in-place ABN to batch norm + LeakyReLU(0.01).
 
-    In-place ABN scales by ``|weight| + eps``, never by ``weight`` itself: that sum becomes the batch norm's weight.
-    Names are those of ``inplace_abn``'s ResNet and of MiB's segmentation network:
+    In-place ABN scales by ``|weight| + eps`` instead of ``weight``; that sum becomes the batch norm's weight. Supports
+    the names of ``inplace_abn``'s ResNet and of MiB's segmentation network:
 
-    - ``mod1`` to ``mod5`` alone (ImageNet): names of a ``LeakyResNet``, for its ``init_cfg``; the
-      ImageNet classifier ``classifier.fc`` is left out.
-    - with ``body.``, ``head.`` and ``cls.``: names of an ``EncoderDecoder`` with an ``ASPPHead``. Its four branches
-      take ``map_convs`` and their share of ``map_bn``, its image pooling takes ``global_pooling_conv``. MiB adds what
-      two 1 x 1 convolutions (``red_conv``, ``pool_red_conv``) make of the two; mmseg puts one 3 x 3 convolution on
-      their concatenation, whose middle tap receives both and whose other taps are zero. The classifiers of the steps
-      (``cls.0``, ``cls.1``, ...) are stacked.
+    - only ``mod1`` to ``mod5`` (ImageNet): to names of a ``LeakyResNet``, for its ``init_cfg``; the ImageNet classifier
+      ``classifier.fc`` is dropped.
+    - with ``body.``, ``head.`` and ``cls.``: to names of an ``EncoderDecoder`` with an ``ASPPHead``. Its four branches
+      get ``map_convs`` and their share of ``map_bn``, its image pooling gets ``global_pooling_conv``. MiB applies a
+      1 x 1 convolution to each of the two (``red_conv``, ``pool_red_conv``) and adds the results; mmseg applies one
+      3 x 3 convolution to their concatenation, whose centre tap gets both and whose other taps are zero. The
+      classifiers of the steps (``cls.0``, ``cls.1``, ...) are stacked.
 
-    Bottleneck ResNets without deep stem are covered (stride in the 3 x 3 convolution, ``style='pytorch'``); plain "ABN"
-    checkpoints are not, which scale by the signed weight. The results are equal where MiB pools the whole map, as in
-    training and in evaluation on crops up to its pooling size (32 x 16 = 512 pixels); on larger images MiB's pooling
+    Supports bottleneck ResNets without deep stem (stride in the 3 x 3 convolution, ``style='pytorch'``), but not plain
+    "ABN" checkpoints, which scale by the signed weight. The results are equal where MiB pools the full map: in
+    training, and in evaluation on crops up to its pooling size (32 x 16 = 512 pixels). On larger images MiB's pooling
     window slides, mmseg's does not.
 
     Args:
         state: of the published network; a leading ``module.`` is ignored.
-        eps: of its in-place ABN layers, and of the batch norm layers that are to take the weights.
+        eps: of its in-place ABN layers, and of the batch norm layers that get the weights.
     Returns:
-        Weights by mmseg's names, in the given precision.
+        Weights by mmseg's names, in the same precision.
     Raises:
-        UserError: a tensor of another name than these layouts have, or one that is missing; names it.
+        UserError: a tensor is unknown in these layouts, or missing; names it.
     """
     state = {name[len('module.'):] if name.startswith('module.') else name: tensor for name, tensor in state.items()}
     if any(name.startswith('body.') for name in state):
@@ -83,25 +83,25 @@ def convert_iabn(state: Mapping[str, Tensor], eps: float = 1e-5) -> dict[str, Te
 
 
 def load_iabn(path: PathLike) -> dict[str, Tensor]:
-    """The weights in a published file, read without running code from it.
+    """Load the weights in a published file without running code from it.
 
     Raises:
-        UserError: no such file, or one that holds more than data or no weights.
+        UserError: the file does not exist, contains more than data, or contains no weights.
     """
     try:
         loaded = torch.load(path, map_location='cpu', weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f'Checkpoint {path} does not exist.') from error
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise UserError(f'Checkpoint {path} is no checkpoint, or holds more than tensors and plain data, and loading '
-                         'it could run code. If you trust it, save its weights alone: torch.save(torch.load(PATH, '
-                         f"weights_only=False)['state_dict' or 'model_state'], NEW). "
+        raise UserError(f'Checkpoint {path} is not a checkpoint, or holds more than tensors and plain data, and '
+                         'loading it could run code. If you trust it, save only its weights: torch.save(torch.load('
+                         f"PATH, weights_only=False)['state_dict' or 'model_state'], NEW). "
                          f'({str(error).splitlines()[0]})') from error
     for key in _STATE_KEYS:
         if isinstance(loaded, dict) and key in loaded:
             loaded = loaded[key]
     if not isinstance(loaded, dict) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise UserError(f'Checkpoint {path} holds no weights, neither by themselves nor under {_STATE_KEYS}.')
+        raise UserError(f'Checkpoint {path} has no weights, neither at the top level nor under {_STATE_KEYS}.')
     return loaded
 
 
@@ -115,12 +115,12 @@ def _convert_body(state: Mapping[str, Tensor], eps: float) -> dict[str, Tensor]:
             raise _unknown(name)
         converted[f'{target}.{part}'] = _scale(tensor, eps) if is_norm and part == 'weight' else tensor
     if 'conv1.weight' not in converted:
-        raise UserError("The checkpoint has no 'mod1.conv1.weight': it is no in-place ABN ResNet.")
+        raise UserError("The checkpoint has no 'mod1.conv1.weight': it is not an in-place ABN ResNet.")
     return _with_batch_counts(converted)
 
 
 def _body_layer(name: str) -> str | None:
-    """``mod2.block1.convs.conv1`` is ``layer1.0.conv1`` in mmseg, and so on; None for a name of no such layer."""
+    """mmseg's name of a layer, such as ``layer1.0.conv1`` for ``mod2.block1.convs.conv1``; None if unknown."""
     stem = re.fullmatch(r'mod1\.(conv1|bn1)', name)
     if stem:
         return stem[1]
@@ -179,11 +179,11 @@ def _scale(weight: Tensor, eps: float) -> Tensor:
 
 
 def _with_batch_counts(converted: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same with the counters that older in-place ABN did not keep."""
+    """Add the counters that older in-place ABN did not save."""
     layers = [name[:-len('.running_mean')] for name in converted if name.endswith('.running_mean')]
     return dict({f'{layer}.num_batches_tracked': torch.tensor(0) for layer in layers}, **converted)
 
 
 def _unknown(name: str) -> UserError:
-    return UserError(f'{name!r} is no tensor of an in-place ABN ResNet (mod1.conv1, mod2.block1.convs.bn1, ...) or of '
-                      "MiB's DeepLabV3 (body.*, head.*, cls.*): this layout cannot be converted.")
+    return UserError(f'{name!r} is not a tensor of an in-place ABN ResNet (mod1.conv1, mod2.block1.convs.bn1, ...) or '
+                      "of MiB's DeepLabV3 (body.*, head.*, cls.*): this layout cannot be converted.")

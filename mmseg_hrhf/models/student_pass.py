@@ -1,4 +1,4 @@
-"""The student's pass with its losses fused, for heads of mmseg's ordinary form."""
+"""Student pass with fused losses, for mmseg's standard heads; and feature maps for distillation."""
 from __future__ import annotations
 
 import contextlib
@@ -19,19 +19,19 @@ from .heads import HeadLoss, has_plain_logits
 from .losses.distillation import DistillationLoss
 from .losses.fused import FusedTerms, fused_losses
 
-# mmseg adds it to what it divides by.
+# mmseg adds it to denominators.
 _EPS = torch.finfo(torch.float32).eps
 
 
 def fuses(segmentor: nn.Module, stand_in: Optional[type] = None) -> bool:
-    """Whether ``fused_pass`` computes what the segmentor's own ``loss`` would.
+    """Whether ``fused_pass`` computes the same as the segmentor's own ``loss``.
 
-    It does where segmentor and decode head are mmseg's ordinary ones (logits up-sampled to the labels' size, no pixel
-    sampler) and the loss is plain cross-entropy.
+    This requires mmseg's standard segmentor and decode head (logits up-sampled to the labels' size, no pixel sampler)
+    and plain cross-entropy.
 
     Args:
-        stand_in: class of ``HeadLoss`` whose rule the options of ``fused_pass`` express; None: no other loss
-            stands in for the heads' own.
+        stand_in: class of ``HeadLoss`` that the options of ``fused_pass`` implement; None: the heads keep their
+            original losses.
     """
     return (inherits(segmentor, EncoderDecoder, 'loss', 'encode_decode', *TRAINING_PARTS)
             and _is_plain(segmentor.decode_head, stand_in))
@@ -43,7 +43,7 @@ def fuses_distillation(loss: nn.Module) -> bool:
 
 
 def small_logits(segmentor: nn.Module, inputs: Tensor) -> Tensor:
-    """(N, C, h, w) logits of a segmentor that ``fuses``, as its head computes them."""
+    """(N, C, h, w) logits of a segmentor that ``fuses``, before up-sampling."""
     return segmentor.decode_head.forward(segmentor.extract_feat(inputs))
 
 
@@ -56,16 +56,15 @@ def fused_pass(student: nn.Module,
                num_merged: int = 0,
                weigh: Optional[Callable[[Tensor, Tensor], Tensor]] = None,
                stand_in: Optional[type] = None) -> tuple[dict, FusedTerms, Tensor]:
-    """Losses of a student that ``fuses``, on all its heads.
+    """Losses of all heads of a student that ``fuses``.
 
     Args:
         teacher_logits: (N, K, h, w), see ``small_logits``.
-        relabel, distil, num_merged: see ``fused_losses``; distillation is the main
-            head's alone.
-        weigh: from (N, H, W) labels and what ``relabel`` made of them to (N,) weights of the images' cross-entropy.
+        relabel, distil, num_merged: see ``fused_losses``; only the main head is distilled.
+        weigh: maps (N, H, W) labels before and after ``relabel`` to (N,) weights of the images' cross-entropy.
         stand_in: see ``fuses``.
     Returns:
-        What the student's own ``loss`` returns, the terms of the main head, and its (N, C, h, w) logits.
+        The losses as the student's own ``loss`` returns them, the terms of the main head, and its (N, C, h, w) logits.
     """
     features = student.extract_feat(inputs)
     head, labels = student.decode_head, stacked_labels(data_samples)
@@ -75,7 +74,7 @@ def fused_pass(student: nn.Module,
     weight = None if weigh is None else weigh(labels, terms.labels)
     losses = add_prefix(_losses(head, terms, weight), 'decode')
     for name, auxiliary in _auxiliary_heads(student):
-        # One of other classes keeps a loss of another rule.
+        # A head with other classes keeps its own loss.
         if auxiliary.num_classes == head.num_classes and _is_plain(auxiliary, stand_in):
             own = fused_losses(auxiliary.forward(features), terms.labels, num_merged=num_merged,
                                align_corners=auxiliary.align_corners, ignore_index=auxiliary.ignore_index)
@@ -87,7 +86,7 @@ def fused_pass(student: nn.Module,
 
 
 def _losses(head: nn.Module, terms: FusedTerms, weight: Optional[Tensor]) -> dict:
-    """What ``BaseDecodeHead.loss_by_feat`` returns: loss and accuracy in percent."""
+    """Loss and accuracy in percent, as ``BaseDecodeHead.loss_by_feat`` returns them."""
     loss, kept = _plain_loss(head), (terms.labels != head.ignore_index).sum()
     total = terms.cross_entropy.sum() if weight is None else (weight * terms.cross_entropy).sum()
     number = kept if loss.avg_non_ignore else terms.labels.numel()
@@ -96,7 +95,7 @@ def _losses(head: nn.Module, terms: FusedTerms, weight: Optional[Tensor]) -> dic
 
 
 def _auxiliary_heads(segmentor: nn.Module) -> list[tuple[str, nn.Module]]:
-    """With the prefixes that mmseg gives to their losses."""
+    """Auxiliary heads with the prefixes of their losses in mmseg."""
     heads = getattr(segmentor, 'auxiliary_head', None)
     if isinstance(heads, nn.ModuleList):
         return [(f'aux_{i}', head) for i, head in enumerate(heads)]
@@ -104,7 +103,7 @@ def _auxiliary_heads(segmentor: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def _is_plain(head: nn.Module, stand_in: Optional[type]) -> bool:
-    """Whether a head's loss is the mean cross-entropy of its logits, up-sampled to the size of the labels."""
+    """Whether a head's loss is the mean cross-entropy of its logits, up-sampled to the labels' size."""
     if not inherits(head, BaseDecodeHead, 'loss', 'loss_by_feat', 'predict', 'predict_by_feat'):
         return False
     if isinstance(head.loss_decode, HeadLoss) and type(head.loss_decode) is not stand_in:
@@ -120,7 +119,7 @@ def _plain_loss(head: nn.Module) -> nn.Module:
 
 
 def inherits(module: nn.Module, base: type, *methods: str) -> bool:
-    """Whether a module runs these methods of a class as they are, neither overridden nor patched."""
+    """Whether a module uses these methods of ``base`` unchanged, neither overridden nor patched."""
     return isinstance(module, base) and all(
         getattr(type(module), name) is getattr(base, name) and name not in vars(module) for name in methods)
 
@@ -131,32 +130,32 @@ def stacked_labels(data_samples: list) -> Tensor:
 
 
 def with_labels(data_samples: list, labels: Tensor) -> list:
-    """The samples with other ground truth (N, H, W); the given samples stay as they are."""
+    """Copies of the samples with other ground truth (N, H, W)."""
     relabelled = []
     for sample, label in zip(data_samples, labels):
-        sample = sample.new()  # a shallow copy would share the list of its fields with the original
+        sample = sample.new()  # a shallow copy would share its list of fields with the original
         sample.gt_sem_seg = PixelData(data=label[None])
         relabelled.append(sample)
     return relabelled
 
 
-# Pixels of a side of the images that a backbone is tried on.
+# Maximum side, in pixels, of the images for trying a backbone.
 _LARGEST_TRIAL = 128
 
 
 @contextlib.contextmanager
 def captured_stages(segmentor: nn.Module) -> Iterator[list]:
-    """Collect what ``segmentor.backbone`` returns while it runs once inside the block.
+    """Collect the output of ``segmentor.backbone`` in one pass inside the block.
 
     Yields:
-        A list that the pass fills with the (N, C, h, w) maps of the backbone's ``out_indices``, first to last.
+        A list that the pass fills with the (N, C, h, w) maps of the backbone's ``out_indices``, in order.
     """
     stages: list[Tensor] = []
 
     def keep(module, args, output) -> None:
         outputs = output if isinstance(output, (list, tuple)) else [output]
         with torch.inference_mode(False):
-            # What a teacher computes in inference mode is made an ordinary tensor, which a loss may keep.
+            # Autograd cannot save inference tensors of the teacher, so clone them to normal tensors.
             stages[:] = [item.clone() if item.is_inference() else item for item in outputs
                          if isinstance(item, Tensor) and item.ndim == 4]
         if not stages:
@@ -171,27 +170,27 @@ def captured_stages(segmentor: nn.Module) -> Iterator[list]:
 
 
 def paired_stages(new: Sequence[Tensor], old: Sequence[Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Maps of the student, which trains, with those of the teacher, which is in eval mode.
+    """Pair the feature maps of the student (training mode) and the teacher (eval mode).
 
     Raises:
-        UserError: they are not as many, or of other shapes.
+        UserError: their numbers or shapes differ.
     """
     trained, frozen = ([tuple(stage.shape[1:]) for stage in stages] for stages in (new, old))
     if trained != frozen:
-        raise UserError(f'The backbone returns feature maps of (C, h, w) {trained} in training and of {frozen} in '
-                         'eval mode, so the old network\'s cannot be distilled: choose a method without feature '
+        raise UserError(f'The backbone returns feature maps of shape (C, h, w) {trained} in training mode, but '
+                         f'{frozen} in eval mode, so they cannot be distilled: choose a method without feature '
                          'distillation, such as MiB.')
     return list(zip(new, old))
 
 
 @torch.no_grad()
 def check_stages(segmentor: nn.Module, size: Sequence[int], last: Optional[int] = None) -> None:
-    """Raise ``UserError`` if the backbone's maps in training cannot be compared with those in eval mode.
+    """Raise ``UserError`` if the backbone's maps in training mode cannot be compared with those in eval mode.
 
     Args:
-        segmentor: changed: its batch norms see images, and are not synchronised any more.
-        size: (height, width) of the images that it trains on.
-        last: number of maps that are compared, from the last; None: all.
+        segmentor: modified: its batch norms are updated and no longer synchronised.
+        size: (height, width) of the training images.
+        last: number of maps to compare, counted from the last; None: all.
     """
     segmentor = revert_sync_batchnorm(segmentor)
     images = torch.zeros(2, 3, *(min(side, _LARGEST_TRIAL) for side in size))
@@ -201,6 +200,6 @@ def check_stages(segmentor: nn.Module, size: Sequence[int], last: Optional[int] 
             try:
                 segmentor.backbone(images)
             except (RuntimeError, NotImplementedError, AssertionError):
-                return  # needs other images, or operators that a CPU does not have
+                return  # needs other images, or operators missing on the CPU
         maps.append(stages if last is None else stages[-last:])
     paired_stages(*maps)

@@ -1,4 +1,4 @@
-"""The fake images of a step on disk: lossless, verified by hash, bound to the teacher that made them."""
+"""Stores the synthetic images of a step on disk: lossless, verified by hash, bound to their teacher."""
 from __future__ import annotations
 
 import io
@@ -17,15 +17,15 @@ from .inversion.pixels import PixelMap
 
 
 class FakeImageBuffer:
-    """A folder of PNG images, one record per image, and the fingerprint of what made them.
+    """A folder of PNG images with one record per image and a fingerprint of the inversion that generated them.
 
-    ``images/000000.png`` and so on; ``blank.png``, their common empty mask; ``fingerprint.json``; ``batches/*.json``,
-    each written after the images it records, with their hashes; once full ``manifest.jsonl``, gathered from these.
-    ``curves/*.json`` has the losses of each batch over its iterations. Whatever else of it is missing or damaged is
-    made again when the buffer is filled next.
+    Contains ``images/000000.png`` and so on; ``blank.png``, their common empty mask; ``fingerprint.json``;
+    ``batches/*.json``, each written after its images, with their hashes; ``curves/*.json``, the losses of each batch
+    over its iterations; and, when full, ``manifest.jsonl``, collected from the batches. The next filling regenerates
+    missing or damaged files, except curves.
 
     Args:
-        folder: the buffer's own folder.
+        folder: of this buffer only.
         num_images: declared size; images load lazily.
     """
 
@@ -39,7 +39,7 @@ class FakeImageBuffer:
 
     @property
     def blank_mask(self) -> Path:
-        """A mask of zeros of the images' size: fakes have no new label."""
+        """A mask of zeros of the same size as the images, which have no labels."""
         return self.folder / 'blank.png'
 
     def image_path(self, index: int) -> Path:
@@ -58,21 +58,21 @@ class FakeImageBuffer:
             fingerprint: teacher and options; JSON data.
             size: (height, width) of the images.
         Raises:
-            UserError: the folder was made by another teacher or with other options; names which.
+            UserError: the images come from another teacher or other options; names which.
         """
         for leftover in self.folder.glob('images/.*'):
-            leftover.unlink()  # what a killed process was writing
+            leftover.unlink()  # partial file of a killed process
         held = self._fingerprint()
         if held is None:
             for orphan in [self.manifest, *self.folder.glob('batches/*')]:
-                orphan.unlink(missing_ok=True)  # who knows what made these
+                orphan.unlink(missing_ok=True)  # of unknown origin
         else:
             differing = sorted(key for key in set(held) | set(fingerprint) if held.get(key) != fingerprint.get(key))
             if differing:
                 details = '; '.join(f'{key}: {_short(held.get(key))} there, {_short(fingerprint.get(key))} now'
                                     for key in differing)
-                raise UserError(f'The fake images in {self.folder} are stale, they were made otherwise ({details}). '
-                                 'Delete that folder to have them made again, or use another work dir.')
+                raise UserError(f'The synthetic images in {self.folder} are stale: their settings differ '
+                                 f'({details}). Delete that folder to regenerate them, or use another work dir.')
         if not self._has_blank_mask(size):
             with atomic_write(self.blank_mask) as file:
                 Image.fromarray(np.zeros(size, dtype=np.uint8)).save(file, format='PNG')
@@ -80,20 +80,21 @@ class FakeImageBuffer:
             write_json(self.folder / 'fingerprint.json', fingerprint)
 
     def _fingerprint(self) -> Optional[dict]:
-        """What made the images; None where that is not known."""
+        """Fingerprint of the inversion that generated the images; None if unknown."""
         path = self.folder / 'fingerprint.json'
         if not path.exists():
             return None
         try:
             held = read_json(path)
         except ValueError as error:
-            print_log(f'{error} The fake images beside it are made again.', logger='current', level=logging.WARNING)
+            print_log(f'{error} The synthetic images in this folder are regenerated.', logger='current',
+                      level=logging.WARNING)
             return None
         return held if isinstance(held, dict) else None
 
     @property
     def pixel_map(self) -> Optional[PixelMap]:
-        """What the teacher was fed for a pixel, where its pipeline changes pixels."""
+        """Maps pixels to the teacher's input, if its pipeline changes pixels."""
         fields = (self._fingerprint() or {}).get('pixel_map')
         return None if fields is None else PixelMap.from_plain(fields)
 
@@ -105,7 +106,7 @@ class FakeImageBuffer:
             return False
 
     def has_batch(self, start: int) -> bool:
-        """Whether the batch whose first image is ``start`` is whole: record and every image."""
+        """Whether the batch with first image ``start`` is complete: its record and all images."""
         try:
             records = read_json(self._batch_path(start))
         except (OSError, ValueError):
@@ -114,7 +115,7 @@ class FakeImageBuffer:
             self._holds(start + i, record) for i, record in enumerate(records))
 
     def _holds(self, index: int, record: dict) -> bool:
-        """Whether a record is that of image ``index``, and the image's bytes are those it was written with."""
+        """Whether a record belongs to image ``index`` and has the hash of its file."""
         path = self.image_path(index)
         return (isinstance(record, dict) and record.get('image') == self._name(path) and path.exists()
                 and sha256(path) == record.get('sha256'))
@@ -126,10 +127,10 @@ class FakeImageBuffer:
         """Store images ``start``, ``start + 1``, ...
 
         Args:
-            start: position of the first.
+            start: index of the first image.
             images: (N, H, W, 3) uint8 RGB.
-            records: JSON data about each image.
-            curve: losses of the batch by term, and their ``iteration``: lists of one length.
+            records: JSON data for each image.
+            curve: losses of the batch by term, and their ``iteration``: lists of equal length.
         """
         if len(images) != len(records):
             raise UserError(f'{len(images)} images, but {len(records)} records.')
@@ -144,7 +145,7 @@ class FakeImageBuffer:
         write_json(self._batch_path(start), entries)
 
     def close(self) -> list[dict]:
-        """Gather the batches' records into the manifest, in order, and return them. Called once all batches are in."""
+        """Collect the records of all batches, in order, into the manifest. Call it when the buffer is full."""
         files = sorted((self.folder / 'batches').glob('*.json'))
         records = [record for file in files for record in read_json(file)]
         if len(records) != self.num_images:
@@ -155,15 +156,15 @@ class FakeImageBuffer:
         return records
 
     def is_full(self) -> bool:
-        """Whether every image is there as it was written, by the manifest."""
+        """Whether every image of the manifest exists with its recorded hash."""
         return self.manifest.exists() and all(self._holds(i, record) for i, record in enumerate(self.records()))
 
     def records(self) -> list[dict]:
         """One record per image, in order.
 
         Raises:
-            UserError: the manifest is damaged, of another number of images, or names a file that is not the image of
-                its line.
+            UserError: the manifest is damaged, has another number of images, or names a file that does not match its
+                line.
         """
         try:
             records = [json.loads(line) for line in self.manifest.read_text(encoding='utf-8').splitlines()]
@@ -171,12 +172,12 @@ class FakeImageBuffer:
             raise UserError(f'{self.manifest} is damaged ({error}): delete {self.folder}.') from error
         if len(records) != self.num_images:
             raise UserError(f'{self.manifest} lists {len(records)} images, but {self.num_images} are declared: '
-                             f'delete {self.folder} to have them made again.')
+                             f'delete {self.folder} to regenerate them.')
         for i, record in enumerate(records):
-            # A name from a file never becomes a path: it could lead out of the folder.
+            # Never use a name from a file as a path: it could point outside the folder.
             if not isinstance(record, dict) or record.get('image') != self._name(self.image_path(i)):
-                raise UserError(f'{self.manifest}, line {i + 1}, is no record of {self._name(self.image_path(i))}: '
-                                 f'delete {self.folder} to have the images made again.')
+                raise UserError(f'{self.manifest}, line {i + 1}, is not a record of {self._name(self.image_path(i))}: '
+                                 f'delete {self.folder} to regenerate the images.')
         return records
 
     def curves(self) -> list[dict]:

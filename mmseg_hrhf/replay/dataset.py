@@ -1,4 +1,4 @@
-"""Fake images as a dataset, and real and fake ones as one."""
+"""Datasets of synthetic images, and of real and synthetic images."""
 from __future__ import annotations
 
 from typing import Any, Callable, Optional, Sequence
@@ -17,12 +17,12 @@ from .buffer import FakeImageBuffer
 
 
 class LoadFakeImage:
-    """Stands in for a pipeline's image loader: fakes are PNG files on a local disk, whatever the real images are.
+    """Replaces a pipeline's image loader: synthetic images are local PNG files, independent of the real images' format.
 
-    Sets ``img`` ((H, W, 3), BGR as mmcv decodes), ``img_shape`` and ``ori_shape``.
+    Sets ``img`` ((H, W, 3), BGR like mmcv), ``img_shape`` and ``ori_shape``.
 
     Args:
-        dtype: of the images that the pipeline's own loader gives.
+        dtype: of the images from the pipeline's original loader.
     """
 
     def __init__(self, dtype: np.dtype) -> None:
@@ -37,7 +37,7 @@ class LoadFakeImage:
 
 
 class NoLabels:
-    """Stands in for a pipeline's label loader: fakes have no new label, so ``gt_seg_map`` is 0 everywhere."""
+    """Replaces a pipeline's label loader: synthetic images have no labels, so ``gt_seg_map`` is 0 everywhere."""
 
     def __call__(self, results: dict) -> dict:
         results['gt_seg_map'] = np.zeros(results['ori_shape'], dtype=np.uint8)
@@ -46,7 +46,7 @@ class NoLabels:
 
 
 def fake_pipeline(transforms: Sequence[Callable], loading: Loading) -> Compose:
-    """The real images' pipeline, reading fakes: the same augmentation after other loaders."""
+    """The real images' pipeline with loaders for synthetic images; the augmentation is the same."""
     out: list[Callable] = []
     for i, transform in enumerate(transforms):
         if i not in (loading.image, loading.labels):
@@ -60,13 +60,13 @@ def fake_pipeline(transforms: Sequence[Callable], loading: Loading) -> Compose:
 
 @DATASETS.register_module()
 class FakeImageDataset(Dataset):
-    """The images of a buffer, through the same augmentation as real ones, without a label (class 0 everywhere).
+    """Images of a buffer, augmented like real ones, without labels (class 0 everywhere).
 
     The length is the declared size, so the dataset can be built before the buffer is filled.
 
     Args:
         folder: of the buffer.
-        num_images: its declared size.
+        num_images: declared size of the buffer.
         pipeline: see ``fake_pipeline``.
     """
 
@@ -76,10 +76,10 @@ class FakeImageDataset(Dataset):
 
     @property
     def metainfo(self) -> dict:
-        return {}  # fakes have no labels; the classes of a step are those of its real images
+        return {}  # no labels; a step has the classes of its real images
 
     def full_init(self) -> None:
-        """Nothing is left to do; mmengine calls this on every dataset."""
+        """No-op; mmengine calls it on every dataset."""
 
     def __len__(self) -> int:
         return self.buffer.num_images
@@ -102,14 +102,14 @@ class FakeImageDataset(Dataset):
 
 @DATASETS.register_module()
 class RealFakeDataset(Dataset):
-    """Real images of a step, then its fake images. ``RealFakeSampler`` draws from the two.
+    """Real images of a step, followed by its synthetic images. ``RealFakeSampler`` draws from both.
 
     Args:
         real: config of the step's real dataset.
         fake_folder: of the buffer.
         num_fake: declared size of the buffer.
-        mix: config of a ``MultiImageMixDataset`` without its dataset, through which real images are mixed with real
-            ones, and fake with fake.
+        mix: config of a ``MultiImageMixDataset`` without its dataset. Real images are only mixed with real ones, and
+            synthetic with synthetic ones.
     """
 
     def __init__(self, real: dict, fake_folder: PathLike, num_fake: int, mix: Optional[dict] = None) -> None:
@@ -126,7 +126,7 @@ class RealFakeDataset(Dataset):
         return self.real.metainfo
 
     def full_init(self) -> None:
-        """Nothing is left to do; mmengine calls this on every dataset."""
+        """No-op; mmengine calls it on every dataset."""
 
     def __len__(self) -> int:
         return self.num_real + self.num_fake

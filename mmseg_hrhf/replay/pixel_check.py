@@ -1,4 +1,4 @@
-"""What the network is fed for a pixel, measured through the pipeline: real and synthetic images must mean the same."""
+"""Measures how the pipeline maps pixels to network inputs, which must be the same for real and synthetic images."""
 from __future__ import annotations
 
 from typing import Any, Optional, Sequence
@@ -14,26 +14,26 @@ from ..utils.errors import UserError
 from ..utils.randomness import REAL_SAMPLE, SampleIndex, seeded
 from .inversion.pixels import PixelMap
 
-# RGB colours shown to a pipeline; together they tell scale, offset and order of the channels.
+# RGB colours for probing a pipeline; together they determine scale, offset and order of the channels.
 _COLOURS = ((0, 0, 0), (255, 255, 255), (128, 128, 128), (40, 80, 200), (200, 80, 40), (60, 220, 90))
 _ENDS = ((0, 0, 0), (255, 255, 255))
 _PRIMARY = ((220, 70, 70), (70, 220, 70), (70, 70, 220))
-# Largest deviation from a straight line, and of real images' range from that of 8-bit ones, as shares of the range.
+# Shares of the 8-bit range: largest deviation from linearity, largest overshoot and least spread of real images.
 _CURVATURE, _OVERSHOOT, _LEAST_SPREAD = 0.02, 0.25, 0.03
 _REAL_IMAGES, _DRAWS = 4, 5
-# Least difference of a channel from another, in 8-bit levels, by which one is the brightest: grey images have none.
+# Minimum difference, in 8-bit levels, to call a channel the brightest: grey images have no brightest channel.
 _BRIGHTER = 15
-# Largest shift of black or white between training and test, as a share of the range.
+# Maximum shift of black or white between training and test, as a share of the range.
 _SHIFT = 0.25
-_REMEDY = ('Let the pipeline keep pixels within 0 to 255 (scale 16-bit or float images while they are loaded) and '
-           'normalise by model.data_preprocessor, or train without synthetic images (replay=None).')
+_REMEDY = ('Keep pixels within 0 to 255 in the pipeline (scale 16-bit or float images when loading them) and '
+           'normalise in model.data_preprocessor, or train without synthetic images (replay=None).')
 
 
 def measure_pixel_map(test_pipeline: Compose, loading: Loading, data_preprocessor: nn.Module,
                       size: tuple[int, int]) -> Optional[PixelMap]:
-    """Find what a network is fed for an 8-bit pixel, from plain colours through the test pipeline.
+    """Measure the network input for 8-bit pixels by passing plain colours through the test pipeline.
 
-    The test pipeline draws no random colours, and is what the network is judged by.
+    The test pipeline has no random colours, and the network is evaluated with it.
 
     Args:
         test_pipeline: of the run.
@@ -41,14 +41,14 @@ def measure_pixel_map(test_pipeline: Compose, loading: Loading, data_preprocesso
         data_preprocessor: of the segmentor.
         size: (height, width) of synthetic images.
     Returns:
-        None where the pipeline leaves pixels as they are.
+        None if the pipeline does not change pixels.
     Raises:
-        UserError: the input is not a straight line over each colour channel.
+        UserError: the input is not linear in each colour channel.
     """
     fed = _feed(test_pipeline, loading, _COLOURS, data_preprocessor, size, seed=0)
     if fed is None:
-        raise UserError('The test pipeline gives no sample for an image of one colour, or samples of different sizes, '
-                         f'so what the network is fed for a pixel cannot be measured. {_REMEDY}')
+        raise UserError('The test pipeline returns no sample for an image of one colour, or samples of different '
+                         f'sizes, so the network input for a pixel cannot be measured. {_REMEDY}')
     pixels = torch.tensor(_COLOURS, dtype=torch.float64)
     if fed.shape[1] != 3:
         raise UserError(f'The test pipeline packs images of {fed.shape[1]} channels, but synthetic images are RGB. '
@@ -77,12 +77,12 @@ def measure_pixel_map(test_pipeline: Compose, loading: Loading, data_preprocesso
 
 def _feed(pipeline: Compose, loading: Loading, colours: Sequence[tuple], data_preprocessor: nn.Module,
           size: tuple[int, int], seed: int) -> Optional[Tensor]:
-    """(N, C) input of the network for images of one RGB colour each, drawn alike; padding and the like left out.
+    """(N, C) network input for images of one RGB colour each, with the same random draws, without padding.
 
-    None if the pipeline does not pack them, or draws them of different sizes.
+    None if the pipeline does not pack the images, or returns different sizes.
 
     Raises:
-        UserError: a transform that fails for such images; names it.
+        UserError: a transform fails for such images; names it.
     """
     images = []
     for colour in colours:
@@ -96,36 +96,36 @@ def _feed(pipeline: Compose, loading: Loading, colours: Sequence[tuple], data_pr
                 if i > loading.image and i != loading.labels:
                     try:
                         results = transform(results)
-                    except Exception as error:  # whatever a transform raises
+                    except Exception as error:  # a transform may raise anything
                         reason = f'{type(error).__name__}: {error}'.rstrip(': ')
                         raise UserError(f'{type(transform).__name__} fails for an image of one colour ({reason}), so '
-                                         f'what the network is fed for a pixel cannot be measured. {_REMEDY}'
+                                         f'the network input for a pixel cannot be measured. {_REMEDY}'
                                          ) from error
                     if results is None:
                         return None
         if 'inputs' not in results:
-            return None  # what mixes images around the pipeline does
+            return None  # packed by a dataset that mixes images
         height, width = results['inputs'].shape[1:]
         fed = data_preprocessor(dict(inputs=[results['inputs']], data_samples=[results['data_samples']]))['inputs'][0]
         images.append(fed[:, :height, :width].detach().cpu())
     if len({image.shape for image in images}) > 1:
         return None
     stacked = torch.stack(images)
-    # What the pipeline pads or cuts out is of the same value in all images.
+    # Padded or erased pixels have the same value in all images.
     spread = (stacked.amax(0) - stacked.amin(0)).sum(0)
     return stacked[..., spread >= spread.max() / 2].mean(-1)
 
 
 def check_training_pixels(pipeline: Compose, loading: Loading, data_preprocessor: nn.Module, size: tuple[int, int],
                           pixel_map: PixelMap) -> None:
-    """Check that the training pipeline feeds pixels to the network as the test pipeline does, but for augmentation.
+    """Check that, apart from augmentation, the training pipeline maps pixels as the test pipeline does.
 
     Args:
-        pipeline, loading: of training; colours may be drawn at random, so that a few draws count.
+        pipeline, loading: of training; colours may be augmented at random, so several draws are checked.
         data_preprocessor, size: see ``measure_pixel_map``.
         pixel_map: of the test pipeline.
     Raises:
-        UserError: red, green and blue go to other channels, or black and white are other values in every draw.
+        UserError: red, green and blue go to other channels, or black and white get other values in every draw.
     """
     scale, offset = torch.tensor(pixel_map.scale), torch.tensor(pixel_map.offset)
     draws = []
@@ -133,27 +133,27 @@ def check_training_pixels(pipeline: Compose, loading: Loading, data_preprocessor
         try:
             fed = _feed(pipeline, loading, (*_ENDS, *_PRIMARY), data_preprocessor, size, seed)
         except ValueError:
-            return  # such as a stretch of each image's contrast, which only training applies
+            return  # such as a per-image contrast stretch that only training applies
         if fed is not None and fed.shape[1] == len(scale):
             draws.append((fed - offset) / scale)
     if not draws:
         return
-    pixels = torch.stack(draws)  # (D, 5, 3): pixels that the test pipeline would turn into what is fed
+    pixels = torch.stack(draws)  # (D, 5, 3): pixels that give this input in the test pipeline
     ends = pixels[:, :len(_ENDS)].mean(-1)  # (D, 2)
     shift = (ends - torch.tensor([float(end[0]) for end in _ENDS])).abs().amax(1)
     if (shift > _SHIFT * 255).all():
         black, white = ends[int(shift.argmin())].tolist()
         raise UserError('The training pipeline feeds black (0) and white (255) to the network as the test pipeline '
-                         f'would feed pixels of {black:.0f} and {white:.0f}: normalise alike in both, '
-                         'or train without synthetic images (replay=None).')
+                         f'would feed pixels of {black:.0f} and {white:.0f}: use the same normalisation in '
+                         'both, or train without synthetic images (replay=None).')
     for channel, seen in enumerate(pixels.mean(0)[len(_ENDS):]):
         brightest = int(seen.argmax())
         expected = pixel_map.channels.index(channel)
         if seen[brightest] > seen[expected] + _BRIGHTER:
             names = ('red', 'green', 'blue')
             raise UserError(f'The training pipeline feeds {names[channel]} to the channel of the network to which the '
-                             f'test pipeline feeds {names[pixel_map.channels[brightest]]}: give both the same order of '
-                             'channels (to_rgb, bgr_to_rgb, channel_order).')
+                             f'test pipeline feeds {names[pixel_map.channels[brightest]]}: use the same channel order '
+                             'in both (to_rgb, bgr_to_rgb, channel_order).')
 
 
 def _triple(values: Tensor) -> tuple[float, float, float]:
@@ -162,7 +162,7 @@ def _triple(values: Tensor) -> tuple[float, float, float]:
 
 
 def _alike(first: PixelMap, second: PixelMap) -> bool:
-    """Whether two maps give inputs that differ by rounding only."""
+    """Whether two maps give the same inputs up to rounding."""
     for a, b, c, d in zip(first.scale, first.offset, second.scale, second.offset):
         if max(abs(b - d), abs(255 * (a - c) + b - d)) > 1e-3 * 255 * abs(c):
             return False
@@ -171,18 +171,18 @@ def _alike(first: PixelMap, second: PixelMap) -> bool:
 
 def check_real_range(dataset: Dataset, data_preprocessor: nn.Module, pixel_map: PixelMap, name: str,
                      parts: Optional[Sequence[np.ndarray]] = None, training: bool = False) -> None:
-    """Check that the network is fed real images on the scale of synthetic ones.
+    """Check that real images reach the network on the same scale as synthetic ones.
 
     Args:
-        dataset: whose images go through its pipeline.
+        dataset: real images with their pipeline.
         data_preprocessor: of the segmentor.
-        pixel_map: what 8-bit pixels become.
+        pixel_map: maps 8-bit pixels to network inputs.
         name: of the loader in the config, for messages.
-        parts: indices of the images of each dataset that is joined to it, of which each has its own pipeline and is
-            checked by its first images; None: it is one dataset.
-        training: whether the preprocessor treats them as in training.
+        parts: image indices of each concatenated dataset, which each have a pipeline and are checked by their first
+            images; None: a single dataset.
+        training: whether the preprocessor runs in training mode.
     Raises:
-        UserError: real images lie outside the range of 8-bit ones, or fill next to nothing of it.
+        UserError: real images lie outside the range of 8-bit ones, or cover almost none of it.
     """
     ends = torch.tensor([pixel_map.offset, [255 * a + b for a, b in zip(pixel_map.scale, pixel_map.offset)]])
     low, high = ends.amin(0), ends.amax(0)
@@ -202,8 +202,8 @@ def _check_range(samples: Sequence[dict], data_preprocessor: nn.Module, low: Ten
     outside = (darkest < low - margin) | (lightest > high + margin)
     if outside.any() or (lightest - darkest < _LEAST_SPREAD * (high - low)).all():
         raise UserError(f'Real images of {name} reach the network with values of {_span(darkest, lightest)}, but '
-                         f'8-bit pixels, as synthetic images have, become {_span(low, high)} in the test pipeline: the '
-                         f'network would not see them on one scale. {_REMEDY}')
+                         f'8-bit pixels, as in synthetic images, become {_span(low, high)} in the test pipeline: the '
+                         f'network would not see them on the same scale. {_REMEDY}')
 
 
 def _span(low: Tensor, high: Tensor) -> str:

@@ -1,4 +1,4 @@
-"""Which real and which fake images make up each batch."""
+"""Composes batches of real and synthetic images."""
 from __future__ import annotations
 
 import re
@@ -14,45 +14,45 @@ from ..utils.randomness import FAKE_ORDER, FAKE_SAMPLE, REAL_ORDER, REAL_SAMPLE,
 
 
 def split_batch(batch_size: int, ratio: str) -> tuple[int, int]:
-    """Real and fake images in a batch.
+    """Numbers of real and synthetic images per batch.
 
     Args:
-        batch_size: images per batch, real and fake together.
+        batch_size: real and synthetic images per batch.
         ratio: ``'real:fake'``, such as ``'1:1'``, ``'1:2'``, ``'2:1'`` (Table 6).
     Raises:
-        UserError: a malformed ratio, a side of 0, or a batch it does not divide.
+        UserError: the ratio is malformed, has a side of 0, or does not divide the batch.
     """
     match = re.fullmatch(r'(\d+):(\d+)', str(ratio)) if isinstance(ratio, str) else None
     if match is None:
         raise UserError(f"replay.ratio={ratio!r} must be of the form 'real:fake', such as '1:1'.")
     real, fake = map(int, match.groups())
     if not real or not fake:
-        raise UserError(f'replay.ratio={ratio!r}: both sides must be at least 1. To train without fake images, set '
-                         'replay=None.')
+        raise UserError(f'replay.ratio={ratio!r}: both sides must be at least 1. To train without synthetic images, '
+                         'set replay=None.')
     if batch_size < 1 or batch_size % (real + fake):
-        raise UserError(f'train_dataloader.batch_size={batch_size} cannot be divided {ratio} into real and fake '
-                         f'images: use a multiple of {real + fake}, such as '
+        raise UserError(f'train_dataloader.batch_size={batch_size} cannot be divided {ratio} into real and '
+                         f'synthetic images: use a multiple of {real + fake}, such as '
                          f'{max(1, round(batch_size / (real + fake))) * (real + fake)}.')
     return batch_size * real // (real + fake), batch_size * fake // (real + fake)
 
 
 @DATA_SAMPLERS.register_module()
 class RealFakeSampler(Sampler):
-    """Full batches of a fixed number of real and fake images, alike on every rank.
+    """Draws full batches with fixed numbers of real and synthetic images on every rank.
 
-    An epoch is one pass over the real images; where they do not fill the last batch, some come twice, so every batch
-    is whole and every rank has as many. Fake images are drawn without replacement until all have come, then anew,
-    across epochs. What comes k-th, and how it is augmented, depends on the seed and k alone, so any position can be
-    resumed, with any number of data workers. The batches that all ranks draw at once are one batch of a single process
-    of as many images.
+    An epoch is one pass over the real images. If they do not fill the last batch, some are repeated, so that every
+    batch is full and all ranks have equally many. Synthetic images are drawn without replacement until all are used,
+    then reshuffled, across epochs. The k-th image and its augmentation depend only on the seed and k, so sampling can
+    resume at any position with any number of data workers. The batches of all ranks together equal one batch of a
+    single process with the same total size.
 
     Args:
         dataset: has ``num_real`` and ``num_fake`` (real first), or is all real.
         batch_size: images per batch and rank.
-        ratio: ``'real:fake'`` in every batch; None for real images alone.
-        shuffle: False keeps the datasets' own order.
-        infinite: go on without end (iteration-based loops) instead of stopping after each epoch.
-        seed: one for all ranks; drawn and shared if None.
+        ratio: ``'real:fake'`` in every batch; None for real images only.
+        shuffle: False keeps the order of the datasets.
+        infinite: never stop (iteration-based loops) instead of stopping after each epoch.
+        seed: the same for all ranks; drawn and shared if None.
     """
 
     def __init__(self,
@@ -68,7 +68,7 @@ class RealFakeSampler(Sampler):
         self.real_per_batch, self.fake_per_batch = (batch_size, 0) if ratio is None else split_batch(batch_size, ratio)
         if self.num_real < 1 or (self.fake_per_batch and self.num_fake < 1):
             raise UserError(f'RealFakeSampler needs images to draw from; got {self.num_real} real and '
-                             f'{self.num_fake} fake.')
+                             f'{self.num_fake} synthetic.')
         self.batch_size = batch_size
         self.shuffle = shuffle
         self.infinite = infinite
@@ -83,13 +83,13 @@ class RealFakeSampler(Sampler):
         return self.batches_per_epoch * self.batch_size
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch that the next iteration goes through."""
+        """Set the epoch of the next pass."""
         self.epoch = epoch
 
     def skip(self, num_samples: int) -> None:
-        """Start the next iteration at position ``num_samples`` of this rank (a multiple of the batch size).
+        """Start the next pass at position ``num_samples`` of this rank (a multiple of the batch size).
 
-        Absolute, as ``InfiniteSampler.skip`` of mmengine; it holds for one iteration.
+        The position is absolute, as in ``InfiniteSampler.skip`` of mmengine, and applies to one pass.
         """
         self._first_batch = num_samples // self.batch_size
 
@@ -113,7 +113,7 @@ class RealFakeSampler(Sampler):
             batch += 1
 
     def _order(self, stream: int, number: int, length: int) -> np.ndarray:
-        """Order of the images of pass ``number``; that of the latest pass is kept."""
+        """Order of the images in pass ``number``; the latest one is cached."""
         if not self.shuffle:
             return np.arange(length)
         held = self._orders.get(stream)

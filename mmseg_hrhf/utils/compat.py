@@ -1,38 +1,38 @@
-"""Every use of what the toolbox keeps private, and every replacement of a part of it.
+"""Every use of a private API of the toolbox, and every patch of it.
 
-Elsewhere the package uses public names alone. Each entry says what is private, why no public name does, and which test
-of tests/utils/test_compat.py fails when a new version of mmengine, mmseg or torch changes it. The tests run on both
-lines of the toolbox; the last of them finds private uses elsewhere.
+The rest of the package uses public names only. Each entry says what is private, why no public name suffices, and which
+test of tests/utils/test_compat.py fails when a new version of mmengine, mmseg or torch changes it. The tests run on
+both lines of the toolbox; the last one finds private uses elsewhere.
 
 BatchNorm, InstanceNorm: base classes ``_BatchNorm``, ``_InstanceNorm`` of torch's layers.
-    mmengine's ``revert_sync_batchnorm`` makes layers of the base class alone. test_base_classes_of_layers
+    mmengine's ``revert_sync_batchnorm`` creates layers of the base class itself. test_base_classes_of_layers
 rename_in_state: ``Module._register_state_dict_hook``, ``_register_load_state_dict_pre_hook``.
-    Public from torch 2.5 on, and then taken so. test_state_is_renamed_alone_and_nested
+    Public since torch 2.5; the public names are used there. test_state_is_renamed_alone_and_nested
 FollowedByOthers: ``Module._apply`` is overridden.
-    ``to()``, ``half()``, ``cuda()`` and the like meet there. test_others_follow
+    ``to()``, ``half()``, ``cuda()`` and similar methods all call it. test_others_follow
 config_dict: ``Config._cfg_dict``.
-    ``Config.to_dict`` copies, and turns classes into text. test_a_config_holds_a_dict
+    ``Config.to_dict`` copies and converts classes to text. test_a_config_holds_a_dict
 set_package_name: ``mmengine.config.utils.MODULE2PACKAGE`` is added to.
-    ``_base_ = 'mmseg::...'`` looks nowhere else. test_a_config_is_found_by_the_name_of_a_package
+    ``_base_ = 'mmseg::...'`` is resolved only there. test_a_config_is_found_by_the_name_of_a_package
 dataset_metainfo: ``BaseDataset._load_metainfo``.
-    Building a dataset needs its files. test_metainfo_is_that_of_a_built_dataset
+    Building a dataset would need its files. test_metainfo_is_that_of_a_built_dataset
 swaps_channels: ``ImgDataPreprocessor._channel_conversion``.
-    It keeps the option under no other name. test_swapped_channels
-TRAINING_PARTS: names of methods of ``EncoderDecoder``, which a subclass may override.
+    The option is stored under no other name. test_swapped_channels
+TRAINING_PARTS: names of ``EncoderDecoder`` methods that a subclass may override.
     test_training_goes_by_these_methods_alone
 replaced_loss: ``loss_by_feat`` of a head is replaced.
-    mmseg calls ``head.forward``, so that no hook fires. test_a_replaced_loss_is_called_once_with_the_logits
+    mmseg calls ``head.forward`` directly, so no forward hook fires. test_a_replaced_loss_is_called_once_with_the_logits
 NoTrace: ``Runner._log_env`` is overridden.
     A Runner always logs its environment. test_a_runner_without_a_trace
 end_data_workers: ``Runner._train_loop``, ``_val_loop``, ``_test_loop``; ``DataLoader._iterator``.
-    The public properties build what is not built; persistent workers cannot be ended. test_workers_end_at_once
+    Public properties build missing loops; no public call stops persistent workers. test_workers_end_at_once
 forget: ``ManagerMixin._instance_dict``.
-    Nothing else lets an instance go. test_what_is_forgotten_is_let_go
+    Nothing else releases an instance. test_what_is_forgotten_is_let_go
 loading_by: ``CheckpointLoader._schemes``.
-    Registering a loader is public, finding the one before is not.
+    Registering a loader is public; reading the current one is not.
     test_every_loader_of_mmengine_is_replaced_and_put_back
 mmengine_home: ``mmengine.runner.checkpoint._get_mmengine_home``.
-    A model of ``open-mmlab://`` may be a file in it. test_mmengines_folder
+    An ``open-mmlab://`` model may be a file in it. test_mmengines_folder
 """
 from __future__ import annotations
 
@@ -72,10 +72,10 @@ __all__ = [
 
 
 def rename_in_state(module: nn.Module, own: str, other: str) -> None:
-    """Let a module write tensors whose names begin with ``own`` under ``other`` instead, and read them back.
+    """Save tensors whose names start with ``own`` under ``other`` instead, and load them back.
 
     Args:
-        own, other: prefixes, below the module's own.
+        own, other: prefixes relative to the module.
     """
     after_save, before_load = _Renaming(own, other), _Renaming(other, own)
     if hasattr(module, 'register_state_dict_post_hook'):  # torch >= 2.5
@@ -87,7 +87,7 @@ def rename_in_state(module: nn.Module, own: str, other: str) -> None:
 
 
 class _Renaming:
-    """A hook on a state dict; an object, since it is pickled and copied with the module."""
+    """State dict hook; an object, because it is pickled and copied with the module."""
 
     def __init__(self, old: str, new: str) -> None:
         self.old, self.new = old, new
@@ -99,10 +99,10 @@ class _Renaming:
 
 
 class FollowedByOthers:
-    """Mixin of a module whose changes of device and type others follow that are not its submodules."""
+    """Mixin that applies a module's device and dtype changes to modules that are not its submodules."""
 
     def followers(self) -> list[nn.Module]:
-        """Modules that follow."""
+        """Modules to move along."""
         raise NotImplementedError
 
     def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> Any:
@@ -115,26 +115,26 @@ class FollowedByOthers:
 
 
 def config_dict(cfg: Config) -> ConfigDict:
-    """What a config holds, to be read or changed in place, with types that are classes as they are."""
+    """The dict inside a config, for reading or changing in place; types given as classes stay classes."""
     return cfg._cfg_dict
 
 
 def set_package_name(module: str, package: str) -> None:
-    """Tell mmengine which installed package a module of ``_base_ = 'module::...'`` belongs to."""
+    """Tell mmengine which installed package provides the module of ``_base_ = 'module::...'``."""
     config_utils.MODULE2PACKAGE[module] = package
 
 
 def dataset_metainfo(dataset: type, given: Optional[Mapping]) -> dict:
-    """``metainfo`` that a dataset of this class would have, without its files.
+    """The ``metainfo`` that a dataset of this class would have; does not read the dataset.
 
     Args:
-        given: the option ``metainfo`` of its config.
+        given: option ``metainfo`` of its config.
     """
     return dataset._load_metainfo(copy.deepcopy(given))  # type: ignore[attr-defined]
 
 
 def swaps_channels(data_preprocessor: nn.Module) -> bool:
-    """Whether a data preprocessor turns BGR to RGB, or RGB to BGR."""
+    """Whether a data preprocessor converts BGR to RGB or RGB to BGR."""
     for name in ('_channel_conversion', 'channel_conversion'):  # mmengine's, mmseg's
         if hasattr(data_preprocessor, name):
             return bool(getattr(data_preprocessor, name))
@@ -143,16 +143,16 @@ def swaps_channels(data_preprocessor: nn.Module) -> bool:
 
 # -- losses ----------------------------------------------------------------------------------------------------------
 
-# Methods of EncoderDecoder between its `loss` and those of its heads.
+# Methods of EncoderDecoder that its `loss` calls to compute the losses of its heads.
 TRAINING_PARTS = ('_decode_head_forward_train', '_auxiliary_head_forward_train')
 
 
 @contextlib.contextmanager
 def replaced_loss(head: nn.Module, make: Callable[[Callable], Callable]) -> Iterator[None]:
-    """Let ``make(own)`` stand in for a head's ``loss_by_feat``, which was ``own``, inside the block.
+    """Inside the block, replace a head's ``loss_by_feat`` (``own``) with ``make(own)``.
 
-    ``loss_by_feat`` is called exactly once per loss in every family of mmseg. A forward hook on ``conv_seg`` sees the
-    logits of most, but not of heads that have none (Segmenter), several (DANet), or that combine masks with classes.
+    Every mmseg model family calls ``loss_by_feat`` exactly once per loss. A forward hook on ``conv_seg`` would miss
+    heads that have none (Segmenter), several (DANet), or that combine masks with classes.
     """
     replaced = vars(head).get('loss_by_feat')
     head.loss_by_feat = make(head.loss_by_feat)
@@ -168,7 +168,7 @@ def replaced_loss(head: nn.Module, make: Callable[[Callable], Callable]) -> Iter
 
 
 class NoTrace:
-    """Mixin of a Runner: no log of the environment, no config file, no DDP."""
+    """Runner mixin: does not log the environment, write the config or wrap the model in DDP."""
 
     def wrap_model(self, model_wrapper_cfg: Optional[dict], model: nn.Module) -> nn.Module:
         return model
@@ -181,16 +181,16 @@ class NoTrace:
 
 
 def end_data_workers(runner: Runner) -> None:
-    """Let go of the loops' iterators, which ends their workers at once.
+    """Release the loops' iterators, which stops their workers immediately.
 
-    Runner and loops refer to each other. Left to the garbage collector, the queues of an iterator may be closed before
-    it has told its workers to end, and torch then waits 5 s for each of them.
+    Runner and loops refer to each other. The garbage collector may close an iterator's queues before the iterator stops
+    its workers, and torch then waits 5 s for each of them.
     """
     for name in ('_train_loop', '_val_loop', '_test_loop'):
         loop = getattr(runner, name, None)
-        if not isinstance(loop, BaseLoop):  # the config of a loop that was never built
+        if not isinstance(loop, BaseLoop):  # still a config: the loop was never built
             continue
-        if getattr(loop, 'dataloader_iterator', None) is not None:  # of an iteration-based loop
+        if getattr(loop, 'dataloader_iterator', None) is not None:  # iteration-based loop
             loop.dataloader_iterator = None
         _end_persistent_workers(loop.dataloader)
 
@@ -200,21 +200,21 @@ def _end_persistent_workers(loader: DataLoader) -> None:
 
 
 def forget(instance: ManagerMixin) -> None:
-    """Let go of a logger, message hub or visualizer, which mmengine holds by name."""
-    for kind in type(instance).__mro__:  # a visualizer is held by its base class, too
+    """Release a logger, message hub or visualizer, which mmengine holds by name."""
+    for kind in type(instance).__mro__:  # the base class holds a visualizer too
         vars(kind).get('_instance_dict', {}).pop(instance.instance_name, None)
 
 
-# -- files of weights ------------------------------------------------------------------------------------------------
+# -- weight files ----------------------------------------------------------------------------------------------------
 
-# All prefixes of names for which mmengine registers a loader; '' is a local path.
+# All prefixes with a loader of mmengine; '' is a local path.
 _SCHEMES = ('', 'http://', 'https://', 'pavi://', r'(\S+\:)?s3://', r'(\S+\:)?petrel://', 'modelzoo://',
             'torchvision://', 'open-mmlab://', 'openmmlab://', 'mmcls://')
 
 
 @contextlib.contextmanager
 def loading_by(loader: Callable) -> Iterator[None]:
-    """Inside, mmengine reads files of weights, wherever they are, by ``loader(filename, map_location)``."""
+    """Inside the block, mmengine loads weights from any location with ``loader(filename, map_location)``."""
     before = dict(CheckpointLoader._schemes)
     CheckpointLoader.register_scheme(list(_SCHEMES), loader, force=True)
     try:

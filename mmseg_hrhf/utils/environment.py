@@ -1,4 +1,4 @@
-"""What a run ran on, for its records; where the package lies, and importing the toolbox in silence."""
+"""Software and hardware of a run, the location of installed files, and a quiet import of the toolbox."""
 from __future__ import annotations
 
 import contextlib
@@ -17,7 +17,7 @@ _TOOLBOX = ('mmengine', 'mmcv', 'mmcv-lite', 'mmsegmentation', 'onedl-mmengine',
 
 def environment() -> dict[str, str]:
     """Versions, processors and number of processes, by name."""
-    # Imported only now: the package itself needs this module, and `--help` must not wait for the toolbox.
+    # Imported late: the package imports this module, and `--help` must not wait for the toolbox.
     import torch
     from mmengine.dist import get_world_size
     found = {'mmseg_hrhf': __version__, 'Python': platform.python_version(), 'torch': torch.__version__}
@@ -35,12 +35,12 @@ def environment() -> dict[str, str]:
 
 
 _PACKAGE = Path(__file__).parents[1]
-# Configs of this package, by a path relative to its configs: 'mmseg_hrhf::hrhf/voc_15-1.py'.
+# Prefix of a path relative to this package's configs: 'mmseg_hrhf::hrhf/voc_15-1.py'.
 SCOPE = 'mmseg_hrhf::'
 
 
 def installed_folder(name: str) -> Path:
-    """The folder ``configs`` or ``tools``.
+    """Path of the folder ``configs`` or ``tools``.
 
     Raises:
         UserError: the package was installed without it.
@@ -52,12 +52,12 @@ def installed_folder(name: str) -> Path:
 
 
 def config_path(path: str) -> str:
-    """A config's path; ``mmseg_hrhf::`` in front stands for the folder of this package's configs."""
+    """Path of a config; the prefix ``mmseg_hrhf::`` stands for this package's config folder."""
     return str(installed_folder('configs') / path[len(SCOPE):]) if path.startswith(SCOPE) else path
 
 
 class _Muted:
-    """A stream that can be muted. A log handler made meanwhile may keep it: it writes again afterwards."""
+    """A stream that can be muted. Log handlers created meanwhile may keep it, so it writes again afterwards."""
 
     def __init__(self, stream) -> None:
         self.stream, self.muted = stream, True
@@ -71,9 +71,9 @@ class _Muted:
 
 @contextlib.contextmanager
 def quiet_import() -> Iterator[None]:
-    """Print nothing, and of several processes let only the first warn."""
+    """Suppress output inside the block; with several processes, only rank 0 shows warnings."""
     streams = [_Muted(sys.stdout)] if rank() == 0 else [_Muted(sys.stdout), _Muted(sys.stderr)]
-    # The filters of warnings stay as they are: modules add theirs when they are imported.
+    # Do not save and restore warning filters: modules add their own on import.
     try:
         with contextlib.ExitStack() as stack:
             for stream, redirect in zip(streams, (contextlib.redirect_stdout, contextlib.redirect_stderr)):

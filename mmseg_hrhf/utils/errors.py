@@ -1,4 +1,4 @@
-"""Errors that a user can mend are shown as one line; all others keep their traceback."""
+"""User errors are shown as one line; all other errors keep their traceback."""
 from __future__ import annotations
 
 import errno
@@ -14,23 +14,23 @@ from typing import Iterator, NoReturn, Optional
 
 _REMEDIES = {
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-                    'Make room there and run the same command again: it goes on from its last whole files.'),
+                    'Free some space and run the same command again: it continues from the last complete files.'),
     **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS),
-                    'See to its permissions, or choose another --work-dir.'),
+                    'Fix its permissions, or choose another --work-dir.'),
 }
 
 
 class UserError(ValueError):
-    """An error that the user can mend: its text names the thing, its value and the remedy, and is all that is shown.
+    """An error that the user can fix. Only its text is shown: it names the thing, its value and the remedy.
 
-    Methods, datasets and hooks of other packages may raise it, too.
+    Methods, datasets and hooks of other packages may raise it too.
     """
 
 
 def explain(error: BaseException) -> Optional[str]:
-    """One line for an error that a user can mend: a ``UserError``, a full disk, a missing permission; else None.
+    """One line for an error that the user can fix (``UserError``, full disk, missing permission), else None.
 
-    Any other error keeps its traceback, without which nobody could tell where it comes from.
+    Any other error needs its traceback to show where it comes from.
     """
     for link in _chain(error):
         if isinstance(link, OSError) and link.errno in _REMEDIES:
@@ -38,7 +38,7 @@ def explain(error: BaseException) -> Optional[str]:
             return f'{where}{link.strerror}. {_REMEDIES[link.errno]}'
         if isinstance(link, UserError):
             text = str(link).strip()
-            # A data worker's error comes as the text of its traceback, which ends in the error.
+            # The error of a data worker arrives as the text of its traceback, which ends with the message.
             return text.rpartition(f'{type(link).__name__}: ')[2] if text.startswith('Caught ') else text
     return None
 
@@ -52,10 +52,10 @@ def reason_of(error: BaseException) -> str:
 
 
 def report_and_exit(error: BaseException) -> NoReturn:
-    """Print ``error: ...`` and exit with code 2, or raise what ``explain`` does not know.
+    """Print ``error: ...`` and exit with code 2, or raise the error if ``explain`` returns None.
 
-    With ``HRHF_TRACEBACK`` set in the environment every error is raised. One process of several ends at once; where
-    ``tools/_launch.py`` started it, that prints the error, once for all processes.
+    If the environment variable ``HRHF_TRACEBACK`` is set, every error is raised. One of several processes exits
+    immediately; if ``tools/_launch.py`` started it, the launcher prints the error once for all processes.
     """
     line = None if os.environ.get('HRHF_TRACEBACK') else explain(error)
     told = tell_launcher(error, line)
@@ -69,10 +69,10 @@ def report_and_exit(error: BaseException) -> NoReturn:
         raise error
     code = 1 if line is None else 2
     if _is_one_of_several():
-        # The usual exit waits in NCCL's clean-up for the others, who wait for this process; its launcher ends them
-        # once it is gone.
+        # A normal exit waits in NCCL's clean-up for the other processes, which wait for this one. The launcher ends
+        # them once this process is gone.
         for child in multiprocessing.active_children():
-            child.terminate()  # data workers would notice only after 5 s
+            child.terminate()  # data workers would only notice after 5 s
         logging.shutdown()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -81,35 +81,35 @@ def report_and_exit(error: BaseException) -> NoReturn:
 
 
 def _is_one_of_several() -> bool:
-    distributed = sys.modules.get('torch.distributed')  # whoever joined a group has imported it
+    distributed = sys.modules.get('torch.distributed')  # imported by any process that joined a group
     return distributed is not None and distributed.is_available() and distributed.is_initialized()
 
 
 def _chain(error: Optional[BaseException]) -> Iterator[BaseException]:
-    """The error and what it was raised from: the toolbox's registries raise constructors' errors anew."""
+    """The error and its causes: the toolbox's registries re-raise errors of constructors."""
     while error is not None:
         yield error
         error = error.__cause__ or error.__context__
 
 
-LAUNCHER = 'HRHF_LAUNCHER'  # a folder for a file per failed process; or 'stderr': srun brings a line of it
-RECORD = '\x1e'  # begins such a line: ASCII's record separator, of which nothing else on the screen has one
+LAUNCHER = 'HRHF_LAUNCHER'  # folder for one file per failed process, or 'stderr' for a line that srun forwards
+RECORD = '\x1e'  # starts such a line: ASCII's record separator, which no other output contains
 
 
 def rank() -> int:
-    """Of this process, before it has joined a group, too."""
+    """Rank of this process, also before it joins a group."""
     return int(os.environ.get('RANK') or os.environ.get('SLURM_PROCID') or 0)
 
 
 def tell_launcher(error: BaseException, line: Optional[str]) -> bool:
-    """Hand an error over to be reported once for all processes.
+    """Pass an error to the launcher, which reports it once for all processes.
 
     Args:
-        error: that ends this process.
-        line: what a user can mend about it; None for a fault.
+        error: ends this process.
+        line: message of an error that the user can fix; None for a bug.
     Returns:
-        False where this process has to report it: no launcher of ours listens or can be told, or it will start all
-        processes again.
+        False if this process must report the error itself: there is no launcher, the launcher cannot be reached, or it
+        will restart all processes.
     """
     launcher = os.environ.get(LAUNCHER)
     if not launcher:
@@ -129,7 +129,7 @@ def tell_launcher(error: BaseException, line: Optional[str]) -> bool:
         with open(f'{path}.tmp', 'w', encoding='utf-8') as file:
             file.write(record)
         os.replace(f'{path}.tmp', path)
-    except OSError:  # the disk of temporary files is full, too
+    except OSError:  # the disk for temporary files is full too
         return False
     if again:
         _stop_launcher(launcher)
@@ -137,7 +137,7 @@ def tell_launcher(error: BaseException, line: Optional[str]) -> bool:
 
 
 def _stop_launcher(folder: str) -> None:
-    """No restart mends what the user has to mend. The first process to say so ends the launcher, which ends all."""
+    """Stop the launcher, which ends all processes; only the first caller does. Restarting cannot fix a user error."""
     try:
         os.close(os.open(os.path.join(folder, 'stopped'), os.O_CREAT | os.O_EXCL))
     except FileExistsError:

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written aside, synced, then renamed."""
+"""Atomic file writes: write to a temporary file, sync, rename."""
 from __future__ import annotations
 
 import contextlib
@@ -16,7 +16,7 @@ PathLike = Union[str, os.PathLike]
 
 @contextlib.contextmanager
 def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
-    """Open ``path`` for writing bytes; it appears, whole, only if the block ends without an error."""
+    """Open ``path`` for writing bytes; the complete file appears only if the block ends without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
@@ -25,7 +25,7 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        # mkstemp makes private files; results are shared like any other file of the user.
+        # mkstemp creates private files; results get the usual permissions.
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)
@@ -38,7 +38,7 @@ def atomic_write(path: PathLike) -> Iterator[BinaryIO]:
 
 
 def sync_folder(folder: PathLike) -> None:
-    """Make a rename in ``folder`` outlast a power cut, where the file system can."""
+    """Make a rename in ``folder`` survive a power cut, if the file system supports it."""
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -57,11 +57,15 @@ def write_json(path: PathLike, data: Any) -> None:
 
 
 def read_json(path: PathLike) -> Any:
-    """Raises ``UserError`` naming the file where it is not JSON."""
+    """Read JSON data.
+
+    Raises:
+        UserError: the file is not JSON; names it.
+    """
     try:
         return json.loads(Path(path).read_text(encoding='utf-8'))
     except ValueError as error:
-        raise UserError(f'{path} is damaged ({error}): delete it to have it made again.') from error
+        raise UserError(f'{path} is damaged ({error}): delete it to regenerate it.') from error
 
 
 def sha256(path: PathLike) -> str:

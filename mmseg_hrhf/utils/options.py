@@ -1,4 +1,4 @@
-"""Options of a config, checked against the signature that takes them."""
+"""Checks config options against the signature of their class."""
 from __future__ import annotations
 
 import collections.abc
@@ -23,13 +23,13 @@ _NAMES = {
 
 
 def suggest(word: Any, choices: Iterable, otherwise: str = '', cutoff: float = 0.6) -> str:
-    """End of a message about a wrong name: ``": did you mean 'ratio'?"``, or ``otherwise`` where none is near.
+    """End of a message about a wrong name: ``": did you mean 'ratio'?"``, or ``otherwise`` if nothing is similar.
 
     Args:
-        word: what was given.
-        choices: what could have been; of them only strings are suggested.
+        word: the given name.
+        choices: valid names; only strings are suggested.
         otherwise: end of the sentence without a suggestion.
-        cutoff: how alike the two must be, of 0 to 1 (``difflib``'s ratio).
+        cutoff: required similarity, 0 to 1 (``difflib``'s ratio).
     """
     names = [choice for choice in choices if isinstance(choice, str)]
     near = difflib.get_close_matches(str(word), names, n=1, cutoff=cutoff)
@@ -37,14 +37,14 @@ def suggest(word: Any, choices: Iterable, otherwise: str = '', cutoff: float = 0
 
 
 def check_choice(name: str, value: Any, choices: Sequence) -> None:
-    """Raise ``UserError`` unless ``value`` is one of ``choices``; names the nearest."""
+    """Raise ``UserError`` unless ``value`` is one of ``choices``; suggests the closest."""
     if not any(value == choice and type(value) is type(choice) for choice in choices):
         hint = suggest(value, choices, otherwise='.')
         raise UserError(f'{name}={value!r} is not one of {", ".join(map(repr, choices))}{hint}')
 
 
 def check_names(owner: str, options: Iterable[str], known: Iterable[str]) -> None:
-    """Raise ``UserError`` for an option that ``owner`` does not have; names the nearest."""
+    """Raise ``UserError`` for an option that ``owner`` does not have; suggests the closest."""
     known = sorted(known)
     for key in options:
         if key not in known:
@@ -52,12 +52,12 @@ def check_names(owner: str, options: Iterable[str], known: Iterable[str]) -> Non
 
 
 def check_types(prefix: str, options: Mapping[str, Any], annotations: Mapping[str, Any]) -> None:
-    """Raise ``UserError`` for an option whose value is not of its annotated type.
+    """Raise ``UserError`` for an option whose value does not have the annotated type.
 
     Args:
-        prefix: what the options belong to, such as ``'scenario'``.
-        options: values by name, as a config holds them: lists may stand for tuples.
-        annotations: types by name; an option without one is not checked.
+        prefix: owner of the options, such as ``'scenario'``.
+        options: values by name, as in a config: lists may stand for tuples.
+        annotations: types by name; options without one are not checked.
     """
     for key, value in options.items():
         wanted = annotations.get(key, Any)
@@ -96,7 +96,7 @@ def check_registered(name: str, options: Any, registry: Registry, base: type, ex
 
 
 def parameters(taker: type, base: type = object) -> dict[str, Any]:
-    """Annotated options of a class by name, those it hands on to its parents up to ``base`` included."""
+    """Types of a class's options by name, including those of its parents up to ``base``."""
     found: dict[str, Any] = {}
     for parent in reversed(taker.__mro__[:taker.__mro__.index(base) + (base is not object)]):
         if '__init__' in vars(parent):

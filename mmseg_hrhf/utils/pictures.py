@@ -1,4 +1,4 @@
-"""Pictures of many images, and of masks over images."""
+"""Image grids and mask overlays."""
 from __future__ import annotations
 
 from typing import Sequence
@@ -8,20 +8,20 @@ from PIL import Image
 
 
 def colour_mask(mask: np.ndarray, palette: Sequence[Sequence[int]]) -> np.ndarray:
-    """(H, W) class indices as (H, W, 3) uint8 RGB; an index without a colour (255: ignored) is white."""
+    """(H, W) class indices as (H, W, 3) uint8 RGB; indices without a colour (255: ignored) are white."""
     table = np.full((256, 3), 255, dtype=np.uint8)
     table[:len(palette)] = palette
     return table[mask]
 
 
 def overlay(image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int]], alpha: float = 0.5) -> np.ndarray:
-    """Paint a mask over an image; background (class index 0) stays clear.
+    """Blend a mask over an image; background (class index 0) stays transparent.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         mask: (H, W) uint8 class indices.
         palette: RGB colour of each class index.
-        alpha: share of the colour.
+        alpha: weight of the colour, 0 to 1.
     Returns:
         (H, W, 3) uint8 RGB.
     """
@@ -30,11 +30,11 @@ def overlay(image: np.ndarray, mask: np.ndarray, palette: Sequence[Sequence[int]
 
 
 def image_grid(images: Sequence[np.ndarray], columns: int, cell: tuple[int, int], gap: int = 2) -> np.ndarray:
-    """Images side by side, row by row, on white.
+    """Arrange images in a grid on white, row by row.
 
     Args:
-        images: (H, W, 3) uint8 RGB, of any sizes; larger ones are shrunk into their cell, which keeps their shape.
-        columns: cells in a row.
+        images: (H, W, 3) uint8 RGB, of any sizes; larger ones are shrunk to their cell, keeping the aspect ratio.
+        columns: cells per row.
         cell: (height, width) of a cell in pixels.
         gap: pixels between cells.
     Returns:
@@ -53,7 +53,7 @@ def image_grid(images: Sequence[np.ndarray], columns: int, cell: tuple[int, int]
 
 
 def fit(image: np.ndarray, cell: tuple[int, int]) -> np.ndarray:
-    """Shrink an image to fit (height, width); a smaller one stays as it is."""
+    """Shrink an image to fit (height, width); smaller images are unchanged."""
     scale = min(cell[0] / image.shape[0], cell[1] / image.shape[1], 1.0)
     if scale == 1:
         return image

@@ -1,4 +1,4 @@
-"""Randomness as a function of the place where it is used, so that no generator's state has to outlive a stop."""
+"""Randomness as a function of seed and position, so that resuming needs no generator state."""
 from __future__ import annotations
 
 import contextlib
@@ -8,17 +8,17 @@ from typing import ContextManager, Iterator
 import numpy as np
 import torch
 
-# What a random number is drawn for. Together with a run's seed and a position it is all that a draw depends on.
+# Purposes of random numbers. A draw depends only on its purpose, the seed and a position.
 REAL_ORDER, FAKE_ORDER, REAL_SAMPLE, FAKE_SAMPLE, ITERATION, EVALUATION, INVERSION, PSEUDO_LABEL = range(8)
 FEATURE_STATISTICS = 8
 
 
 class SampleIndex(int):
-    """Index into a dataset that brings along the seed of the sample's augmentation.
+    """Dataset index that carries the seed of the sample's augmentation.
 
     Args:
         value: the index.
-        entropy: non-negative numbers that stand for this place in the stream of samples and no other.
+        entropy: non-negative numbers that uniquely identify this position in the sample stream.
     """
     entropy: tuple[int, ...]
 
@@ -29,7 +29,7 @@ class SampleIndex(int):
 
 
 def seed_process(*entropy: int) -> None:
-    """Seed Python, NumPy and torch, accelerators included, by non-negative numbers."""
+    """Seed Python, NumPy and torch (including accelerators) with non-negative numbers."""
     python, array, tensor = _seeds(entropy)
     random.seed(python)
     np.random.seed(array)
@@ -38,7 +38,7 @@ def seed_process(*entropy: int) -> None:
 
 @contextlib.contextmanager
 def seeded(*entropy: int) -> Iterator[None]:
-    """Seed Python's, NumPy's and torch's CPU generator within the block; after it they go on as if it had not been."""
+    """Seed the CPU generators of Python, NumPy and torch inside the block; restore their states afterwards."""
     states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
     python, array, tensor = _seeds(entropy)
     random.seed(python)
@@ -53,7 +53,7 @@ def seeded(*entropy: int) -> Iterator[None]:
 
 
 def sample_randomness(index: int) -> ContextManager[None]:
-    """What a dataset augments sample ``index`` in: seeded by a ``SampleIndex``, left alone by a plain one."""
+    """Context for augmenting sample ``index``: seeded for a ``SampleIndex``, otherwise a no-op."""
     return seeded(*index.entropy) if isinstance(index, SampleIndex) else contextlib.nullcontext()
 
 

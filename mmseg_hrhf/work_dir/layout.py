@@ -1,4 +1,4 @@
-"""Where a learning step keeps its files."""
+"""File layout of a work dir."""
 from __future__ import annotations
 
 import logging
@@ -12,20 +12,19 @@ from mmengine.logging import print_log
 
 from ..utils.errors import UserError
 from ..utils.io import read_json, sha256
-from .checkpoint import is_whole, load_checkpoint
+from .checkpoint import is_intact, load_checkpoint
 
-# Of ResumeHook, in a step's training folder.
+# Written by ResumeHook into a step's training folder.
 RESUME_FILE = 'resume.pth'
 
 
 @dataclass(frozen=True)
 class StepFiles:
-    """Where a learning step keeps its files.
+    """Paths of the files of a learning step.
 
-    ``step_<t>/`` holds the plain ``config.py`` and ``checkpoint.pth`` and, once the step is finished,
-    ``confusion.csv`` (test pixels by class and predicted class) and ``result.json``;
-    ``identity.json`` says what it is made from; ``train/`` is the work dir of its
-    mmengine Runner, ``fakes/`` its buffer.
+    ``step_<t>/`` holds the plain ``config.py`` and ``checkpoint.pth`` and, once the step is finished, ``confusion.csv``
+    (test pixels by class and predicted class) and ``result.json``. ``identity.json`` records the step's inputs,
+    ``train/`` is the work dir of its mmengine Runner, and ``fakes/`` is its buffer.
     """
     work_dir: str
     step: int
@@ -76,50 +75,50 @@ _KEYS = {
 
 
 def read_result(files: StepFiles) -> Optional[dict]:
-    """Result of a finished step, its checkpoint verified; None if the step is not finished.
+    """Result of a finished step with a verified checkpoint; None if the step is not finished.
 
-    A damaged result counts as none where training has left what the step can go on from, to be measured anew.
+    A damaged result counts as missing if there is a resume point: the step is then measured again.
 
     Raises:
-        UserError: a damaged result that cannot be made again, or a checkpoint that is not the result's.
+        UserError: a damaged result that cannot be regenerated, or a checkpoint that does not match the result.
     """
     if not osp.exists(files.result):
         return None
     try:
         result = read_json(files.result)
         if not isinstance(result, dict) or not set(result) >= _KEYS or result['step'] != files.step:
-            raise UserError(f'{files.result} is no result of step {files.step}: delete it to have it made again.')
+            raise UserError(f'{files.result} is not a result of step {files.step}: delete it to regenerate it.')
     except ValueError as error:
         if resume_point(files.train) is None:
             raise
-        print_log(f'{error} It is made again.', logger='current', level=logging.WARNING)
+        print_log(f'{error} It is regenerated.', logger='current', level=logging.WARNING)
         return None
     if not osp.exists(files.checkpoint) or sha256(files.checkpoint) != result['checkpoint_sha256']:
         raise UserError(f'Checkpoint {files.checkpoint} of the finished step {files.step} is missing, truncated or '
-                         f'changed: delete {files.result} to have it written again from {files.train}, or the folder '
-                         f'{files.folder} to train the step anew.')
+                         f'changed: delete {files.result} to write it again from {files.train}, or the folder '
+                         f'{files.folder} to train the step again.')
     return result
 
 
 def resume_point(folder: str) -> Optional[str]:
-    """The file from which the training in ``folder`` resumes; None where it must begin anew.
+    """File from which the training in ``folder`` resumes; None if it must start from scratch.
 
-    It begins anew where none is written, where it is truncated, and where it is of another number of processes: with
-    another global batch, epochs and schedules have another length.
+    It starts from scratch if the file is missing, truncated, or written by another number of processes: with another
+    global batch size, epochs and schedules have different lengths.
 
     Raises:
-        UserError: the file holds more than data.
+        UserError: the file contains more than data.
     """
     path = osp.join(folder, RESUME_FILE)
     if not os.path.exists(path):
         return None
-    if not is_whole(path):
-        print_log(f'{path} ({os.path.getsize(path)} bytes) is truncated: the step is trained from its start.',
+    if not is_intact(path):
+        print_log(f'{path} ({os.path.getsize(path)} bytes) is truncated: the step is trained from scratch.',
                   logger='current', level=logging.WARNING)
         return None
     meta = load_checkpoint(path)['meta']
     if meta['world_size'] != get_world_size():
-        print_log(f'{path} was written by {meta["world_size"]} processes; by {get_world_size()} the step is trained '
-                  'from its start, with the fake images that are there.', logger='current', level=logging.WARNING)
+        print_log(f'{path} was written by {meta["world_size"]} processes, now there are {get_world_size()}: the step '
+                  'is trained from scratch with existing synthetic images.', logger='current', level=logging.WARNING)
         return None
     return path

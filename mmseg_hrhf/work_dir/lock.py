@@ -1,4 +1,4 @@
-"""One job a work dir: a lock that dies with its process and names who holds it."""
+"""Exclusive work-dir lock."""
 from __future__ import annotations
 
 import contextlib
@@ -17,24 +17,24 @@ from ..utils.io import PathLike
 
 try:
     import fcntl
-except ImportError:  # not POSIX: no locks there
+except ImportError:  # not POSIX: no locks
     fcntl = None  # type: ignore[assignment]
 
-# Open lock files of this process by path, and by how many they are held. A POSIX lock is a process's own, and closing
-# any handle of the file gives it up, so a file is opened once.
+# Handle and number of holders of each lock file of this process, by path. A POSIX lock belongs to the process, and
+# closing any handle of the file releases it, so each file is opened only once.
 _HELD: dict[str, list[int]] = {}
 
 
 class WorkDirLock:
-    """Held from construction to ``release``, the end of its owner or the end of the process, whatever ends it.
+    """Exclusive lock on a work dir, held until ``release``, until its owner is collected or until the process ends.
 
-    A POSIX record lock on ``.lock``: the kernel frees it with the process (kill -9 included), child processes do not
-    inherit it, and NFS passes it on to other hosts. The file's text, host and pid, is for people alone.
+    A POSIX record lock on ``.lock``: the kernel releases it when the process ends (even by kill -9), child processes do
+    not inherit it, and it works across hosts on NFS. The host and pid in the file are only for error messages.
 
     Args:
         work_dir: created if missing.
     Raises:
-        UserError: another process holds it (names host and pid), or the folder cannot be written.
+        UserError: another process holds the lock (names host and pid), or the folder is not writable.
     """
 
     def __init__(self, work_dir: PathLike) -> None:
@@ -47,7 +47,7 @@ class WorkDirLock:
 
 
 def lock_work_dir(work_dir: PathLike) -> Optional[WorkDirLock]:
-    """Lock a work dir for all processes of this job: rank 0 holds the lock, and all ranks learn if it cannot."""
+    """Lock a work dir for all processes of this job: rank 0 takes the lock; if it cannot, all ranks raise the error."""
     lock = None
     refusal: list[Optional[str]] = [None]
     if is_main_process():
@@ -62,7 +62,7 @@ def lock_work_dir(work_dir: PathLike) -> Optional[WorkDirLock]:
 
 
 def holder_of(work_dir: PathLike) -> Optional[str]:
-    """Which process holds a work dir, as text; None where none does, or where locks cannot tell."""
+    """Description of the process that holds a work dir; None if there is none or locks are not supported."""
     path = str(Path(work_dir).resolve() / '.lock')
     if path in _HELD:
         return 'this process'
@@ -87,7 +87,7 @@ def _lock(path: str, work_dir: str) -> int:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise UserError(f'Work dir {work_dir} cannot be written ({error.strerror}): choose another --work-dir, or '
-                         'see to its permissions and disk.') from error
+                         'fix its permissions or disk.') from error
     try:
         if fcntl is not None:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,7 +103,7 @@ def _lock(path: str, work_dir: str) -> int:
         if error.errno == errno.ENOSPC:
             os.close(handle)
             raise OSError(error.errno, error.strerror, path) from error
-        # A file system without locks (ENOLCK, ENOTSUP): two jobs at once cannot be told apart there.
+        # A file system without locks (ENOLCK, ENOTSUP) cannot detect two jobs.
     return handle
 
 

@@ -1,4 +1,4 @@
-"""What a work dir records of its run and of each step, compared with what the config says now."""
+"""Records of a run and its steps in the work dir, compared with the current config."""
 from __future__ import annotations
 
 import logging
@@ -13,33 +13,33 @@ from ..utils.errors import UserError
 from ..utils.io import read_json, write_json, write_text
 from .layout import StepFiles
 
-# Seconds after which a network drive shows what another node wrote, as a rule half of it.
-_PATIENCE = 60
+# Seconds to wait for a file written by another node; network drives usually show it in half that time.
+_TIMEOUT = 60
 
 
 def check_steps(work_dir: str, identities: Mapping[int, dict]) -> list[int]:
-    """Compare the steps that a work dir holds with what they would be now.
+    """Compare the steps in a work dir with the current config.
 
     Args:
         work_dir: of the run.
-        identities: by step, with ``training``, ``test`` and, where the data are known, ``training_data`` and
+        identities: by step, with ``training``, ``test`` and, if the data are known, ``training_data`` and
             ``test_data``.
     Returns:
-        Finished steps whose test differs: their weights stand, their figures do not.
+        Finished steps whose test settings differ: their weights are still valid, their results are not.
     Raises:
-        UserError: a step that was trained otherwise; names what differs and the steps that would be made again.
+        UserError: a step was trained with other settings; names what differs and the steps to retrain.
     """
     tested_otherwise = []
     for step in sorted(identities):
         files, now = StepFiles(work_dir, step), identities[step]
         if not osp.exists(files.identity):
             if osp.exists(files.result):
-                print_log(f'{files.folder} does not say by which config it was made, and is taken as it is.',
+                print_log(f'{files.folder} does not record its config and is used as is.',
                           logger='current', level=logging.WARNING)
             continue
         held = read_json(files.identity)
         if not isinstance(held, dict) or 'training' not in held:
-            raise UserError(f'{files.identity} is no record of a step: delete {files.folder} to have it made again.')
+            raise UserError(f'{files.identity} is not a record of a step: delete {files.folder} to regenerate it.')
         differing = _differing(held, now, ('training', 'training_data'))
         started = any(map(osp.exists, (files.result, files.resume_point, files.fakes)))
         if differing and started:
@@ -53,7 +53,7 @@ def _differing(held: dict, now: dict, parts: Iterable[str]) -> list[str]:
     found = []
     for part in parts:
         if part in held and part in now:
-            # What an earlier version did not record says nothing.
+            # Ignore keys that an earlier version did not record.
             known = {key: value for key, value in now[part].items() if key in held[part]}
             prefix = part if part.endswith('_data') else ''
             found += _differences(held[part], known, prefix)
@@ -64,34 +64,34 @@ def _refusal(work_dir: str, step: int, differing: list[str], identities: Mapping
     again = [t for t in sorted(identities) if t >= step and osp.isdir(StepFiles(work_dir, t).folder)]
     stand = [t for t in sorted(identities) if t < step and osp.exists(StepFiles(work_dir, t).result)]
     folders = ' '.join(StepFiles(work_dir, t).folder for t in again)
-    hooks = (' A hook that changes nothing of the result can be given as a key of default_hooks instead.'
+    hooks = (' A hook that does not affect the result can be set as a key of default_hooks instead.'
              if any(name.startswith('custom_hooks') for name in differing) else '')
-    kept = f' (step{"s" if len(stand) > 1 else ""} {", ".join(map(str, stand))} would stand)' if stand else ''
-    return (f'{work_dir} holds a run of another config: step {step} was made with other settings of '
-            f'{", ".join(differing)}. Choose another --work-dir, or delete {folders} to have step'
-            f'{"s" if len(again) > 1 else ""} {", ".join(map(str, again))} made again{kept}.{hooks}')
+    kept = f' (step{"s" if len(stand) > 1 else ""} {", ".join(map(str, stand))} would be kept)' if stand else ''
+    return (f'{work_dir} holds a run of another config: step {step} was trained with other settings of '
+            f'{", ".join(differing)}. Choose another --work-dir, or delete {folders} to retrain step'
+            f'{"s" if len(again) > 1 else ""} {", ".join(map(str, again))}{kept}.{hooks}')
 
 
 def claim_work_dir(work_dir: str, identity: Mapping[str, Any], text: str) -> None:
     """Record a run's options in ``run.json`` and its config in ``config.py``.
 
-    Called once a config is accepted: a refused one must not be recorded.
+    Call it only after the config is accepted: a rejected config must not be recorded.
 
     Args:
         work_dir: of the run.
-        identity: its options.
-        text: of its config.
+        identity: options of the run.
+        text: config as text.
     Raises:
-        UserError: this process does not see the folder that rank 0 wrote to.
+        UserError: this process cannot see the folder that rank 0 wrote to.
     """
-    barrier()  # every rank must have checked before rank 0 writes
+    barrier()  # all ranks must finish their checks before rank 0 writes
     path = osp.join(work_dir, 'run.json')
     if is_main_process():
         _write_if_changed(osp.join(work_dir, 'config.py'), text)
         if not osp.exists(path) or _read_or_none(path) != identity:
             write_json(path, identity)
     barrier()
-    for _ in range(_PATIENCE):
+    for _ in range(_TIMEOUT):
         if osp.exists(path):
             return
         time.sleep(1)

@@ -1,4 +1,4 @@
-"""Files of weights that a user names: wherever they are and whoever wrote them, only data is read from them."""
+"""Loads weight files from any source without running code from them."""
 from __future__ import annotations
 
 import io
@@ -27,17 +27,17 @@ from ..utils.compat import mmengine_home
 from ..utils.errors import UserError
 from ..utils.io import PathLike
 
-# Kinds of numbers in mmengine's checkpoints.
+# Number types in mmengine's checkpoints.
 _DTYPES = ('f2', 'f4', 'f8', 'i4', 'i8', 'u1', '?')
-# Pickles at the start of a file of torch.save before 1.6 up to the one that holds its content.
+# Number of pickles at the start of a file written by torch.save before 1.6; the last one holds the content.
 _OLD_PICKLES = 4
 
 
 def read_data(path: PathLike, map_location: Any = 'cpu') -> Any:
-    """What ``torch.save`` wrote: tensors and plain data, and the log that mmengine's checkpoints carry.
+    """Load tensors, plain data and mmengine's log history from a file of ``torch.save``.
 
     Raises:
-        pickle.UnpicklingError: more than that; nothing of it ran.
+        pickle.UnpicklingError: the file contains anything else; none of it was run.
     """
     try:
         return torch.load(path, map_location=map_location, weights_only=True)
@@ -50,17 +50,17 @@ def read_data(path: PathLike, map_location: Any = 'cpu') -> Any:
 
 
 def log_statistic(owner: type, name: str) -> Callable:
-    """The methods by which mmengine smooths a log value, nothing else."""
+    """``getattr`` restricted to the methods with which mmengine smooths a log value."""
     if owner is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
         raise pickle.UnpicklingError(f'GLOBAL getattr({owner!r}, {name!r})')
     return getattr(HistoryBuffer, name)
 
 
-# What makes NumPy's arrays and numbers.
+# Constructors of NumPy's arrays and numbers.
 _NUMPY: tuple = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
-# What a log consists of: smoothed values, that is arrays of NumPy's numbers and a HistoryBuffer's methods.
+# Contents of a log: NumPy arrays and numbers, and methods of HistoryBuffer.
 _LOG_PARTS = [HistoryBuffer, log_statistic, np.ndarray, np.dtype, *_NUMPY, *(type(np.dtype(kind)) for kind in _DTYPES)]
-# By the name that such a file has for a function, the function that is called in its place.
+# Replacements of functions, by the name in such a file.
 _STAND_INS: dict[str, Callable] = {
     **{f'{module} getattr': log_statistic for module in ('builtins', '__builtin__')},
     **{f'numpy.{core}.multiarray {function.__name__}': function for function in _NUMPY for core in ('core', '_core')},
@@ -68,10 +68,10 @@ _STAND_INS: dict[str, Callable] = {
 
 
 def _with_own_names(path: PathLike) -> Optional[io.BytesIO]:
-    """A copy of a file of ``torch.save`` whose pickle calls the stand-ins by their own names; None of any other file.
+    """Copy of a file of ``torch.save`` whose pickle names the replacements; None for any other file.
 
-    mmengine's pickles fetch a log value's methods by ``getattr``, which could fetch anything, and name NumPy's modules
-    as the NumPy does under which they were written.
+    mmengine's pickles look up a log value's methods with ``getattr``, which could return anything, and use the module
+    names of the NumPy version that wrote them.
     """
     try:
         if not zipfile.is_zipfile(path):
@@ -82,14 +82,14 @@ def _with_own_names(path: PathLike) -> Optional[io.BytesIO]:
             for name in held.namelist():
                 content = held.read(name)
                 copy.writestr(name, _rename(content, 1) if name.endswith('/data.pkl') else content)
-    except (ValueError, zipfile.BadZipFile):  # no pickle
+    except (ValueError, zipfile.BadZipFile):  # not a pickle
         return None
     out.seek(0)
     return out
 
 
 def _rename(content: bytes, number: int) -> bytes:
-    """``content`` with stand-ins named in the ``number`` pickles that it begins with."""
+    """``content`` with the replacements named in its first ``number`` pickles."""
     stream, parts, end = io.BytesIO(content), [], 0
     for _ in range(number):
         for opcode, argument, start in pickletools.genops(stream):
@@ -100,17 +100,17 @@ def _rename(content: bytes, number: int) -> bytes:
     return b''.join([*parts, content[end:]])
 
 
-# -- by mmengine's names ---------------------------------------------------------------------------------------------
+# -- mmengine's loaders ----------------------------------------------------------------------------------------------
 
 
 def load_from_data_only(filename: str, map_location: Any = None) -> Any:
-    """Takes the place of all of mmengine's loaders: they unpickle whatever is in a file.
+    """Replaces all of mmengine's loaders, which unpickle anything.
 
     Args:
-        filename: path or URL, or a name by one of mmengine's schemes, such as ``open-mmlab://resnet50_v1c``.
-        map_location: of ``torch.load``.
+        filename: path, URL, or a name in one of mmengine's schemes, such as ``open-mmlab://resnet50_v1c``.
+        map_location: see ``torch.load``.
     Raises:
-        UserError: it holds more than data, or mmengine's scheme cannot be read so.
+        UserError: the file contains more than data, or the scheme is not supported.
     """
     scheme, _, name = filename.partition('://') if '://' in filename else ('', '', filename)
     try:
@@ -119,28 +119,28 @@ def load_from_data_only(filename: str, map_location: Any = None) -> Any:
                 return read_data(path, map_location)
         loaded = read_data(_local(scheme, name, filename), map_location)
     except pickle.UnpicklingError as error:
-        raise more_than_data(f'{filename!r}', error) from error
+        raise unsafe_file_error(f'{filename!r}', error) from error
     return _of_backbone(loaded) if scheme == 'mmcls' else loaded
 
 
-def more_than_data(what: str, error: pickle.UnpicklingError) -> UserError:
-    """The error for a file, called ``what``, that ``read_data`` refuses."""
-    return UserError(f'{what} holds more than tensors and plain data and is not loaded, since loading it could run '
-                     "code. If you trust it, save its 'state_dict' alone with torch.save and name that file. "
+def unsafe_file_error(what: str, error: pickle.UnpicklingError) -> UserError:
+    """Error for a file, named ``what`` in the message, that ``read_data`` rejects."""
+    return UserError(f'{what} holds more than tensors and plain data and is not loaded, because loading it could run '
+                     "code. If you trust it, save only its 'state_dict' with torch.save and use that file. "
                      f'({reason(error)})')
 
 
 def reason(error: Exception) -> str:
-    """What torch's advice of several paragraphs comes down to."""
+    """Short form of an error of ``torch.load``."""
     text = ' '.join(str(error).split())
     named = re.search(r'GLOBAL ([\w.]+)', text)
     if named is not None:
-        return f'it names {named[1]}'
+        return f'it contains {named[1]}'
     return text[:100].rsplit('. ', 1)[0] or type(error).__name__
 
 
 def _local(scheme: str, name: str, filename: str) -> str:
-    """Path of a file, which is fetched where it is elsewhere."""
+    """Local path of a file; downloads it if it is remote."""
     if scheme in ('torchvision', 'modelzoo'):
         filename = get_torchvision_models()[name]
     elif scheme == 'mmcls':
@@ -150,8 +150,8 @@ def _local(scheme: str, name: str, filename: str) -> str:
         if '://' not in filename:
             filename = osp.join(mmengine_home(), filename)
     elif scheme not in ('', 'http', 'https'):
-        raise UserError(f'Weights {filename!r}: {scheme}:// cannot be read as data alone. Fetch the file and give its '
-                        'local path.')
+        raise UserError(f'Weights {filename!r}: {scheme}:// is not supported. Download the file and use its local '
+                        'path.')
     if '://' in filename:
         return _fetched(filename)
     path = osp.expanduser(filename)
@@ -161,9 +161,9 @@ def _local(scheme: str, name: str, filename: str) -> str:
 
 
 def _fetched(url: str) -> str:
-    """Path of the local copy, where torch and mmengine keep theirs, too."""
+    """Path of the local copy, in the cache that torch and mmengine use."""
     path = osp.join(torch.hub.get_dir(), 'checkpoints', osp.basename(urlparse(url).path))
-    if get_rank() == 0:  # for all that share its disk
+    if get_rank() == 0:  # for all ranks that share its disk
         _download(url, path)
     barrier()
     _download(url, path)
@@ -177,7 +177,7 @@ def _download(url: str, path: str) -> None:
 
 
 def _of_backbone(checkpoint: dict) -> dict:
-    """Weights of a classifier's backbone by a backbone's own names, as mmengine makes them."""
+    """Weights of a classifier's backbone, without the prefix, as mmengine returns them."""
     state = checkpoint.get('state_dict', checkpoint)
     start = 'backbone.'
     return dict(state_dict={name[len(start):]: value for name, value in state.items() if name.startswith(start)})

@@ -58,7 +58,7 @@ def changed(cfg, changes):
     return cfg
 
 
-# Option changed: the first step that would be made again (None: all stand), and what the refusal names.
+# Option changed: the first step that would be retrained (None: none), and what the refusal names.
 TRAINING = {
     'optim_wrapper.optimizer.lr': (0.5, 0),
     'train_cfg.max_epochs': (9, 0),
@@ -123,11 +123,11 @@ def test_what_training_depends_on_is_refused_with_the_steps_that_would_be_made_a
     now = identities(changed(three_steps, {option: value}), cache)
     again = ', '.join(str(t) for t in range(first, 3))
     folders = ' '.join(re.escape(StepFiles(three_steps.work_dir, t).folder) for t in range(first, 3))
-    stand = rf' \(steps? {", ".join(map(str, range(first)))} would stand\)' if first else ''
+    stand = rf' \(steps? {", ".join(map(str, range(first)))} would be kept\)' if first else ''
     with pytest.raises(
         ValueError,
-        match=rf'step {first} was made with other settings of .*delete {folders} to have '
-        rf'steps? {again} made again{stand}\.',
+        match=rf'step {first} was trained with other settings of .*delete {folders} to retrain '
+        rf'steps? {again}{stand}\.',
     ):
         check_steps(three_steps.work_dir, now)
     # With the steps before it alone in the work dir, the run goes on.
@@ -145,7 +145,7 @@ def test_what_only_looks_may_change(three_steps, cache):
 
 def test_another_setting_has_other_images(tiny_config, cache):
     finish(tiny_config, cache, steps=(0, 1))
-    with pytest.raises(ValueError, match=r'step 0 was made with other settings of training_data\.images\.'):
+    with pytest.raises(ValueError, match=r'step 0 was trained with other settings of training_data\.images\.'):
         check_steps(tiny_config.work_dir, identities(changed(tiny_config, {'scenario.setting': 'disjoint'}), cache))
 
 
@@ -166,16 +166,16 @@ def test_another_test_from_step_1_on_keeps_the_figures_of_step_0(three_steps, ca
 def test_another_method_keeps_a_plain_step_0(three_steps, cache):
     finish(three_steps, cache)
     now = identities(changed(three_steps, {'method': dict(type='MiB', _delete_=True)}), cache)
-    with pytest.raises(ValueError, match=r'step 1 was made with other settings of method\.type.*step 0 would stand'):
+    with pytest.raises(ValueError, match=r'step 1 was trained with .* of method\.type.*step 0 would be kept'):
         check_steps(three_steps.work_dir, now)
     now = identities(changed(three_steps, {'method': dict(type='EWC', _delete_=True)}), cache)
-    with pytest.raises(ValueError, match='step 0 was made with other settings of method'):
+    with pytest.raises(ValueError, match='step 0 was trained with other settings of method'):
         check_steps(three_steps.work_dir, now)
 
 
 def test_another_seed_is_another_run(three_steps, cache):
     finish(three_steps, cache)
-    with pytest.raises(ValueError, match='step 0 was made with other settings of seed'):
+    with pytest.raises(ValueError, match='step 0 was trained with other settings of seed'):
         check_steps(three_steps.work_dir, identities(three_steps, cache, seed=1))
 
 
@@ -186,8 +186,8 @@ def test_other_images_of_one_step_are_named(three_steps, cache, tmp_path):
     now = identities(changed(three_steps, {'scenario.image_lists': {2: str(listed)}}), cache)
     with pytest.raises(
         ValueError,
-        match=r'step 2 was made with other settings of training_data\.images\..*'
-        r'\(steps 0, 1 would stand\)',
+        match=r'step 2 was trained with other settings of training_data\.images\..*'
+        r'\(steps 0, 1 would be kept\)',
     ):
         check_steps(three_steps.work_dir, now)
 
@@ -199,7 +199,7 @@ def test_a_step_that_has_begun_counts_and_one_that_has_not_does_not(three_steps,
     now = identities(changed(three_steps, {'method.loss_kd.loss_weight': 2.0}), cache)
     assert check_steps(three_steps.work_dir, now) == []
     write_json(files.resume_point, {})
-    with pytest.raises(ValueError, match=r'step 1 was made with other settings of method\.loss_kd'):
+    with pytest.raises(ValueError, match=r'step 1 was trained with other settings of method\.loss_kd'):
         check_steps(three_steps.work_dir, now)
 
 
@@ -218,7 +218,7 @@ def test_what_an_earlier_version_did_not_record_is_not_held_against_a_run(three_
     del held['training']['custom_hooks']
     write_json(path, held)
     now = identities(changed(three_steps, {'custom_hooks': [dict(type='EMAHook')]}), cache)
-    with pytest.raises(ValueError, match='step 1 was made with other settings of custom_hooks'):
+    with pytest.raises(ValueError, match='step 1 was trained with other settings of custom_hooks'):
         check_steps(three_steps.work_dir, now)
 
 
@@ -233,7 +233,7 @@ def test_other_weights_under_the_same_name_are_other_weights(three_steps, cache,
         write_json(StepFiles(three_steps.work_dir, t).identity, held)
         write_json(StepFiles(three_steps.work_dir, t).result, {})
     assert check_steps(three_steps.work_dir, identity['old']) == []
-    with pytest.raises(ValueError, match=r'step 0 was made with other settings of load_from\.sha256\. '):
+    with pytest.raises(ValueError, match=r'step 0 was trained with other settings of load_from\.sha256\. '):
         check_steps(three_steps.work_dir, identity['new'])
     (tmp_path / 'start.pth').unlink()  # a finished run does not need it
     assert check_steps(three_steps.work_dir, identities(three_steps, cache)) == []
@@ -242,7 +242,7 @@ def test_other_weights_under_the_same_name_are_other_weights(three_steps, cache,
 def test_a_damaged_record_is_named(three_steps, cache):
     finish(three_steps, cache)
     write_json(StepFiles(three_steps.work_dir, 1).identity, ['no record'])
-    with pytest.raises(ValueError, match=r'step_1/identity\.json is no record of a step: delete .*step_1'):
+    with pytest.raises(ValueError, match=r'step_1/identity\.json is not a record of a step: delete .*step_1'):
         check_steps(three_steps.work_dir, identities(three_steps, cache))
 
 

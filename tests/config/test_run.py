@@ -64,7 +64,7 @@ def test_planning_parses_once_and_builds_the_inversion_once(tiny_config):
     try:
         plan = RunPlan(RunConfig.parse(tiny_config), None)
         plan.identities()
-        plan.rehearse()
+        plan.preflight()
     finally:
         for each in patches:
             each.stop()

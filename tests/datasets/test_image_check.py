@@ -72,7 +72,7 @@ def test_loaders_of_both_kinds_are_met(tmp_path):
 
 def test_the_remedy_of_a_turned_image_is_named(tmp_path):
     masks, images = pairs(tmp_path, '.jpg', 6, (WIDTH, HEIGHT))
-    with pytest.raises(ValueError, match=r"EXIF turns the image by a quarter: with color_type='color' its loader"):
+    with pytest.raises(ValueError, match=r"EXIF turns the image by 90 degrees: its loader applies that with"):
         check(tmp_path, '.jpg', masks, images, dict(type='LoadImageFromFile'))
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 from mmseg.registry import MODELS
 
-from mmseg_hrhf.models.segmentors import HRHF, IncrementalSegmentor
+from mmseg_hrhf.models.segmentors import HRHF, ILT, PLOP, ImportanceSegmentor, IncrementalSegmentor
 from mmseg_hrhf.replay.inversion import SegInversion
 from mmseg_hrhf.scenario import Scenario
 
@@ -25,9 +25,11 @@ def default(taker, option):
 SCENARIO = {field.name for field in dataclasses.fields(Scenario)} - {'labels'} | {'steps', 'class_order',
                                                                                   'ignored_classes'}
 METHOD = options(HRHF) | {'classifier_start'}
+# Of all methods, and of the worked example.
+METHODS = METHOD.union(*map(options, (ILT, PLOP, ImportanceSegmentor))) | {'type', 'threshold'}
 REPLAY = {'ratio', 'num_images', 'inversion', 'feature_statistics'}
-KNOWN = {'scenario': SCENARIO, 'replay': REPLAY, 'replay.inversion': options(SegInversion) | {'type'},
-         'comparison': {'methods', 'methods_by_task', 'tasks'}}
+KNOWN = {'scenario': SCENARIO, 'method': METHODS, 'replay': REPLAY,
+         'replay.inversion': options(SegInversion) | {'type'}, 'comparison': {'methods', 'methods_by_task', 'tasks'}}
 
 
 @pytest.mark.parametrize('names', [options(SegInversion), METHOD, SCENARIO, REPLAY],
@@ -54,15 +56,16 @@ def test_defaults_of_the_methods_page(repo):
     for name, cell in rows:
         taker = MODELS.get(name)
         assert taker is not None and issubclass(taker, IncrementalSegmentor), name
-        for option, value in re.findall(r'`(\w+)=([\d.]+)`', cell):
-            assert default(taker, option) == float(value), (name, option)
+        for option, value in re.findall(r'`(\w+)=([^`]+)`', cell):
+            assert default(taker, option) == eval(value), (name, option)
             checked += 1
     assert len(rows) == 11 and checked > 8
 
 
 def test_option_names_on_the_command_line_exist(pages):
-    used = {(page.name, group, name) for page, text in pages.items() if 'notes' not in page.parts
-            for group, name in re.findall(r'(?<![\w./])(scenario|replay\.inversion|replay|comparison)\.(\w+)', text)}
+    option = re.compile(r'(?<![\w./])(scenario|method|replay\.inversion|replay|comparison)\.(\w+)')
+    used = {(page.name, *found) for page, text in pages.items() if 'notes' not in page.parts
+            for found in option.findall(text)}
     assert len(used) > 15
     assert {entry for entry in used if entry[2] not in KNOWN[entry[1]]} == set()
 
@@ -71,10 +74,11 @@ def test_options_in_config_examples_exist(pages):
     checked = 0
     for page, text in pages.items():
         for code in re.findall(r'```python\n(.*?)```', text, re.DOTALL):
-            for node in ast.parse(code).body:
-                name = node.targets[0].id if isinstance(node, ast.Assign) else None
+            for node in ast.walk(ast.parse(code)):
+                name = node.arg if isinstance(node, ast.keyword) else (
+                    getattr(node.targets[0], 'id', None) if isinstance(node, ast.Assign) else None)
                 if name in KNOWN and isinstance(node.value, ast.Call):
-                    given = {keyword.arg for keyword in node.value.keywords}
+                    given = {keyword.arg for keyword in node.value.keywords} - {'_delete_'}
                     assert given <= KNOWN[name], (page.name, name, given - KNOWN[name])
                     checked += 1
     assert checked > 5

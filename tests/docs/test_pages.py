@@ -1,5 +1,8 @@
 import ast
+import importlib
+import json
 import re
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +78,26 @@ def test_python_blocks_are_python(pages):
             ast.parse(code)
         except SyntaxError as error:
             pytest.fail(f'{name}: {error}\n{code}')
+
+
+def test_what_the_examples_import_exists(repo, pages):
+    notebook = json.loads((repo / 'docs/tutorial.ipynb').read_text())
+    blocks = [''.join(cell['source']) for cell in notebook['cells'] if cell['cell_type'] == 'code']
+    blocks += [code for text in pages.values() for language, code in BLOCK.findall(text) if language == 'python']
+    imported = [(node.module, alias.name) for code in blocks for node in ast.walk(ast.parse(code))
+                if isinstance(node, ast.ImportFrom) and node.module.startswith('mmseg_hrhf') for alias in node.names]
+    assert len(imported) > 10
+    assert [(module, name) for module, name in imported if not hasattr(importlib.import_module(module), name)] == []
+
+
+def test_the_files_of_each_equation_lead_to_it(repo):
+    """From a published config every file names the next one, or a class in it; five files suffice."""
+    rows = re.findall(r'^\| eq\. (\d),[^|]*\| (`[^|;]+)', (repo / 'docs/paper_map.md').read_text(), re.MULTILINE)
+    assert [number for number, _ in rows] == ['1', '2', '3', '4', '5']
+    for number, cell in rows:
+        paths = ['configs/hrhf/voc_15-1.py', 'configs/_base_/methods/hrhf.py', *re.findall(r'`([^`]+)`', cell)]
+        texts = [(repo / path).read_text() for path in paths]
+        assert len(paths) <= 5 and f'eq. {number}' in texts[-1], (number, paths)
+        for text, path, following in zip(texts, paths[1:], texts[1:]):
+            names = [Path(path).stem, *re.findall(r'^class (\w+)', following, re.MULTILINE)]
+            assert any(re.search(rf'\b{name}\b', text) for name in names), (number, path)

@@ -132,7 +132,7 @@ def test_teacher_is_the_previous_step_unchanged_and_outside_optimizer_and_checkp
 
 def test_a_work_dir_of_another_config_is_refused(one_step_config):
     one_step_config.optim_wrapper.optimizer.lr = 0.5
-    named = r'another config: step 0 was made with other settings of optim_wrapper\.optimizer\.lr'
+    named = r'another config: step 0 was trained with other settings of optim_wrapper\.optimizer\.lr'
     with pytest.raises(ValueError, match=named):
         train(one_step_config)
 

@@ -106,7 +106,7 @@ def test_unknown_start_lists_the_choices():
 def test_tensor_of_only_one_model_is_named(lacking):
     states = dict(new={'a': torch.zeros(3), 'b': torch.zeros(2)}, old={'a': torch.zeros(2), 'b': torch.zeros(2)})
     del states[lacking]['b']
-    with pytest.raises(ValueError, match=r"'b' is in only one of .*\(1 such tensors\): .*one architecture"):
+    with pytest.raises(ValueError, match=r"'b' is in only one of .*\(1 such tensors\): .*the same architecture"):
         grow_state(states['new'], states['old'], 2, 3)
 
 

@@ -63,7 +63,7 @@ def test_it_is_tested_and_continued(tiny_config, elsewhere):
     ({'first_step_from': 'absent.pth'}, r"first_step_from='absent\.pth' does not exist"),
     ({'first_step_from': 'https://example.org/a.pth'}, 'must be a local file: download it first'),
     ({'first_step_from': 3}, 'first_step_from=3 must be a string'),
-    ({'scenario.task': '1-1'}, r"knows the classes \['background', 'red', 'green'\], but step 0 of the scenario has "
+    ({'scenario.task': '1-1'}, r"has the classes \['background', 'red', 'green'\], but step 0 of the scenario has "
                                r"\['background', 'red'\]"),
     ({'scenario.class_order': ['green', 'red', 'blue']}, r"has \['background', 'green', 'red'\], in this order"),
     ({'model.decode_head.channels': 4}, 'is not the network of step 0, which has 3 classes'),
@@ -112,7 +112,7 @@ def test_class_0_is_compared_as_background_and_others_by_name(tmp_path, held, me
 
 def test_a_file_without_weights_is_named(tmp_path):
     torch.save([torch.zeros(2)], tmp_path / 'a.pth')
-    with pytest.raises(ValueError, match='holds no weights but a list'):
+    with pytest.raises(ValueError, match='contains a list instead of weights'):
         load_first_step(torch.nn.Conv2d(1, 3, 1), str(tmp_path / 'a.pth'), Scenario.build(dict(red=1), task='1-1'))
 
 

@@ -170,9 +170,11 @@ def test_weights_are_positive_and_hold_eps():
 
 
 @pytest.mark.parametrize('change, message', [
-    (lambda state: state.update({'body.mod2.block1.conv1.weight': torch.zeros(1)}), r"conv1\.weight' is no tensor"),
-    (lambda state: state.update({'body.mod2.block1.convs.conv1.bias': torch.zeros(1)}), r"conv1\.bias' is no tensor"),
-    (lambda state: state.update({'head.spare.weight': torch.zeros(1)}), r"'head\.spare\.weight' is no tensor"),
+    (lambda state: state.update({'body.mod2.block1.conv1.weight': torch.zeros(1)}),
+     r"conv1\.weight' is not a tensor"),
+    (lambda state: state.update({'body.mod2.block1.convs.conv1.bias': torch.zeros(1)}),
+     r"conv1\.bias' is not a tensor"),
+    (lambda state: state.update({'head.spare.weight': torch.zeros(1)}), r"'head\.spare\.weight' is not a tensor"),
     (lambda state: state.pop('head.red_conv.weight'), r"has no 'head\.red_conv\.weight'"),
     (lambda state: state.pop('body.mod1.conv1.weight'), r"has no 'mod1\.conv1\.weight'"),
     (lambda state: [state.pop(f'cls.{i}.weight') for i in range(3)], r"no classifier 'cls\.0\.weight'"),
@@ -185,16 +187,16 @@ def test_what_does_not_match_is_named(published, change, message):
 
 
 def test_a_resnet_of_another_layout_is_refused():
-    with pytest.raises(ValueError, match=r"'layer1\.0\.conv1\.weight' is no tensor of an in-place ABN ResNet"):
+    with pytest.raises(ValueError, match=r"'layer1\.0\.conv1\.weight' is not a tensor of an in-place ABN ResNet"):
         convert_iabn({'layer1.0.conv1.weight': torch.zeros(1)})
 
 
 def test_files_that_could_run_code_or_hold_no_weights_are_refused(tmp_path):
     torch.save(dict(state_dict={}, args=argparse.Namespace()), tmp_path / 'code.pth')
-    with pytest.raises(ValueError, match=r'holds more than tensors.*save its weights alone'):
+    with pytest.raises(ValueError, match=r'holds more than tensors.*save only its weights'):
         load_iabn(tmp_path / 'code.pth')
     torch.save(dict(epoch=3), tmp_path / 'none.pth')
-    with pytest.raises(ValueError, match='holds no weights'):
+    with pytest.raises(ValueError, match='has no weights'):
         load_iabn(tmp_path / 'none.pth')
     with pytest.raises(ValueError, match='does not exist'):
         load_iabn(tmp_path / 'missing.pth')

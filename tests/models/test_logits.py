@@ -95,7 +95,7 @@ def test_unknown_output_is_refused_by_the_name_of_the_head():
         pass
 
     head = StrangeHead((logits(), logits()))
-    message = r"(?s)StrangeHead hands tuple to .*register_logits_adapter\('StrangeHead'"
+    message = r"(?s)StrangeHead passes tuple to .*register_logits_adapter\('StrangeHead'"
     with pytest.raises(ValueError, match=message), captured_logits(segmentor(head)):
         head.loss()
     assert 'loss_by_feat' not in vars(head)
@@ -103,7 +103,7 @@ def test_unknown_output_is_refused_by_the_name_of_the_head():
 
 @pytest.mark.parametrize('output', [torch.zeros(2, 3, 4), None, [], {}])
 def test_output_that_is_no_map_of_logits_is_refused(output):
-    with pytest.raises(ValueError, match=f'Head hands {type(output).__name__}'):
+    with pytest.raises(ValueError, match=f'Head passes {type(output).__name__}'):
         main_logits(Head(output), output)
 
 
@@ -141,6 +141,6 @@ class MyPointHead(PointHead):
 
 
 def test_a_head_known_to_have_no_logits_is_refused_before_it_runs():
-    with pytest.raises(ValueError, match=r"(?s)MyPointHead hands logits of some points .*register_logits_adapter"):
+    with pytest.raises(ValueError, match=r"(?s)MyPointHead passes logits of some points .*register_logits_adapter"):
         check_head(MyPointHead())
     check_head(nn.Conv2d(1, 1, 1))

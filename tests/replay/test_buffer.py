@@ -213,7 +213,7 @@ def test_manifest_cannot_name_other_files(tmp_path, name):
     lines = [json.loads(line) for line in buffer.manifest.read_text().splitlines()]
     lines[0]['image'] = name
     buffer.manifest.write_text(''.join(json.dumps(line) + '\n' for line in lines))
-    with pytest.raises(ValueError, match=r'manifest\.jsonl, line 1, is no record of images/000000\.png: delete'):
+    with pytest.raises(ValueError, match=r'manifest\.jsonl, line 1, is not a record of images/000000\.png: delete'):
         buffer.records()
 
 

@@ -127,7 +127,7 @@ def test_an_inversion_without_any_statistics_says_so(teacher, tmp_path, monkeypa
             layer.running_mean = layer.running_var = None
     buffer = FakeImageBuffer(tmp_path, 2)
     fill_buffer(buffer, teacher, inversion, seed=0)
-    assert ('with the image prior alone' in said[0]) is is_said
+    assert ('only the image prior' in said[0]) is is_said
     assert all('feature' not in record['losses'] for record in buffer.records())
 
 
@@ -181,7 +181,7 @@ def test_progress_is_told_batch_by_batch(teacher, tmp_path, progress, options):
     bar, = bars
     assert (bar.total, bar.n, bar.disable) == (9, 9, False)
     assert bar.starts == [('SegInversion 1/3', 0), ('SegInversion 2/3', 3), ('SegInversion 3/3', 6)]
-    assert texts[0] == f'SegInversion: 3 of 3 batches of fake images to synthesise into {tmp_path}'
+    assert texts[0] == f'SegInversion: 3 of 3 batches of synthetic images to generate into {tmp_path}'
     for i, (text, left) in enumerate(zip(texts[1:], (20, 10, 0))):
         assert re.fullmatch(rf'SegInversion: batch {i + 1}/3, classification \S+, .*; '
                             rf'the teacher finds \d of \d classes, ETA {left} s', text)
@@ -195,8 +195,8 @@ def test_the_first_of_several_processes_alone_tells(teacher, tmp_path, progress,
         bars, texts = progress(rank, world_size=2)
         fill_buffer(FakeImageBuffer(tmp_path, 6), teacher, INVERSION, seed=0)
         assert bars[0].disable is (rank == 1)
-        assert texts[:1] == [f'SegInversion: 2 of 2 batches of fake images to synthesise by each of 2 processes into '
-                             f'{tmp_path}'][rank:]
+        assert texts[:1] == [f'SegInversion: 2 of 2 batches of synthetic images to generate by each of 2 processes '
+                             f'into {tmp_path}'][rank:]
 
 
 def test_classes_that_the_teacher_finds_are_counted(teacher, tmp_path, progress, monkeypatch):
@@ -224,7 +224,7 @@ def record(*shares, **losses):
 def test_images_that_hardly_show_what_was_asked_for_are_warned_of(monkeypatch, records, counts):
     said = []
     monkeypatch.setattr(module, 'print_log', lambda text, **options: said.append((text, options['level'])))
-    module._warn_of_strangers(records)
+    module._warn_if_unrecognised(records)
     assert [text[:text.index(' cases.')] for text, _ in said] == (
         [] if counts is None else [f'SegInversion: the teacher finds the requested class in {counts}'])
     assert all(level == logging.WARNING for _, level in said)
@@ -273,7 +273,7 @@ def test_the_hook_fills_its_buffer_shows_it_and_frees_the_memory_of_a_gpu(teache
 
 
 def test_the_hook_needs_a_teacher(tmp_path):
-    with pytest.raises(ValueError, match='needs a model with a teacher: the first step has none to invert'):
+    with pytest.raises(ValueError, match='needs a model with a teacher: leave it out of the first step'):
         SegInversionHook(tmp_path, 2, INVERSION, seed=0).before_train(SimpleNamespace(model=Training(None)))
 
 

@@ -116,7 +116,7 @@ def test_refusals_show_what_colours_become():
     with pytest.raises(
         ValueError,
         match=r'\(0, 0, 0\) becomes \[0\.0, 0\.0, 0\.0\]; \(255, 255, 255\) becomes \[255\.0, .*'
-        r'\(128, 128, 128\) becomes \[64\.251, 64\.251, 64\.251\]\. Let the pipeline',
+        r'\(128, 128, 128\) becomes \[64\.251, 64\.251, 64\.251\]\. Keep pixels within',
     ):
         measured(SegDataPreProcessor(), OnImage('x ** 2 / 255'))
     with pytest.raises(ValueError, match='The test pipeline packs images of 1 channels, but synthetic images are RGB'):
@@ -180,7 +180,7 @@ def test_real_images_within_the_range_of_8_bits_pass(images, code):
 @pytest.mark.parametrize('code', ['x * 257', 'x / 255', '(x - 120) / 58', 'x - 400', 'x * 16'])
 def test_real_images_on_another_scale_are_refused(images, code):
     with pytest.raises(
-        ValueError, match=r'Real images of test_dataloader reach the network with values of .* on one scale'
+        ValueError, match=r'Real images of test_dataloader reach the network with values of .* on the same scale'
     ):
         check_real_range(images(OnImage(code)), SegDataPreProcessor(), RAW, 'test_dataloader')
 
@@ -235,7 +235,7 @@ def test_channels_of_different_scale_are_compared_as_pixels():
 
 
 def test_an_order_of_channels_that_exchanges_two_is_refused():
-    with pytest.raises(ValueError, match=r'feeds green to the channel .* feeds blue: give both the same order'):
+    with pytest.raises(ValueError, match=r'feeds green to the channel .* feeds blue: use the same channel order'):
         check_training_pixels(pipeline(OnImage('x[..., [1, 0, 2]]')), AT, SegDataPreProcessor(), SIZE, RAW)
     check_training_pixels(Compose([LOAD, LABELS]), AT, SegDataPreProcessor(), SIZE, RAW)  # packed elsewhere
 

@@ -85,7 +85,7 @@ def test_indivisible_batch_names_one_that_can_be_divided(batch_size, ratio, reme
 
 @pytest.mark.parametrize('num_real, num_fake, ratio', [(0, 4, '1:1'), (4, 0, '1:1'), (0, 0, None)])
 def test_nothing_to_draw_from_is_named(num_real, num_fake, ratio):
-    with pytest.raises(ValueError, match=f'got {num_real} real and {num_fake} fake'):
+    with pytest.raises(ValueError, match=f'got {num_real} real and {num_fake} synthetic'):
         sampler(num_real, num_fake, 4, ratio)
 
 

@@ -85,8 +85,8 @@ def test_a_check_in_a_process_of_a_pool_is_its_text(tmp_path):
         assert explain(raised(lambda: list(pool.map(not_ours, [0])))) is None
 
 
-@pytest.mark.parametrize('code, remedy', [(errno.ENOSPC, 'Make room there and run the same command again'),
-                                          (errno.EDQUOT, 'Make room'), (errno.EFBIG, 'Make room'),
+@pytest.mark.parametrize('code, remedy', [(errno.ENOSPC, 'Free some space and run the same command again'),
+                                          (errno.EDQUOT, 'Free some space'), (errno.EFBIG, 'Free some space'),
                                           (errno.EROFS, 'another --work-dir'), (errno.EACCES, 'another --work-dir')])
 def test_disk_and_permissions(code, remedy):
     line = explain(OSError(code, 'what the system says', 'runs/a.pth'))
@@ -101,7 +101,7 @@ def test_a_full_disk_beneath_another_error_is_found():
         except OSError:
             raise RuntimeError('PytorchStreamWriter failed')
 
-    assert explain(raised(save)).startswith('No space left on device. Make room')
+    assert explain(raised(save)).startswith('No space left on device. Free some space')
 
 
 def test_other_system_errors_keep_their_traceback():

@@ -9,7 +9,7 @@ from mmengine.logging import MessageHub
 from mmengine.runner import CheckpointLoader
 
 from mmseg_hrhf.work_dir.checkpoint import (
-    is_whole,
+    is_intact,
     load_checkpoint,
     load_weights,
     only_data,
@@ -90,7 +90,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path, where):
 
 
 def test_wrong_class_count_gives_both_numbers(path):
-    with pytest.raises(ValueError, match=r'a\.pth knows 3 classes .* but 5 are needed'):
+    with pytest.raises(ValueError, match=r'a\.pth has 3 classes .* but 5 are needed'):
         load_checkpoint(path, num_classes=5)
 
 
@@ -240,6 +240,6 @@ def test_a_flipped_bit_is_noticed(path):
     values = content.find(torch.arange(6.).numpy().tobytes())
     content[values + 5] ^= 1
     path.write_bytes(content)
-    assert not is_whole(path)
-    with pytest.raises(ValueError, match='truncated or no checkpoint'):
+    assert not is_intact(path)
+    with pytest.raises(ValueError, match='truncated or not a checkpoint'):
         load_checkpoint(path)

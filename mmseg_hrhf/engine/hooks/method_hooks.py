@@ -1,4 +1,4 @@
-"""Lets a method that gathers importance see the gradients that the optimizer steps by."""
+"""Hooks for methods: gradients for importance, pseudo-label thresholds, and training state."""
 from __future__ import annotations
 
 import torch
@@ -18,16 +18,16 @@ from ...utils.randomness import PSEUDO_LABEL, SampleIndex
 class ImportanceHook(Hook):
     """Calls ``before_optimizer_step`` of the model.
 
-    mmengine's ``OptimWrapper.update_params`` runs backward, step and zero_grad in one call: only the optimizer itself
-    sees the gradient that it steps by. A step that a loss scaler skips is not seen, nor are its gradients.
+    mmengine's ``OptimWrapper.update_params`` runs backward, step and zero_grad in one call, so only a hook on the
+    optimizer sees the final gradients. Steps that a loss scaler skips are not seen.
     """
 
     def before_train(self, runner) -> None:
         model = unwrapped(runner.model)
         optimizer = runner.optim_wrapper.optimizer
         if optimizer.defaults.get('fused') and hasattr(runner.optim_wrapper, 'loss_scaler'):
-            raise UserError(f'{type(model).__name__} needs gradients without a loss scale, which a fused optimizer '
-                             'divides out inside its step: set optim_wrapper.optimizer.fused=False.')
+            raise UserError(f'{type(model).__name__} needs gradients without the loss scale, but a fused optimizer '
+                             'removes the scale inside its step: set optim_wrapper.optimizer.fused=False.')
         self._handle = optimizer.register_step_pre_hook(
             lambda optimizer, args, kwargs: model.before_optimizer_step(optimizer))
 
@@ -37,7 +37,10 @@ class ImportanceHook(Hook):
 
 @HOOKS.register_module()
 class PseudoLabelHook(Hook):
-    """One pass of the teacher over the step's images, shared by all processes; a resumed step keeps what it found."""
+    """Sets pseudo-label thresholds in one teacher pass over the step's images, split over all processes.
+
+    A resumed step keeps its thresholds.
+    """
 
     def before_train(self, runner) -> None:
         model = unwrapped(runner.model)
@@ -68,16 +71,16 @@ class PseudoLabelHook(Hook):
 
 @HOOKS.register_module()
 class TrainingStateHook(Hook):
-    """Carries the model's ``training_state`` in training checkpoints."""
+    """Saves and restores the model's ``training_state`` in training checkpoints."""
 
     def before_save_checkpoint(self, runner, checkpoint: dict) -> None:
         checkpoint['method_training_state'] = unwrapped(runner.model).training_state()
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
         if not runner.cfg.get('resume'):
-            return  # weights to start from (load_from)
+            return  # initial weights (load_from)
         model = unwrapped(runner.model)
         if 'method_training_state' not in checkpoint:
-            raise UserError(f'The training checkpoint holds no state of {type(model).__name__}: another '
-                            "method wrote it. Delete this step's train folder to train it from its start.")
+            raise UserError(f'The training checkpoint has no state of {type(model).__name__}: another '
+                            "method wrote it. Delete this step's train folder to train it from scratch.")
         model.load_training_state(checkpoint['method_training_state'])

@@ -1,4 +1,4 @@
-"""Segmentations of a step's first test images, to whatever backends mmengine's Visualizer writes to."""
+"""Sends segmentations of a step's first test images to the backends of mmengine's Visualizer."""
 from __future__ import annotations
 
 import io
@@ -18,12 +18,12 @@ _LARGEST = (192, 256)
 
 @HOOKS.register_module()
 class PredictionGridHook(Hook):
-    """Send one picture after each test: a row for an image, with input, prediction over it, and ground truth.
+    """Sends one picture after each test, with one row per image: input, overlaid prediction and ground truth.
 
-    Images of a format that Pillow does not read are left out, and so are those whose path the pipeline does not pack.
+    Images that Pillow cannot read are skipped, and so are images whose path the pipeline does not pack.
 
     Args:
-        num_images: rows.
+        num_images: number of rows.
         tag: name of the picture in the backends.
     """
     priority = 'LOW'
@@ -46,10 +46,10 @@ class PredictionGridHook(Hook):
             try:
                 image = _read_rgb(sample.img_path, dataset.source.first.backend_args)
             except (OSError, AttributeError):
-                continue  # no picture is worth a run
+                continue  # a missing picture must not stop a run
             prediction = _mask(sample.pred_sem_seg)
             truth = _mask(sample.gt_sem_seg) if 'gt_sem_seg' in sample else np.zeros_like(prediction)
-            # A pipeline may resize the labels with the image: pictures are shown at the prediction's size.
+            # A pipeline may resize the labels with the image, so images are resized to the size of the prediction.
             image = np.asarray(Image.fromarray(image).resize(prediction.shape[::-1]))
             self._cells += [image, overlay(image, prediction, palette), colour_mask(truth, palette)]
 

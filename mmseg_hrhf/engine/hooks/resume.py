@@ -1,4 +1,4 @@
-"""The state from which a stopped training goes on as if it had not been stopped."""
+"""Saves the state from which an interrupted training resumes exactly."""
 from __future__ import annotations
 
 import logging
@@ -24,15 +24,15 @@ from ...work_dir.layout import RESUME_FILE
 
 @HOOKS.register_module()
 class ResumeHook(Hook):
-    """Writes ``resume.pth`` into the step's training folder, whole or not at all.
+    """Atomically writes ``resume.pth`` into the step's training folder.
 
-    It holds what mmengine's checkpoints hold, as plain data (no smoothing of the log), of the moment before an
-    iteration: after the last iteration's schedule, epoch end and validation. Nothing random is in it, since all draws
-    depend on the iteration alone. It is written every ``interval`` iterations and at the end; where gradients
-    accumulate, at the first whole update after.
+    It contains the same as mmengine's checkpoints, as plain data (without the history that smooths the log). The state
+    is taken before an iteration, after the schedule, epoch end and validation of the previous one. It has no random
+    state, because all draws depend only on the iteration. It is written every ``interval`` iterations and at the end;
+    with gradient accumulation, after the next complete update.
 
     Args:
-        interval: most iterations a stop can cost.
+        interval: maximum number of iterations lost by an interruption.
     """
     priority = 'VERY_HIGH'
 
@@ -43,15 +43,15 @@ class ResumeHook(Hook):
         self._last = 0
 
     def after_load_checkpoint(self, runner, checkpoint: dict) -> None:
-        # Adam's own counts are on the CPU. mmengine loads them onto the GPU, where reading them, twice a parameter
-        # and iteration, makes the host wait.
+        # Adam keeps its step counts on the CPU. mmengine loads them onto the GPU, where reading them, twice per
+        # parameter and iteration, blocks the host.
         _counts_to_cpu(checkpoint.get('optimizer', {}))
 
     def before_train(self, runner) -> None:
         self._last = runner.iter
         if is_main_process():
             for leftover in Path(runner.work_dir).glob(f'.{RESUME_FILE}.*'):
-                leftover.unlink()  # what a killed process was writing
+                leftover.unlink()  # partial file of a killed process
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         done = runner.iter - self._last
@@ -68,18 +68,18 @@ class ResumeHook(Hook):
             model = unwrapped(runner.model)
             broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
             if broken:
-                print_log(f'No resume point at iteration {runner.iter}, since {broken[0]} is not finite; the last one '
-                          'is kept.', logger='current', level=logging.WARNING)
+                print_log(f'No resume point at iteration {runner.iter}: {broken[0]} is not finite. The last one is '
+                          'kept.', logger='current', level=logging.WARNING)
                 return
             state = _state(runner, model)
-            # Averages of the weights and the like add themselves.
+            # Other hooks add their state, such as weight averages.
             runner.call_hook('before_save_checkpoint', checkpoint=state)
             with atomic_write(osp.join(runner.work_dir, RESUME_FILE)) as file:
                 torch.save(state, file)
 
 
 def _state(runner, model: nn.Module) -> dict:
-    """What ``Runner.resume`` reads. ``Runner.save_checkpoint`` would spend a second on the layout of the config."""
+    """State for ``Runner.resume``. ``Runner.save_checkpoint`` would spend a second on formatting the config."""
     state = dict(
         meta=dict(
             epoch=runner.epoch,
@@ -104,7 +104,7 @@ def _counts_to_cpu(state: dict) -> None:
 
 
 def _message_hub(hub: dict) -> dict:
-    """The hub's state without what is no plain data: the history that smooths the log."""
+    """The hub's plain data: everything except the history that smooths the log."""
     info = {key: _plain(value) for key, value in hub['runtime_info'].items()}
     info = {key: value for key, value in info.items() if _is_plain(value)}
     kept = {key: value for key, value in hub['resumed_keys'].items() if key in info}
@@ -112,7 +112,7 @@ def _message_hub(hub: dict) -> dict:
 
 
 def _accumulates(optim_wrapper: OptimWrapper) -> bool:
-    """Whether gradients have been gathered that no update has used yet."""
+    """Whether there are accumulated gradients that no update has used yet."""
     wrappers = optim_wrapper.values() if isinstance(optim_wrapper, OptimWrapperDict) else [optim_wrapper]
     return not all(wrapper.should_update() for wrapper in wrappers)
 

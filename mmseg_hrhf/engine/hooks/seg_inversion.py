@@ -1,4 +1,4 @@
-"""Fills the buffer of fake images before a step's first iteration."""
+"""Fills the buffer of synthetic images before a step's first iteration."""
 from __future__ import annotations
 
 import logging
@@ -25,7 +25,7 @@ from ...utils.io import PathLike
 from ...utils.randomness import INVERSION, seeded
 from ...work_dir.checkpoint import weights_fingerprint
 
-# Share of an image from which on a class counts as found, and of the asked-for classes below which few are.
+# Minimum share of an image for a class to count as found; share of found requested classes below which to warn.
 _LEAST_AREA, _FEW = 0.001, 0.1
 
 
@@ -35,16 +35,16 @@ def fill_buffer(buffer: FakeImageBuffer,
                 seed: int,
                 recorded: Optional[RecordedStatistics] = None,
                 pixel_map: Optional[PixelMap] = None) -> None:
-    """Synthesise what the buffer lacks; each rank takes its share of the batches.
+    """Synthesise the missing images of a buffer; each rank takes its share of the batches.
 
     Args:
-        buffer: goes on at its first missing image.
+        buffer: existing images are kept.
         teacher: frozen segmentor.
-        inversion: config of what synthesises (``SegInversion``, ``GaussianNoise``).
-        seed: of the plan; with the same seed the same images come out on a CPU, whatever the number of ranks (GPU
-            kernels that add in varying order make them equal to rounding only).
+        inversion: config of the inversion (``SegInversion``, ``GaussianNoise``).
+        seed: of the plan. The same seed gives the same images on a CPU, for any number of ranks (on a GPU up to
+            rounding, because some kernels add in varying order).
         recorded: feature statistics from the teacher's checkpoint.
-        pixel_map: what the teacher is fed for a pixel, where its pipeline changes pixels.
+        pixel_map: maps pixels to the teacher's input, if its pipeline changes pixels.
     Raises:
         UserError: the buffer is stale.
     """
@@ -64,16 +64,16 @@ def fill_buffer(buffer: FakeImageBuffer,
             fingerprint['pixel_map'] = _plain(asdict(pixel_map))
         buffer.open(fingerprint, generator.size)
         if generator.uses_statistics and not feature_targets(teacher, recorded):
-            print_log('SegInversion: the teacher has no batch norm and its checkpoint no feature statistics, so images '
-                      'are synthesised with the image prior alone (replay.feature_statistics records them).',
+            print_log('SegInversion: the teacher has no batch norm and its checkpoint has no feature statistics, so '
+                      'only the image prior regularises the images (replay.feature_statistics records statistics).',
                       logger='current', level=logging.WARNING)
     barrier()
     starts = [i * generator.batch_size for i in range(len(requests))]
     mine = [i for i in range(rank, len(requests), world_size) if not buffer.has_batch(starts[i])]
     if mine and rank == 0:
         of = f' by each of {world_size} processes' if world_size > 1 else ''
-        print_log(f'SegInversion: {len(mine)} of {-(-len(requests) // world_size)} batches of fake images to synthesise'
-                  f'{of} into {buffer.folder}', logger='current')
+        print_log(f'SegInversion: {len(mine)} of {-(-len(requests) // world_size)} batches of synthetic images to '
+                  f'generate{of} into {buffer.folder}', logger='current')
     began = time.time()
     with tqdm(total=len(mine) * generator.iterations(), desc='SegInversion', unit='it', disable=rank != 0,
               mininterval=1) as bar:
@@ -82,26 +82,26 @@ def fill_buffer(buffer: FakeImageBuffer,
             # Some networks draw random numbers even in eval mode (SegNeXt).
             with seeded(seed, INVERSION, i):
                 found = _synthesise(buffer, teacher, generator, requests[i], starts[i], bar, recorded)
-            bar.update((count + 1) * generator.iterations() - bar.n)  # an early stop leaves iterations over
+            bar.update((count + 1) * generator.iterations() - bar.n)  # early stopping skips iterations
             if rank == 0:
                 left = (time.time() - began) / (count + 1) * (len(mine) - count - 1)
                 print_log(f'SegInversion: batch {count + 1}/{len(mine)}, {found}, ETA {left:.0f} s', logger='current')
     barrier()
     if rank == 0:
-        _warn_of_strangers(buffer.close())
+        _warn_if_unrecognised(buffer.close())
     barrier()
 
 
-def _warn_of_strangers(records: Sequence[dict]) -> None:
-    """Say so where the teacher finds the classes that were asked for in almost none of the images."""
+def _warn_if_unrecognised(records: Sequence[dict]) -> None:
+    """Warn if the teacher finds the requested classes in almost none of the images."""
     asked = [record for record in records if 'classification' in record['losses']]
     shares = [share for record in asked for share in record['teacher_share']]
     found = sum(share >= _LEAST_AREA for share in shares)
     if found < _FEW * len(shares):
         print_log(f'SegInversion: the teacher finds the requested class in {found} of {len(shares)} cases. '
-                  'Such images teach next to nothing about the old classes. The usual causes: a teacher with little '
+                  'Such images teach almost nothing about the old classes. Usual causes: a teacher with little '
                   'training, too few iterations (replay.inversion.stages), or weights of the image prior or of the '
-                  'feature statistics that drown the class loss (tools/browse_fakes.py shows the images).',
+                  'feature statistics that dominate the class loss (tools/browse_fakes.py shows the images).',
                   logger='current', level=logging.WARNING)
 
 
@@ -134,7 +134,7 @@ def _statistics_fingerprint(recorded: Optional[RecordedStatistics]) -> Optional[
 
 
 def _plain(config) -> object:
-    """A config as JSON data, a class in it by its name."""
+    """A config as JSON data; classes become their names."""
     if isinstance(config, dict):
         return {str(key): _plain(value) for key, value in config.items()}
     if isinstance(config, (list, tuple)):
@@ -144,14 +144,14 @@ def _plain(config) -> object:
 
 @HOOKS.register_module()
 class SegInversionHook(Hook):
-    """Synthesise fake images of the old classes with the teacher of the model in training.
+    """Synthesises images of the old classes with the teacher of the model in training.
 
     Args:
         folder: of the buffer.
-        num_images: its size.
-        inversion: config of what synthesises.
-        seed: of the fake images, the same on every rank.
-        pixel_map: fields of a ``PixelMap``, where the pipeline changes pixels.
+        num_images: size of the buffer.
+        inversion: config of the inversion.
+        seed: of the synthetic images, the same on every rank.
+        pixel_map: fields of a ``PixelMap``, if the pipeline changes pixels.
     """
     priority = 'VERY_HIGH'
 
@@ -169,10 +169,11 @@ class SegInversionHook(Hook):
     def before_train(self, runner) -> None:
         model = unwrapped(runner.model)
         if model.teacher is None:
-            raise UserError('SegInversionHook needs a model with a teacher: the first step has none to invert.')
+            raise UserError('SegInversionHook needs a model with a teacher: leave it out of the first step, which '
+                            'has none.')
         fill_buffer(self.buffer, model.teacher, self.inversion, self.seed, model.teacher_statistics,
                     self.pixel_map)
         palette = runner.train_dataloader.dataset.metainfo['palette']
         show_buffer(self.buffer, model.teacher, palette, runner.visualizer)
         if torch.cuda.is_available():
-            torch.cuda.empty_cache()  # inversion's batches are larger than training's
+            torch.cuda.empty_cache()  # inversion batches are larger than training batches

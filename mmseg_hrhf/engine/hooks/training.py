@@ -1,4 +1,4 @@
-"""A run whose loss is no number any more stops at once."""
+"""Hooks that stop training when a loss is NaN or Inf, and seed every iteration."""
 from __future__ import annotations
 
 import math
@@ -14,15 +14,15 @@ from ...utils.randomness import EVALUATION, ITERATION, seed_process
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stops training at the first iteration with a loss that is not finite.
+    """Stops training at the first iteration with a loss that is NaN or Inf.
 
-    It runs after mmengine has fetched the losses for its log and before anything is saved, so it waits for no device
-    and leaves the last resume point as it is. Losses are looked at before an AMP scaler multiplies them: gradients
-    that overflow are the scaler's to handle. Every rank looks at its own losses; a rank whose losses are finite
-    receives the gradients of one whose are not, and its next losses stop it.
+    It runs after mmengine fetched the losses for its log and before anything is saved, so it does not synchronise the
+    device and keeps the last resume point. Losses are checked before an AMP scaler multiplies them; the scaler handles
+    overflowing gradients. Every rank checks its own losses: a rank with finite losses receives
+    gradients that are not, and stops at its next losses.
 
     Args:
-        step: learning step, for the message.
+        step: learning step, for the error message.
     """
     priority = 'HIGH'  # after RuntimeInfoHook (VERY_HIGH), before averaging, logging and saving
 
@@ -36,17 +36,17 @@ class FiniteLossHook(Hook):
         if broken:
             terms = ', '.join(f'{name}={value}' for name, value in broken.items() if name != 'loss' or len(broken) == 1)
             raise UserError(
-                f'Step {self.step}, iteration {runner.iter + 1}: {terms} is not finite, and training stops. What was '
-                f'saved before is kept in {runner.work_dir}. Lower the learning rate, clip gradients '
-                '(optim_wrapper.clip_grad) or leave AMP out, with a new --work-dir: from the last resume point the '
-                'same numbers would come again.')
+                f'Step {self.step}, iteration {runner.iter + 1}: {terms} is not finite, so training stops. Earlier '
+                f'checkpoints are kept in {runner.work_dir}. Lower the learning rate, clip gradients '
+                '(optim_wrapper.clip_grad) or turn off AMP, with a new --work-dir: resuming would repeat the same '
+                'numbers.')
 
 
 @HOOKS.register_module()
 class IterationSeedHook(Hook):
-    """Makes what an iteration or an evaluation draws depend on the seed, the iteration and the rank alone.
+    """Makes random draws depend only on the seed, the iteration and the rank.
 
-    A resumed run therefore draws what the uninterrupted one does, whatever was drawn in between.
+    A resumed run therefore draws the same as an uninterrupted one.
 
     Args:
         seed: of the learning step.

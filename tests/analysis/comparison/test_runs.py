@@ -293,7 +293,7 @@ def test_what_changes_step_0_or_its_test_is_part_of_a_run(tiny_config, tmp_path,
     assert runs['HRHF'].is_done()
     tiny_config.merge_from_dict(options)
     if 'custom_hooks' in options:
-        with pytest.raises(ValueError, match='step 0 was made with other settings of custom_hooks'):
+        with pytest.raises(ValueError, match='step 0 was trained with other settings of custom_hooks'):
             planned(tiny_config, tmp_path, ['HRHF'])
     else:  # its networks stand; the run measures them again
         assert not planned(tiny_config, tmp_path, ['HRHF'])['HRHF'].is_done()

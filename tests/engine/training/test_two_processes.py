@@ -81,7 +81,8 @@ def test_another_number_of_processes_takes_over_the_fakes(config_file, train_in_
     train_in_process(config_file, work_dir)
     assert json.loads((work_dir / 'step_1' / 'result.json').read_text())['step'] == 1
     assert {path: path.stat().st_mtime_ns for path in images} == images
-    assert 'was written by 2 processes; by 1 the step is trained from its start' in (tmp_path / 'work.log').read_text()
+    log = (tmp_path / 'work.log').read_text()
+    assert 'was written by 2 processes, now there are 1: the step is trained from scratch' in log
 
 
 def test_a_dry_run_prints_one_plan_for_both(tiny_config_file, train_in_process, tmp_path, repo):

@@ -44,11 +44,11 @@ class NeedsPath(Hook):
         self.path = path
 
 
-def rehearse(cfg, cache, changes):
+def run_preflight(cfg, cache, changes):
     cfg = copy.deepcopy(cfg)
     cfg.merge_from_dict(changes)
     plan = RunPlan(RunConfig.parse(cfg), cache)
-    plan.rehearse()
+    plan.preflight()
     return plan
 
 
@@ -143,14 +143,14 @@ def test_a_mistake_in_the_second_of_joined_datasets_is_named(tiny_config, cache,
     joined = dict(type='ConcatDataset', datasets=[first, dict(first, pipeline=[*LOAD, transform, PACK])])
     tiny_config.train_dataloader.dataset = joined
     with pytest.raises(ValueError, match=message):
-        rehearse(tiny_config, cache, {})
+        run_preflight(tiny_config, cache, {})
 
 
 @pytest.mark.parametrize('mistake', MISTAKES)
 def test_a_mistake_is_named_before_training(tiny_config, cache, mistake):
     changes, message = MISTAKES[mistake]
     with pytest.raises(ValueError, match=message):
-        rehearse(tiny_config, cache, changes)
+        run_preflight(tiny_config, cache, changes)
 
 
 OVERRIDES = {
@@ -200,13 +200,13 @@ def test_a_mistake_in_the_overrides_is_named_before_step_0(tiny_config, cache, m
     overrides, message = OVERRIDES[mistake]
     tiny_config.incremental_overrides = overrides
     with pytest.raises(ValueError, match=message):
-        rehearse(tiny_config, cache, {})
+        run_preflight(tiny_config, cache, {})
 
 
 def test_a_scheduler_by_epoch_in_a_loop_by_iteration_would_do_nothing(tiny_iter_config, cache):
     with pytest.raises(ValueError, match=r'PolyLR of step 0 counts epochs .*Set by_epoch=False'):
-        rehearse(tiny_iter_config, cache, dict(param_scheduler=[dict(type='PolyLR', end=6)]))
-    rehearse(tiny_iter_config, cache, {})
+        run_preflight(tiny_iter_config, cache, dict(param_scheduler=[dict(type='PolyLR', end=6)]))
+    run_preflight(tiny_iter_config, cache, {})
 
 
 @OPTIMIZERS.register_module()
@@ -215,14 +215,15 @@ class OwnSGD(torch.optim.SGD):
 
 
 def test_an_optimizer_that_only_mmseg_knows(tiny_config, cache):
-    rehearse(tiny_config, cache, {'optim_wrapper.optimizer.type': 'OwnSGD'})
+    run_preflight(tiny_config, cache, {'optim_wrapper.optimizer.type': 'OwnSGD'})
 
 
 def test_a_scheduler_that_waits_for_a_metric_counts_validations(tiny_iter_config, cache):
     cfg = tiny_iter_config
     cfg.val_dataloader, cfg.val_evaluator = cfg.test_dataloader, cfg.test_evaluator
     plateau = [dict(type='ReduceOnPlateauLR', monitor='mIoU')]
-    rehearse(cfg, cache, {'val_cfg': dict(type='ValLoop'), 'train_cfg.val_interval': 2, 'param_scheduler': plateau})
+    run_preflight(cfg, cache, {
+        'val_cfg': dict(type='ValLoop'), 'train_cfg.val_interval': 2, 'param_scheduler': plateau})
 
 
 @DATASETS.register_module()
@@ -236,7 +237,7 @@ def test_a_cache_of_the_users_dataset_stays_where_it_is(tiny_config, cache, monk
     seen = set()
     monkeypatch.setattr(CachingDataset, 'full_init', lambda self: (seen.add(self.cache_dir), super_init(self))[1])
     super_init = BaseSegDataset.full_init
-    rehearse(tiny_config, cache, {f'{name}_dataloader.dataset': dict(type='CachingDataset', cache_dir='mine')
+    run_preflight(tiny_config, cache, {f'{name}_dataloader.dataset': dict(type='CachingDataset', cache_dir='mine')
                                   for name in ('train', 'test')})
     assert seen == {'mine'}
 
@@ -248,12 +249,12 @@ def kept():
     return threads, {name for name in instances if '_step_' in name}, files
 
 
-def test_a_rehearsal_leaves_nothing_behind(tiny_config, cache, tmp_path):
+def test_a_preflight_leaves_nothing_behind(tiny_config, cache, tmp_path):
     before = kept()
-    plan = rehearse(tiny_config, cache, {})
+    plan = run_preflight(tiny_config, cache, {})
     assert not (tmp_path / 'work').exists() and kept() == before
     with pytest.raises(ValueError, match='custom_hooks'):
-        rehearse(tiny_config, cache, {'custom_hooks': [dict(type='NeedsPath')]})
+        run_preflight(tiny_config, cache, {'custom_hooks': [dict(type='NeedsPath')]})
     assert kept() == before
     assert all('pixel_map' not in hook for hook in plan.configs[1].custom_hooks)
 
@@ -261,7 +262,7 @@ def test_a_rehearsal_leaves_nothing_behind(tiny_config, cache, tmp_path):
 def test_what_the_pipeline_makes_of_pixels_reaches_the_inversion(tiny_config, cache):
     normalise = dict(type='Normalize', mean=[100.0] * 3, std=[50.0] * 3, to_rgb=True)
     pipeline = [*LOAD, normalise, PACK]
-    plan = rehearse(
+    plan = run_preflight(
         tiny_config,
         cache,
         {

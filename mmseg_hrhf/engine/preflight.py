@@ -22,7 +22,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..config.plain import as_list
-from ..config.step import rehearsal_config
+from ..config.step import preflight_config
 from ..datasets.incremental import IncrementalDataset
 from ..datasets.label_check import check_label_independence, check_loaded_labels
 from ..datasets.transforms import find_loading
@@ -42,7 +42,7 @@ _RUNNER_OPTIONS = ('work_dir', 'train_cfg', 'val_cfg', 'test_cfg', 'auto_scale_l
 _NUM_REAL = 2
 
 
-class _RehearsalRunner(NoTrace, Runner):
+class _PreflightRunner(NoTrace, Runner):
     """A Runner without side effects: it logs no environment, writes no config file and uses no DDP."""
 
     def __init__(self, **options: Any) -> None:
@@ -53,7 +53,7 @@ class _RehearsalRunner(NoTrace, Runner):
             raise
 
 
-class StepRehearsal:
+class StepPreflight:
     """Builds loaders, loops, optimizer, schedulers, hooks, visualizer and evaluators of a step in a temporary folder.
 
     Args:
@@ -71,13 +71,13 @@ class StepRehearsal:
                  overrides: Mapping[str, Any]) -> None:
         self.step, self.model, self.overrides = step, model, overrides
         self.folder = osp.join(folder, f'step_{step}')
-        self.cfg = rehearsal_config(cfg, self.folder, share)
+        self.cfg = preflight_config(cfg, self.folder, share)
         loaders = {f'{name}_dataloader': self._build_loader(name) for name in ('train', 'val', 'test')
                    if self.cfg.get(f'{name}_dataloader') is not None}
         self.datasets = {key.split('_')[0]: loader.dataset for key, loader in loaders.items()}
         options = {key: self.cfg.get(key) for key in _RUNNER_OPTIONS if self.cfg.get(key) is not None}
         with self._building('default_hooks, custom_hooks, visualizer, log_processor, randomness or env_cfg'):
-            self.runner = _RehearsalRunner(model=model, **options, **loaders)
+            self.runner = _PreflightRunner(model=model, **options, **loaders)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter('ignore')  # the run will show them
@@ -264,7 +264,7 @@ class StepRehearsal:
         except torch.cuda.OutOfMemoryError:
             raise
         except Exception as error:
-            logging.getLogger('mmseg_hrhf').debug('rehearsal', exc_info=error)
+            logging.getLogger('mmseg_hrhf').debug('preflight', exc_info=error)
             if explain(error) is not None:
                 raise
             raise UserError(f'{what} of step {self.step} {verb}: {type(error).__name__}: {reason_of(error)}.'
