@@ -123,7 +123,7 @@ CONFIGS = {
     'loss of another kind': ({'method.loss_kd.type': 'CrossEntropyLoss'},
                              r"method\.loss_kd\.type='CrossEntropyLoss' is not one of 'DistillationLoss', "),
     'loss that takes other maps': ({'method.loss_kd.type': 'PODLoss'},
-                                   r"method\.loss_kd=\{'type': 'PODLoss'\} fails on maps of 3 channels of the student"),
+                                   r"method\.loss_kd=\{'type': 'PODLoss'\} fails on a student map with 3 channels"),
     'misspelt option of a loss': ({'method.loss_kd.weight': 1},
                                   r"method\.loss_kd has no option 'weight': did you mean 'loss_weight'\?"),
     'option of a loss of another type': ({'method.loss_kd.loss_weight': 'a'},
@@ -144,17 +144,17 @@ CONFIGS = {
     'misspelt inversion': ({'replay.inversion.type': 'SegInvertion'}, r"'SegInvertion' .* mean 'SegInversion'\?"),
     'misspelt option of inversion': ({'replay.inversion.sise': 48}, r"no option 'sise': did you mean 'size'\?"),
     'inversion.lr of another type': ({'replay.inversion.lr': 'high'}, r"inversion\.lr='high' must be a number"),
-    'inversion.lr out of range': ({'replay.inversion.lr': 0}, r'inversion\.lr=0 must be positive'),
+    'inversion.lr out of range': ({'replay.inversion.lr': 0}, r'replay\.inversion\.lr=0 must be positive'),
     'inversion.stages of another type': ({'replay.inversion.stages': 3}, r'inversion\.stages=3 must be a list'),
-    'inversion.stages end too small': ({'replay.inversion.stages': [(0.5, 2)]}, r'the last of scale 1'),
+    'inversion.stages end too small': ({'replay.inversion.stages': [(0.5, 2)]}, r'a last scale of 1'),
     'inversion.size of another type': ({'replay.inversion.size': 'big'}, r"inversion\.size='big' must be a whole"),
-    'inversion.size out of range': ({'replay.inversion.size': -48}, r'size -48 must be positive'),
+    'inversion.size out of range': ({'replay.inversion.size': -48}, r'inversion\.size=-48 must be positive'),
     'inversion.flip of another type': ({'replay.inversion.flip': 1}, r'inversion\.flip=1 must be True or False'),
     'unknown inversion.amp': ({'replay.inversion.amp': 'fp8'}, r"inversion\.amp='fp8' is not one of"),
     'inversion.batch_size out of range': ({'replay.inversion.batch_size': 0}, r'batch_size=0 must be positive'),
-    'no class per image': ({'replay.inversion.classes_per_image': [0]}, r'must hold numbers of at least 1'),
+    'no class per image': ({'replay.inversion.classes_per_image': [0]}, r'must contain numbers of at least 1'),
     'misspelt aggregation': ({'replay.inversion.aggregation': dict(type='MaxAgregation')}, r"mean 'MaxAggregation'\?"),
-    'aggregation.r out of range': ({'replay.inversion.aggregation.r': [0, 1]}, r'must hold positive numbers'),
+    'aggregation.r out of range': ({'replay.inversion.aggregation.r': [0, 1]}, r'must contain only positive numbers'),
     # The rest of a run.
     'incremental_overrides of ours': ({'incremental_overrides.method': dict(loss_kd=None)}, r"cannot set \['method'\]"),
     'incremental_overrides is no dict': ({'incremental_overrides': 0.1}, r'incremental_overrides=0\.1 must be a dict'),
@@ -473,7 +473,7 @@ def test_teacher_with_another_class_count(tiny_config, tmp_path):
     teacher['decode_head'] = dict(teacher['decode_head'], num_classes=3)
     build = dict(type='HRHF', student=tiny_config.model, teacher=teacher, teacher_checkpoint=str(path))
     line = refusal(MODELS.build, build)
-    check('checkpoint', 'teacher of another shape', line, r'does not fit the network of the previous .*conv_seg',
+    check('checkpoint', 'teacher of another shape', line, r'does not match the network of the previous .*conv_seg',
           ('DIR', tmp_path))
     save_checkpoint(path, model.state_dict(), dict(dataset_meta=dict(classes=['background', 'a', 'b', 'c'])))
     line = refusal(load_checkpoint, path, 3)

@@ -1,29 +1,34 @@
-"""The charts of the pages."""
+"""Charts, and the self-contained HTML pages that show them."""
 from __future__ import annotations
 
+import base64
 import io
 import re
 from pathlib import Path
-from typing import Sequence
+from typing import Any, Sequence
 
+import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
+from PIL import Image
 
-from ..utils.io import PathLike, atomic_write
+from ..scenario import IGNORE
+from ..utils.io import PathLike, atomic_write, write_text
 from .comparison.cell import Cell
 from .comparison.table import mean_and_deviation
 
 
 def step_curves(methods: dict[str, list[Sequence[dict]]], num_steps: int, name: str) -> Markup:
-    """mIoU of ``all`` and of ``old`` classes (without background) after each step, a line per method.
+    """mIoU of ``all`` and ``old`` classes (without background) after each step, one line per method.
 
     Args:
-        methods: for each method the results of each of its seeds; one that is trained once for all (Joint) is a level.
-        num_steps: of the scenario.
+        methods: for each method, the results of each seed. A method that is trained once (Joint) is a horizontal line.
+        num_steps: number of steps of the scenario.
         name: see ``themed_svg``.
     """
     with rc_context(_STYLE):
@@ -31,10 +36,10 @@ def step_curves(methods: dict[str, list[Sequence[dict]]], num_steps: int, name: 
         axes = figure.subplots(1, 2, sharey=True)
         for axis, group, title in zip(axes, ('all', 'old'), ('all classes so far', 'classes of step 0')):
             for i, runs in enumerate(methods.values()):
-                # Beyond eight methods colours come again, with another stroke.
+                # After eight methods, colours repeat with dotted lines.
                 _draw(axis, runs, num_steps, f'mIoU_{group}', color=SERIES[i % len(SERIES)], markersize=4,
                       linestyle='-' if i < len(SERIES) else ':')
-            axis.set_title(f'mIoU, {title}')
+            axis.set_title(f'mIoU of {title}')
             axis.set_xlabel('step')
             axis.set_xlim(-0.15, num_steps - 0.85)
             axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -49,10 +54,10 @@ _TERMS = dict(
 
 
 def inversion_curves(curves: Sequence[dict], name: str) -> Markup:
-    """Losses over the iterations of an inversion: a thin line per batch, in one small chart per term.
+    """Losses over the iterations of an inversion: one chart per term, with one thin line per batch.
 
     Args:
-        curves: of the batches, see ``thin_curve``.
+        curves: one per batch, see ``thin_curve``.
         name: see ``themed_svg``.
     """
     terms = list(dict.fromkeys(term for curve in curves for term in curve if term != 'iteration'))
@@ -76,17 +81,17 @@ def inversion_curves(curves: Sequence[dict], name: str) -> Markup:
 
 
 def plot_curves(cells: Sequence[Cell], path: PathLike) -> None:
-    """Draw ``all`` and ``old`` (without background) after each step; the band is the deviation over seeds.
+    """Plot mIoU of ``all`` and ``old`` classes (without background) after each step, with bands over seeds.
 
     Args:
-        cells: whose finished runs are drawn; a method with the last step alone (Joint) is a dashed level.
-        path: of the picture; its suffix names the format (``.png``, ``.svg``).
+        cells: cells whose finished runs are plotted. A method with only the last step (Joint) is a dashed line.
+        path: output file; its suffix selects the format (``.png``, ``.svg``).
     """
     done = [(cell, results) for cell in cells for results in [cell.results()] if results is not None]
     columns = list(dict.fromkeys(cell.column for cell, _ in done))
     methods = list(dict.fromkeys(cell.method for cell, _ in done))
     colours = {method: colormaps['tab20'](i % 20) for i, method in enumerate(methods)}
-    colours['HRHF'] = (0., 0., 0., 1.)  # the method that the others are compared with
+    colours['HRHF'] = (0., 0., 0., 1.)  # highlighted
     figure = Figure(figsize=(4.2 * max(1, len(columns)) + 2, 7))
     axes = figure.subplots(2, max(1, len(columns)), squeeze=False, sharex='col', sharey='row')
     handles: dict = {}
@@ -103,7 +108,7 @@ def plot_curves(cells: Sequence[Cell], path: PathLike) -> None:
                                  color=colours[method], markersize=3, linewidth=2.5 if method == 'HRHF' else 1.5)
                     handles.setdefault(method, line)
     for axis, group in zip(axes[:, 0], ('all', 'old')):
-        axis.set_ylabel(f'mIoU of {group} classes, %')
+        axis.set_ylabel(f'mIoU of {group} classes (%)')
     figure.legend([handles[method] for method in methods], methods, loc='center left', bbox_to_anchor=(1.0, 0.5),
                   frameon=False)
     figure.tight_layout()
@@ -111,23 +116,23 @@ def plot_curves(cells: Sequence[Cell], path: PathLike) -> None:
 
 
 def save_figure(figure: Figure, path: PathLike) -> None:
-    """Write a figure whole or not at all; the path's suffix names the format."""
+    """Write a figure atomically; the suffix of ``path`` selects the format."""
     with atomic_write(path) as file:
         figure.savefig(file, format=Path(path).suffix.lstrip('.'), dpi=130, bbox_inches='tight')
 
 
 def _draw(axis: Axes, runs: Sequence[Sequence[dict]], num_steps: int, key: str, **style) -> Line2D:
-    """Mean of a metric over seeds, step by step, with a band of its deviation; a level where one step is all.
+    """Plot the mean of a metric over seeds by step, with a band of one standard deviation.
 
     Args:
-        axis: to draw into.
-        runs: for each seed the results of its steps.
-        num_steps: of the scenario.
-        key: of the metric.
-        **style: of the line.
+        axis: target axes.
+        runs: for each seed, the results of its steps. A single step of several is a horizontal line.
+        num_steps: number of steps of the scenario.
+        key: name of the metric.
+        **style: line style.
     """
     steps = [result['step'] for result in runs[0]]
-    # A gap in the line where no test image shows a class of the group.
+    # The line has a gap if no test image contains a class of the group.
     means, spreads = mean_and_deviation([[result['metrics'][key] for result in run] for run in runs])
     if len(steps) == 1 and num_steps > 1:
         return axis.axhline(means[0], **dict(style, linestyle='--'))
@@ -138,7 +143,7 @@ def _draw(axis: Axes, runs: Sequence[Sequence[dict]], num_steps: int, key: str, 
     return line
 
 
-# Placeholders that matplotlib draws with; the SVG has the page's CSS variables in their place.
+# Placeholder colours for matplotlib, which themed_svg() replaces by CSS variables of the page.
 INK, SOFT, LINE, CLEAR = '#010101', '#010102', '#010103', '#010104'
 SERIES = tuple(f'#0102{i:02x}' for i in range(1, 9))
 _VARIABLES = {INK: '--ink', SOFT: '--soft', LINE: '--line', CLEAR: '--surface'}
@@ -172,11 +177,11 @@ _STYLE = {
 
 
 def themed_svg(figure: Figure, name: str) -> Markup:
-    """The figure as an ``<svg>`` element.
+    """Render a figure as an ``<svg>`` element.
 
     Args:
-        figure: drawn within ``rc_context(_STYLE)``, with this module's colours.
-        name: unique in the page; the SVG's ids begin with it.
+        figure: drawn within ``rc_context(_STYLE)`` and with the colours of this module.
+        name: prefix of the SVG's ids, unique in the page.
     """
     stream = io.StringIO()
     figure.savefig(stream, format='svg', bbox_inches='tight', metadata=dict(Date=None, Creator=None))
@@ -187,3 +192,47 @@ def themed_svg(figure: Figure, name: str) -> Markup:
     text = re.sub(r'\bid="', f'id="{name}-', text)
     text = re.sub(r'(href="#|url\(#)', rf'\g<1>{name}-', text)
     return Markup(text)
+
+
+_TEMPLATES = Path(__file__).parent / 'templates'
+
+
+def write_page(path: PathLike, template: str, **values: Any) -> None:
+    """Render a template of this package and write it atomically. Values are escaped unless they are Markup."""
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True)
+    environment.filters['score'] = score
+    write_text(path, environment.get_template(template).render(**values))
+
+
+def score(value) -> str:
+    """Percentage with one decimal; a dash if there is no value."""
+    return '-' if value is None or value != value else f'{value:.1f}'
+
+
+def css_colour(colour: Sequence[int]) -> str:
+    """CSS colour from RGB values of 0 to 255."""
+    return 'rgb({} {} {})'.format(*colour)
+
+
+def photo_uri(image: np.ndarray) -> str:
+    """Data URI of an (H, W, 3) uint8 RGB image, with lossy compression."""
+    return _uri(Image.fromarray(image), 'webp', quality=85)
+
+
+def mask_uri(mask: np.ndarray, palette: Sequence[Sequence[int]], size: tuple[int, int]) -> str:
+    """Data URI of (H, W) class indices, resized to (height, width): transparent background, white ignored pixels."""
+    picture = Image.fromarray(mask.astype(np.uint8)).resize(size[::-1], Image.Resampling.NEAREST).convert('P')
+    colours = np.full((256, 3), 255, dtype=np.uint8)
+    colours[:len(palette)] = palette
+    picture.putpalette(colours.tobytes())
+    alpha = bytearray([255] * 256)
+    alpha[0], alpha[IGNORE] = 0, 200
+    return _uri(picture, 'png', optimize=True, transparency=bytes(alpha))
+
+
+def _uri(picture: Image.Image, kind: str, **options: Any) -> str:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return f'data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}'

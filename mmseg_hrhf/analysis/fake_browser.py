@@ -1,4 +1,4 @@
-"""The page about a run's fake images, and grids of them."""
+"""HTML page and image grids of a run's synthetic images."""
 from __future__ import annotations
 
 import os.path as osp
@@ -14,12 +14,11 @@ from ..replay.inspection import label_images
 from ..utils.errors import UserError
 from ..utils.io import PathLike, atomic_write
 from ..utils.pictures import fit, image_grid, overlay
-from .charts import inversion_curves
+from .charts import css_colour, inversion_curves, mask_uri, photo_uri, write_page
 from .finished_step import FinishedStep
-from .page import css_colour, mask_uri, photo_uri, write_page
 from .results import RunRecord
 
-# Pixels of a picture on the page; images of a PNG grid and their size there.
+# Size of an image on the page; number, columns and size of the images in a PNG grid.
 _PICTURE, _GRID_IMAGES, _GRID_COLUMNS, _GRID_PICTURE = (224, 224), 64, 8, (160, 160)
 
 
@@ -27,18 +26,18 @@ def write_fake_browser(run: RunRecord, out_dir: PathLike, max_images: int = 60) 
     """Write ``fakes.html`` and ``fakes_step_<t>_<class>[_mask].png`` into ``out_dir``.
 
     Args:
-        run: with at least one full buffer.
-        out_dir: folder.
-        max_images: most images of a step and class on the page; a grid holds the first 64.
+        run: run with at least one complete buffer.
+        out_dir: output folder.
+        max_images: maximum number of images per step and class on the page; a grid shows the first 64.
     Returns:
         Path of the page.
     Raises:
-        UserError: the run has no fake images.
+        UserError: the run has no synthetic images.
     """
     buffers = {result['step']: FakeImageBuffer(run.files(result['step']).fakes, result['num_fake_images'])
                for result in run.results if result['num_fake_images']}
     if not buffers:
-        raise UserError(f'{run.work_dir} has no fake images: its method makes none, or only step 0 is finished.')
+        raise UserError(f'{run.work_dir} has no synthetic images: use a run of HRHF that has finished step 1.')
     palette, items, steps = run.palette(), [], []
     for step, buffer in buffers.items():
         records = buffer.records()
@@ -58,7 +57,7 @@ def write_fake_browser(run: RunRecord, out_dir: PathLike, max_images: int = 60) 
             curves=inversion_curves(curves, f's{step}') if curves else None))
     path = Path(out_dir) / 'fakes.html'
     classes = [(name, css_colour(colour)) for name, colour in zip(run.classes, palette)]
-    title = f'Fake images of {run.method}: {run.column}'
+    title = f'Synthetic images of {run.method}: {run.column}'
     write_page(path, 'fakes.html', title=title, run=run, items=items, steps=steps,
                classes=classes, used=sorted({c for item in items for c in item['classes']}))
     return path
@@ -77,10 +76,10 @@ def choose_records(records: Sequence[dict], number: int) -> list[int]:
 
 
 def class_summary(records: Sequence[dict], classes: Sequence[str]) -> list[dict]:
-    """For each class that was asked for: images, the share in which the teacher finds it, its mean area there.
+    """For each requested class: number of images, share in which the teacher predicts it, and its mean area.
 
     Args:
-        records: of the buffer.
+        records: records of the buffer.
         classes: names by class index.
     """
     rows = []

@@ -1,4 +1,4 @@
-"""Fig. 3 and Fig. 4 of the paper: fakes by r; input, what each method predicts, ground truth."""
+"""Fig. 3 and Fig. 4 of the paper: synthetic images by r; input, predictions of each method, ground truth."""
 from __future__ import annotations
 
 import copy
@@ -21,13 +21,13 @@ from .results import read_results
 
 
 def step_folders(runs: Sequence[str], step: Optional[int]) -> dict[str, str]:
-    """Folder of the same step of several runs, by the runs' names.
+    """Folders of the same step of several runs, by name of the run.
 
     Args:
-        runs: ``NAME=WORK_DIR`` each.
+        runs: strings ``NAME=WORK_DIR``.
         step: learning step; None for the last.
     Raises:
-        UserError: a malformed text, or a folder without a finished run.
+        UserError: a malformed string, or a folder without a finished run.
     """
     folders = {}
     for text in runs:
@@ -36,26 +36,26 @@ def step_folders(runs: Sequence[str], step: Optional[int]) -> dict[str, str]:
             raise UserError(f'{text!r} is not of the form NAME=WORK_DIR.')
         results = read_results(folder)
         if results is None:
-            raise UserError(f'{folder} holds no finished run: results.json is missing.')
+            raise UserError(f'{folder} contains no finished run: results.json is missing.')
         folders[name] = StepFiles(folder, results['num_steps'] - 1 if step is None else step).folder
     return folders
 
 
 def draw_predictions(panels: Sequence[Panel], folders: Mapping[str, str], path: PathLike) -> None:
-    """Write a picture: a row per image; columns input, each method, ground truth; the classes' colours below.
+    """Write a figure with one row per image and the columns input, each method, ground truth, plus a legend.
 
     Args:
         panels: see ``make_panels``.
-        folders: of the steps that predicted, by name; all must know the same classes.
-        path: of the picture; its suffix names the format.
+        folders: step folders by method name; all must have the same classes.
+        path: output file; its suffix selects the format.
     Raises:
-        UserError: methods with other classes.
+        UserError: methods with different classes.
     """
     steps = {name: FinishedStep(folder) for name, folder in folders.items()}
     first = next(iter(steps.values()))
     for name, step in steps.items():
         if step.classes != first.classes:
-            raise UserError(f'{name} knows other classes ({", ".join(step.classes)}) than the first method '
+            raise UserError(f'{name} has other classes ({", ".join(step.classes)}) than the first method '
                             f'({", ".join(first.classes)}): compare the same step of the same task.')
     heads = ['input', *steps, 'ground truth']
     figure = Figure(figsize=(1.9 * len(heads), 1.6 * len(panels) + 0.6))
@@ -79,26 +79,26 @@ def inversion_options(cfg: Config) -> dict:
     """``replay.inversion`` of a run's config.
 
     Raises:
-        UserError: the config makes no fake images.
+        UserError: the config has no inversion.
     """
     inversion = (cfg.get('replay') or {}).get('inversion')
     if inversion is None:
-        raise UserError(f'{cfg.filename} has no replay.inversion: name the config of a run with fake images.')
+        raise UserError(f'{cfg.filename} has no replay.inversion: use the config of a run with synthetic images.')
     return inversion
 
 
 def invert_scales(step: FinishedStep, inversion: dict, classes: Sequence[Sequence[int]], r_values: Sequence[float],
                   seed: int) -> dict[float, torch.Tensor]:
-    """Fake images from the same noise, rolls and flips for each r.
+    """Synthetic images for each r, from the same noise, rolls and flips.
 
     Args:
-        step: whose network is inverted.
-        inversion: config of the ``SegInversion``; its aggregation is replaced.
+        step: step whose network is inverted.
+        inversion: config of ``SegInversion``; its aggregation is replaced.
         classes: class indices of each image.
-        r_values: of eq. 1.
-        seed: of the noise.
+        r_values: values of r in eq. 1.
+        seed: seed of the noise.
     Returns:
-        By r, (N, H, W, 3) uint8 RGB.
+        (N, H, W, 3) uint8 RGB images by r.
     """
     step.measure_pixels(image_size(inversion['size']))
     request, images = FakeRequest(tuple(map(tuple, classes)), seed), {}
@@ -111,13 +111,13 @@ def invert_scales(step: FinishedStep, inversion: dict, classes: Sequence[Sequenc
 
 def draw_scales(images: dict[float, torch.Tensor], shares: dict[float, torch.Tensor], classes: Sequence[Sequence[str]],
                 path: PathLike) -> None:
-    """Write a picture: a row per image, a column per r; under each the share of pixels the teacher gives the classes.
+    """Write a figure with one row per image and one column per r, captioned with the area of the requested classes.
 
     Args:
         images: by r, (N, H, W, 3) uint8 RGB.
-        shares: by r, (N, ) share of the asked-for classes' pixels in the teacher's mask.
-        classes: names asked for in each image.
-        path: of the picture; its suffix names the format.
+        shares: by r, (N, ) fraction of pixels that the teacher predicts as the requested classes.
+        classes: names of the requested classes of each image.
+        path: output file; its suffix selects the format.
     """
     figure = Figure(figsize=(1.7 * len(images), 1.9 * len(classes) + 0.3))
     axes = figure.subplots(len(classes), len(images), squeeze=False)

@@ -1,4 +1,4 @@
-"""The page about a run, or about several side by side."""
+"""HTML report of one run, or of several runs for comparison."""
 from __future__ import annotations
 
 import json
@@ -12,24 +12,23 @@ from mmengine.logging import print_log
 from ..evaluation.summary import read_confusion, summarise
 from ..utils.io import PathLike
 from ..utils.pictures import fit
-from .charts import step_curves
+from .charts import css_colour, mask_uri, photo_uri, step_curves, write_page
 from .comparison.table import group_names, mean_and_deviation, statistics_of
 from .finished_step import Panel, make_panels
-from .page import css_colour, mask_uri, photo_uri, write_page
 from .results import BACKGROUND, RunRecord
 
 _PICTURE = (240, 320)
-# Above this many classes, the confusion matrix is left to confusion.csv.
+# With more classes, the confusion matrix is only in confusion.csv.
 _MATRIX_CLASSES = 30
 
 
 def write_report(path: PathLike, runs: Sequence[RunRecord], num_images: int = 8) -> None:
-    """Write the page.
+    """Write the report.
 
     Args:
-        path: of the HTML file.
-        runs: of one method or several, on one task and setting or several, from one seed or several.
-        num_images: test images to show; 0: none, no checkpoint is run.
+        path: HTML file.
+        runs: runs of any methods, tasks, settings and seeds.
+        num_images: number of test images to show; with 0, no checkpoint is loaded.
     """
     columns = [_column([run for run in runs if run.column == name], f'c{i}', num_images)
                for i, name in enumerate(dict.fromkeys(run.column for run in runs))]
@@ -49,10 +48,10 @@ def write_report(path: PathLike, runs: Sequence[RunRecord], num_images: int = 8)
 
 
 def paper_table(runs: Sequence[RunRecord], background: str) -> dict:
-    """The paper's layout: methods by rows, columns (task and setting) and their groups; best means marked.
+    """Table in the paper's layout: methods as rows, task and setting as columns, divided into groups of classes.
 
     Returns:
-        ``heads``: ``[(column, [group, ...])]``; ``rows``: ``[(method, [cell, ...])]`` with cells None or
+        ``heads``: ``[(column, [group, ...])]``; ``rows``: ``[(method, [cell, ...])]``. A cell is None or
         ``dict(mean, std, seeds, best)``.
     """
     records = [run.table_record() for run in runs]
@@ -60,7 +59,7 @@ def paper_table(runs: Sequence[RunRecord], background: str) -> dict:
              if row['background'] == background}
     heads = [(column, group_names(records, column, background)) for column in dict.fromkeys(r.column for r in runs)]
     methods = list(dict.fromkeys(run.method for run in runs))
-    # A group none of whose classes is in the test images has no cell.
+    # A group has no cell if the test images contain none of its classes.
     best = {(column, group): max((cells[s, column, group]['mean'] for s in methods if (s, column, group) in cells),
                                  default=None)
             for column, groups in heads for group in groups}
@@ -77,11 +76,11 @@ def paper_table(runs: Sequence[RunRecord], background: str) -> dict:
 
 
 def class_table(runs: Sequence[RunRecord]) -> dict:
-    """IoU of each class after each step, and its forgetting: means over the seeds of one method.
+    """IoU of each class after each step, and its forgetting, averaged over the seeds of one method.
 
     Returns:
-        ``steps``: numbers of the steps; ``rows``: ``dict(name, colour, ious, forgetting, first)`` by class index, where
-        ``first`` marks the first class that a step learns.
+        ``steps``: step numbers; ``rows``: ``dict(name, colour, ious, forgetting, first)`` by class index, where
+        ``first`` marks the first class of a step.
     """
     first = runs[0]
     series: dict[str, list] = {name: [] for name in first.classes}
@@ -102,11 +101,11 @@ def class_table(runs: Sequence[RunRecord]) -> dict:
 
 
 def confusion_table(runs: Sequence[RunRecord]) -> Optional[dict]:
-    """Shares of each class's pixels by predicted class at the last step, pixels of all seeds together.
+    """Confusion matrix at the last step, normalised by row, over the pixels of all seeds.
 
     Returns:
-        None unless every run recorded its confusion; else ``classes``, ``largest`` (see
-        ``largest_confusions``) and ``shares``, (C, C) or None where that is too much to look at.
+        None unless every run recorded its confusion; otherwise ``classes``, ``largest`` (see
+        ``largest_confusions``) and ``shares``, (C, C) or None for too many classes.
     """
     tables = [read_confusion(run.files(run.last['step']).confusion) for run in runs]
     recorded = [table for table in tables if table is not None]
@@ -121,7 +120,7 @@ def confusion_table(runs: Sequence[RunRecord]) -> Optional[dict]:
 
 
 def differing_options(runs: Sequence[RunRecord]) -> dict:
-    """Options in which methods or columns differ, by the first run of each.
+    """Options that differ between methods or columns, from the first run of each.
 
     Returns:
         ``heads``: ``[(method, column)]``; ``rows``: ``[(dotted name, [value, ...])]``.
@@ -158,9 +157,9 @@ def _column(runs: list[RunRecord], key: str, num_images: int) -> dict:
 
 
 def _pictures(runs: list[RunRecord], num_images: int) -> dict:
-    """Panels of one run over its steps, or of several runs' last steps; or why there are none."""
+    """Panels of all steps of one run or of the last step of several runs, or the reason why there are none."""
     if num_images == 0:
-        return dict(titles=[], panels=[], legend=[], no_panels='left out (--images 0)')
+        return dict(titles=[], panels=[], legend=[], no_panels='disabled (--images 0)')
     if len(runs) == 1:
         folders = {f'after step {result["step"]}': runs[0].files(result['step']).folder for result in runs[0].results}
     else:
@@ -169,7 +168,7 @@ def _pictures(runs: list[RunRecord], num_images: int) -> dict:
         panels = make_panels(folders, num_images)
     except ValueError as error:
         print_log(f'No pictures: {error}', logger='current', level=logging.WARNING)
-        return dict(titles=[], panels=[], legend=[], no_panels=str(error))
+        return dict(titles=[], panels=[], legend=[], no_panels=str(error).rstrip('.'))
     palette = runs[0].palette()
     seen = {int(c) for panel in panels for mask in (panel.truth, *panel.predictions.values()) for c in np.unique(mask)}
     legend = [(name, css_colour(palette[c])) for c, name in enumerate(runs[0].classes) if c in seen]
@@ -185,10 +184,10 @@ def _panel(panel: Panel, palette: list) -> dict:
 
 def _tiles(run: RunRecord) -> list[tuple[str, Optional[float]]]:
     metrics, summary = run.last['metrics'], summarise(run.results)
-    return [('all classes, mIoU', metrics['mIoU_all']), ('classes of step 0', metrics['mIoU_old']),
+    return [('mIoU of all classes', metrics['mIoU_all']), ('classes of step 0', metrics['mIoU_old']),
             ('classes added since', metrics['mIoU_new']),
-            ('mean of mIoU over steps', summary['average_incremental_mIoU']),
-            ('mean forgetting, points', summary['average_forgetting'])]
+            ('mean mIoU over steps', summary['average_incremental_mIoU']),
+            ('mean forgetting (points)', summary['average_forgetting'])]
 
 
 def _run(run: RunRecord) -> dict:
@@ -200,13 +199,13 @@ def _run(run: RunRecord) -> dict:
 
 
 def row_shares(counts: np.ndarray) -> np.ndarray:
-    """(C, C) pixel counts as percentages of each true class; NaN in rows without a pixel."""
+    """Normalise (C, C) pixel counts to percent of each true class; NaN in rows without pixels."""
     totals = counts.sum(axis=1, keepdims=True)
     return np.divide(100.0 * counts, totals, out=np.full(counts.shape, np.nan), where=totals > 0)
 
 
 def largest_confusions(classes: Sequence[str], counts: np.ndarray, number: int) -> list[tuple[str, str, float]]:
-    """``(class, taken for, percentage of the class's pixels)``, the largest shares first; at least 1 %."""
+    """``(true class, predicted class, percent of the true class's pixels)``, largest first; at least 1 %."""
     shares = np.nan_to_num(row_shares(counts))
     np.fill_diagonal(shares, 0)
     order = np.argsort(-shares, axis=None, kind='stable')[:number]

@@ -1,4 +1,4 @@
-"""The results of runs: what their work dirs hold, and mIoU by groups of classes."""
+"""Results of runs, read from their work dirs, and mIoU of groups of classes."""
 from __future__ import annotations
 
 import itertools
@@ -18,15 +18,15 @@ BACKGROUND = ('without background', 'with background')
 
 
 def group_scores(result: dict, sizes: Sequence[int]) -> dict[str, dict[str, Optional[float]]]:
-    """mIoU of groups of classes at a step, by background convention and group name.
+    """mIoU of groups of classes after a step, by background convention and group name.
 
     Args:
-        result: a step's ``result.json``: ``classes`` and ``metrics`` with ``IoU/<class>`` in percent.
-        sizes: numbers of classes of the groups, those of step 0 first.
+        result: ``result.json`` of a step, with ``classes`` and ``metrics``, which has ``IoU/<class>`` in percent.
+        sizes: number of classes of each group, starting with that of step 0.
     Returns:
-        For ``'without background'`` and ``'with background'`` the groups and ``'all'``; groups are named by the
-        classes' places as in Table 1 and 7, such as ``'1-15'`` and ``'16-20'``. Background joins the first group and
-        ``all`` (later papers' ``0-15``). A class without a pixel is left out; None where none has any.
+        The groups and ``'all'``, for ``'without background'`` and ``'with background'``. Group names are class ranges
+        as in Tables 1 and 7, such as ``'1-15'`` and ``'16-20'``. Background belongs to the first group (``0-15`` in
+        later papers) and to ``all``. Classes without pixels are skipped; a group without any is None.
     """
     classes = result['classes']
     values = [result['metrics'][f'IoU/{name}'] for name in classes]
@@ -55,15 +55,15 @@ def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A run of one method from one seed.
+    """A run of one method with one seed.
 
     Args:
-        work_dir: its folder.
-        method: what it is called in tables.
-        results: of its finished steps, in order (``step_<t>/result.json``).
-        identity: its options (``run.json``).
-        num_steps: of its scenario.
-        num_base: foreground classes of step 0.
+        work_dir: folder of the run.
+        method: name of the method in tables.
+        results: results of the finished steps, in order (``step_<t>/result.json``).
+        identity: options of the run (``run.json``).
+        num_steps: number of steps of the scenario.
+        num_base: number of foreground classes of step 0.
     """
     work_dir: str
     method: str
@@ -82,7 +82,7 @@ class RunRecord:
 
     @property
     def column(self) -> str:
-        """Task and setting, such as ``'15-1 overlapped'``; explicit steps by their numbers of classes."""
+        """Task and setting, such as ``'15-1 overlapped'``; explicit steps are named by their numbers of classes."""
         scenario = self.identity['scenario']
         counts = '-'.join(str(len(names)) for names in scenario.get('steps') or ())
         return f'{scenario.get("task") or counts} {scenario.get("setting", "overlapped")}'
@@ -108,16 +108,16 @@ class RunRecord:
         return self.plain_config(self.last['step']).test_dataloader.dataset.metainfo.palette
 
     def scores(self) -> dict:
-        """Groups' mIoU at the last step, see ``group_scores``."""
+        """mIoU of groups at the last step, see ``group_scores``."""
         return group_scores(self.last, [self.num_base, len(self.last['classes']) - self.num_base])
 
     def table_record(self) -> dict:
-        """What ``statistics_of`` makes the paper's table from."""
+        """Record for ``statistics_of``."""
         return dict(method=self.method, column=self.column, seed=self.seed, scores=self.scores())
 
 
 def read_results(work_dir: PathLike) -> Optional[dict]:
-    """``results.json`` of a run, None without: ``results`` of finished steps, ``num_steps``, ``num_base_classes``."""
+    """``results.json`` of a run (``results`` of finished steps, ``num_steps``, ``num_base_classes``), or None."""
     path = osp.join(work_dir, 'results.json')
     return read_json(path) if osp.exists(path) else None
 
@@ -126,22 +126,22 @@ def read_run(work_dir: PathLike, method: Optional[str] = None) -> RunRecord:
     """Read the work dir of a run.
 
     Raises:
-        UserError: it is none, or no step of it is finished.
+        UserError: it is not a work dir, or has no finished step.
     """
     folder = osp.abspath(work_dir)
     held, identity = read_results(folder), osp.join(folder, 'run.json')
     if held is None or not osp.exists(identity):
-        raise UserError(f'{work_dir} holds no finished step of a run (no run.json and results.json): give a work dir '
-                         'of tools/train.py or tools/compare.py.')
+        raise UserError(f'{work_dir} contains no finished step of a run (run.json or results.json is missing): use a '
+                        'work dir of tools/train.py or tools/compare.py.')
     options, results = read_json(identity), tuple(held['results'])
-    # Runs of version 0.1.0's first days wrote neither number.
+    # Early runs of version 0.1.0 wrote neither number.
     num_steps = held.get('num_steps') or len((options['scenario'] or {}).get('steps') or ()) or len(results)
     num_base = held.get('num_base_classes') or len(results[0]['classes'])
     return RunRecord(folder, method or method_name(options), results, options, num_steps, num_base)
 
 
 def method_name(identity: dict) -> str:
-    """What tables call the method of a run: by its type, and by what it replays where that is not its usual."""
+    """Name of a run's method in tables, from its type and its replay options."""
     method, replay = identity['method'], identity.get('replay')
     name = {'FineTuning': 'FT', 'LwFMC': 'LwF-MC'}.get(method['type'], method['type'])
     if name != 'HRHF':
@@ -154,9 +154,9 @@ def method_name(identity: dict) -> str:
 
 
 def find_runs(paths: Sequence[str]) -> list[RunRecord]:
-    """Runs that the paths hold: work dirs, ``NAME=WORK_DIR``, or folders with complete runs anywhere below.
+    """Find runs in paths: work dirs, ``NAME=WORK_DIR``, or folders with complete runs at any depth.
 
-    Two runs of one name, column and seed are told apart by the names of their folders.
+    Folder names are added to methods that have several runs with the same column and seed.
 
     Raises:
         UserError: a path without a run; a run given twice.
@@ -170,16 +170,16 @@ def find_runs(paths: Sequence[str]) -> list[RunRecord]:
             runs.append(read_run(folder, name or None))
             continue
         below = sorted(file.parent for file in Path(folder).glob('**/results.json'))
-        # Folders that begin with _ are what runs of a comparison share.
+        # Folders that start with _ are shared by runs of a comparison.
         found = [read_run(each, name or None) for each in below
                  if not each.name.startswith('_') and osp.exists(osp.join(each, 'run.json'))]
         found = [run for run in found if run.is_complete]
         if not found:
-            raise UserError(f'{folder} holds no finished run, nor do the folders below it.')
+            raise UserError(f'{folder} contains no finished run, nor do its subfolders: give a work dir.')
         runs += found
     repeated = [run.work_dir for run in runs if sum(other.work_dir == run.work_dir for other in runs) > 1]
     if repeated:
-        raise UserError(f'{repeated[0]} is given more than once.')
+        raise UserError(f'{repeated[0]} is given more than once: remove the repetition.')
     return _told_apart(runs)
 
 

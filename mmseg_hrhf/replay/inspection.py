@@ -1,4 +1,4 @@
-"""What a segmentor sees in stored images."""
+"""Predictions on stored images, and loss curves of the inversion, for visualisation."""
 from __future__ import annotations
 
 from typing import Sequence
@@ -17,7 +17,7 @@ from .inversion.pixels import PixelSpace
 
 @torch.no_grad()
 def label_images(model: nn.Module, images: Tensor) -> Tensor:
-    """Class index that ``model`` gives each pixel.
+    """Predicted class index of each pixel.
 
     Args:
         model: segmentor.
@@ -31,13 +31,13 @@ def label_images(model: nn.Module, images: Tensor) -> Tensor:
 
 
 def recognised(model: nn.Module, images: Tensor) -> Tensor:
-    """Share of pixels that ``model`` gives each class.
+    """Fraction of pixels predicted as each class.
 
     Args:
         model: segmentor.
         images: (N, H, W, 3) uint8 RGB, as stored.
     Returns:
-        (N, K) shares on the CPU; rows sum to 1.
+        (N, K) fractions on the CPU; rows sum to 1.
     """
     labels = label_images(model, images).flatten(1)
     return torch.stack([(labels == c).float().mean(1) for c in range(model.num_classes)], dim=1)
@@ -49,12 +49,12 @@ _SHOWN, _COLUMNS, _CELL = 32, 8, 160
 @master_only
 def show_buffer(buffer: FakeImageBuffer, teacher: nn.Module, palette: Sequence[Sequence[int]],
                 visualizer: Visualizer) -> None:
-    """Send the first fakes, with and without the teacher's mask over them, and the curves of the losses.
+    """Log the first synthetic images, with and without the teacher's mask, and the loss curves.
 
     Args:
-        buffer: full.
-        teacher: network that the fakes were made with.
-        palette: RGB colour of each of its class indices.
+        buffer: complete buffer.
+        teacher: network that was inverted.
+        palette: RGB colour of each class index.
         visualizer: of the step's Runner.
     """
     images = np.stack([buffer.load(i) for i in range(min(_SHOWN, buffer.num_images))])
@@ -68,18 +68,18 @@ def show_buffer(buffer: FakeImageBuffer, teacher: nn.Module, palette: Sequence[S
         visualizer.add_scalars({f'inversion/{name}': value for name, value in losses.items()}, step=iteration)
 
 
-# Points kept of a curve.
+# Maximum number of points of a curve.
 MAX_POINTS = 50
 
 
 def thin_curve(losses: Sequence[dict[str, float]], max_points: int = MAX_POINTS) -> dict[str, list[float]]:
-    """At most ``max_points`` iterations, evenly spaced, the first and the last among them.
+    """Reduce losses to at most ``max_points`` evenly spaced iterations, including the first and the last.
 
     Args:
-        losses: of each iteration, by term.
+        losses: losses of each iteration, by term.
         max_points: at least 2.
     Returns:
-        ``iteration`` (from 1) and each term of the last iteration: lists of one length. Empty without iterations.
+        Lists of equal length: ``iteration`` (from 1) and each term of the last iteration. Empty without iterations.
     """
     if not losses:
         return {}
@@ -91,9 +91,9 @@ def thin_curve(losses: Sequence[dict[str, float]], max_points: int = MAX_POINTS)
 
 
 def mean_curve(curves: Sequence[dict[str, list[float]]]) -> list[dict[str, float]]:
-    """Mean over batches of what ``thin_curve`` gives, one dict per iteration.
+    """Average curves of ``thin_curve`` over batches, one dict per iteration.
 
-    Batches that stopped early have other iterations: each iteration has the mean of the batches that hold it.
+    Batches that stopped early have other iterations: each mean is over the batches that have the iteration.
     """
     points: dict[int, list[dict[str, float]]] = {}
     for curve in curves:

@@ -1,4 +1,4 @@
-"""Feature statistics of layers that keep none of their own, taken from a pass over images."""
+"""Recording feature statistics of norm layers without running statistics."""
 from __future__ import annotations
 
 from typing import Any, Iterable, Iterator, Mapping, Optional
@@ -19,13 +19,13 @@ from .sampler import split_batch
 def layers_to_record(model: nn.Module) -> dict[str, nn.Module]:
     """Norm layers without running statistics, by module name.
 
-    These are layer norms, group norms and instance norms, under a subclass or as "LayerNorm2d", too.
+    These are layer, group and instance norms, including subclasses and "LayerNorm2d".
     """
     return {name: layer for name, layer in model.named_modules() if _keeps_no_statistics(layer)}
 
 
 def _keeps_no_statistics(layer: nn.Module) -> bool:
-    # mmseg's LayerNorm2d and others' RMSNorm derive from no norm of torch.
+    # mmseg's LayerNorm2d and common RMSNorm classes are not subclasses of torch's norms.
     named_norm = type(layer).__name__.endswith(('LayerNorm', 'LayerNorm2d', 'RMSNorm'))
     return (is_norm(layer) or named_norm) and getattr(layer, 'running_mean', None) is None
 
@@ -53,12 +53,12 @@ class _Moments:
 @torch.no_grad()
 def record_statistics(model: nn.Module, layers: dict[str, nn.Module],
                       batches: Iterable[Tensor]) -> dict[str, dict[str, Tensor]]:
-    """Mean and biased variance per channel of the layers' inputs, over all positions of all images.
+    """Mean and biased variance per channel of the layers' inputs, over all positions and images.
 
     Args:
         model: segmentor, in eval mode.
-        layers: by module name; those that do not run are left out of the result.
-        batches: (N, 3, H, W) inputs, normalised as the network takes them.
+        layers: by module name; layers that do not run are omitted from the result.
+        batches: (N, 3, H, W) normalised network inputs.
     Returns:
         ``{name: {'mean': (C,), 'var': (C,)}}``, float32 on the CPU.
     """
@@ -84,10 +84,10 @@ def record_statistics(model: nn.Module, layers: dict[str, nn.Module],
 
 
 def statistics_options(replay: Optional[dict]) -> Optional[dict]:
-    """``feature_statistics`` of the ``replay`` options: by default 256 images; None where nothing is to be recorded.
+    """``feature_statistics`` of the ``replay`` options, by default 256 images; None if nothing is recorded.
 
     Raises:
-        UserError: an unknown option or a bad number of images.
+        UserError: an unknown option or an invalid number of images.
     """
     options = None if replay is None else replay.get('feature_statistics', {})
     if options is None:
@@ -97,22 +97,22 @@ def statistics_options(replay: Optional[dict]) -> Optional[dict]:
     check_names('replay.feature_statistics', options, ['num_images'])
     number = options.get('num_images', 256)
     if type(number) is not int or number < 1:
-        raise UserError(f'replay.feature_statistics.num_images={number!r} must be a positive number.')
+        raise UserError(f'replay.feature_statistics.num_images={number!r} must be a positive whole number.')
     return dict(options)
 
 
 def training_mixture(num_real: int, num_fake: int, real_share: float, num_images: int, seed: int) -> np.ndarray:
-    """Positions in a ``RealFakeDataset`` that stand for the step's training images.
+    """Positions of a sample of training images in a ``RealFakeDataset``.
 
-    Real and fake ones come in the training ratio. So the statistics are of all classes learnt so far, old ones through
-    their fakes, weighted as the weights were trained and as a batch norm would have weighted them. Where one kind has
-    too few images they come again, augmented anew.
+    Real and synthetic images have the training ratio, so the statistics cover all classes learnt so far, weighted as in
+    training and as a batch norm would weight them. If there are too few images of a kind, they repeat with different
+    augmentation.
 
     Args:
-        num_real, num_fake: images of each kind; real ones come first.
-        real_share: of real images in every training batch.
-        num_images: how many to take.
-        seed: of the choice.
+        num_real, num_fake: number of real and of synthetic images; real ones come first.
+        real_share: fraction of real images in each training batch.
+        num_images: size of the sample.
+        seed: seed of the sample.
     """
     rng = np.random.default_rng(seed)
     real, fake = rng.permutation(num_real), rng.permutation(num_fake)
@@ -126,20 +126,20 @@ def step_statistics(segmentor: nn.Module,
                     ratio: Optional[str],
                     seed: int,
                     num_images: int = 256) -> Optional[dict[str, dict[str, Tensor]]]:
-    """Record what the inputs of a trained network's layers look like.
+    """Record the feature statistics of a trained network.
 
-    The images pass through the training pipeline, as running statistics of a batch norm see them: their size is the
-    one the network and the inversion work at (some networks take no other), and they fit into batches.
+    As for running statistics of batch norm, the images pass through the training pipeline. They therefore have a common
+    size, at which the network and its inversion work (some networks accept no other).
 
     Args:
-        segmentor: network at the end of a step; it is put into eval mode.
-        dataset: of the step's training: real images, or real ones and fakes.
-        batch_size: images per forward pass: those of a training batch.
-        ratio: real to fake images in it; None without fakes.
-        seed: the result depends on it and on no number of processes.
-        num_images: images that are looked at.
+        segmentor: network at the end of a step; switched to eval mode.
+        dataset: training dataset of the step, with or without synthetic images.
+        batch_size: images per forward pass, as in training.
+        ratio: real to synthetic images in a batch; None without synthetic images.
+        seed: determines the result, independently of the number of processes.
+        num_images: number of images to use.
     Returns:
-        See ``record_statistics``; None where there is nothing to record.
+        See ``record_statistics``; None if there is no layer to record.
     """
     chosen = layers_to_record(segmentor)
     if not chosen:
@@ -154,6 +154,6 @@ def step_statistics(segmentor: nn.Module,
             samples = [dataset[int(i)] for i in positions[start:start + batch_size]]
             yield segmentor.data_preprocessor(pseudo_collate(samples), training=True)['inputs']
 
-    # Augmentation, and what some networks draw in eval mode (SegNeXt).
+    # For augmentation, and for networks that are random in eval mode (SegNeXt).
     with seeded(seed, FEATURE_STATISTICS):
         return record_statistics(segmentor, chosen, batches())

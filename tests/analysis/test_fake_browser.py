@@ -1,8 +1,8 @@
 import pytest
 from PIL import Image
 
+from mmseg_hrhf.analysis.charts import write_page
 from mmseg_hrhf.analysis.fake_browser import choose_records, class_summary, write_fake_browser
-from mmseg_hrhf.analysis.page import write_page
 from mmseg_hrhf.analysis.results import find_runs
 
 RECORDS = [dict(classes=[1], teacher_share=[.5]), dict(classes=[1, 2], teacher_share=[.3, 0.]),
@@ -33,7 +33,7 @@ def test_page_and_grids(run, tmp_path):
 
 def test_a_run_without_fakes_is_named(other_dir, tmp_path):
     run, = find_runs([str(other_dir)])
-    with pytest.raises(ValueError, match='has no fake images'):
+    with pytest.raises(ValueError, match='has no synthetic images'):
         write_fake_browser(run, tmp_path)
 
 

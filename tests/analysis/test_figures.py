@@ -63,7 +63,7 @@ def test_predictions_are_drawn(step, tmp_path):
 
 def test_without_images_that_show_a_class_the_way_out_is_named(step):
     step.labels = lambda index: np.zeros((48, 48), np.uint8)
-    with pytest.raises(ValueError, match=r'No test image of .* shows a class well: name some images'):
+    with pytest.raises(ValueError, match=r'No test image of .* shows a class clearly: choose images by name'):
         step.choose_images(3)
 
 
@@ -86,7 +86,7 @@ def test_methods_of_other_classes_are_not_compared(step, tmp_path):
     shutil.copytree(step.folder, other)
     text = (other / 'config.py').read_text()
     (other / 'config.py').write_text(text.replace("'blue'", "'pink'"))
-    with pytest.raises(ValueError, match='HRHF knows other classes'):
+    with pytest.raises(ValueError, match='HRHF has other classes'):
         draw_predictions([], dict(FT=step.folder, HRHF=str(other)), tmp_path / 'x.png')
 
 
@@ -110,16 +110,16 @@ def test_an_unfinished_step_is_named(tmp_path):
 def test_runs_are_opened_by_name(tmp_path):
     with pytest.raises(ValueError, match="'runs/FT' is not of the form NAME=WORK_DIR"):
         step_folders(['runs/FT'], None)
-    with pytest.raises(ValueError, match='holds no finished run'):
+    with pytest.raises(ValueError, match='contains no finished run'):
         step_folders([f'FT={tmp_path}'], None)
 
 
 def test_unknown_names_are_refused(step):
     assert step.named_images(['003']) == [3]
-    with pytest.raises(ValueError, match="'x' is no test image"):
+    with pytest.raises(ValueError, match="'x' is not a test image"):
         step.named_images(['x'])
     assert step.class_index('green') == 2
-    with pytest.raises(ValueError, match="knows no class 'pink'; it knows red, green, blue"):
+    with pytest.raises(ValueError, match="has no class 'pink': choose among red, green, blue"):
         step.class_index('pink')
     with pytest.raises(ValueError, match=r'has no replay\.inversion'):
         inversion_options(Config(dict(replay=None)))

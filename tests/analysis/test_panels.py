@@ -25,8 +25,8 @@ def test_panels_hold_truth_and_the_prediction_of_each_step(run):
 def test_missing_data_and_other_checkpoints_are_named(run):
     step = FinishedStep(run.files(1).folder)
     step.cfg.test_dataloader.dataset.data_root = '/nowhere'
-    with pytest.raises(ValueError, match=r'test images are not where .*step_1 had them'):
+    with pytest.raises(ValueError, match=r'Cannot read the test images of .*step_1: '):
         step.choose_images(2)
     step.cfg.model.decode_head.num_classes = 9
-    with pytest.raises(ValueError, match=r'checkpoint\.pth does not fit the config beside it'):
+    with pytest.raises(ValueError, match=r'checkpoint\.pth does not match config\.py in its folder'):
         step.predict(0)

@@ -33,9 +33,9 @@ def test_runs_of_one_name_are_told_apart_by_their_folders(work_dir, tmp_path):
 
 
 def test_what_holds_no_run_is_named(work_dir, tmp_path):
-    with pytest.raises(ValueError, match='holds no finished run, nor do the folders below'):
+    with pytest.raises(ValueError, match='contains no finished run, nor do its subfolders'):
         find_runs([str(tmp_path)])
-    with pytest.raises(ValueError, match='holds no finished step of a run'):
+    with pytest.raises(ValueError, match='contains no finished step of a run'):
         read_run(tmp_path)
     with pytest.raises(ValueError, match='given more than once'):
         find_runs([str(work_dir), str(work_dir)])

@@ -41,7 +41,7 @@ def test_a_network_without_batch_norm_hands_its_statistics_on(group_norm_config)
 def test_statistics_can_be_switched_off_and_bad_options_are_named(group_norm_config):
     cfg = group_norm_config
     for options, message in [
-        (dict(num_images=0), r'feature_statistics\.num_images=0 must be a positive number'),
+        (dict(num_images=0), r'feature_statistics\.num_images=0 must be a positive whole number'),
         (dict(layer=['backbone.*']), "feature_statistics has no option 'layer'"),
     ]:
         cfg.replay.feature_statistics = options

@@ -119,10 +119,10 @@ def test_options_of_a_config(replay, options):
 @pytest.mark.parametrize('options, message', [
     (dict(num_imges=3), "feature_statistics has no option 'num_imges': did you mean 'num_images'"),
     (8, 'feature_statistics=8 must be a dict, or None to record nothing'),
-    (dict(num_images=True), r'feature_statistics\.num_images=True must be a positive number'),
-    (dict(num_images=0), r'feature_statistics\.num_images=0 must be a positive number'),
-    (dict(num_images=1.5), r'feature_statistics\.num_images=1\.5 must be a positive number'),
-    (dict(num_images='3'), r"feature_statistics\.num_images='3' must be a positive number"),
+    (dict(num_images=True), r'feature_statistics\.num_images=True must be a positive whole number'),
+    (dict(num_images=0), r'feature_statistics\.num_images=0 must be a positive whole number'),
+    (dict(num_images=1.5), r'feature_statistics\.num_images=1\.5 must be a positive whole number'),
+    (dict(num_images='3'), r"feature_statistics\.num_images='3' must be a positive whole number"),
 ])
 def test_bad_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""One run of a comparison: a method on a task and setting, from a seed."""
+"""One run of a comparison: a method on a task and setting, with a seed."""
 from __future__ import annotations
 
 import copy
@@ -17,11 +17,12 @@ from ...config.run import RunConfig, method_class
 from ...scenario import SETTINGS
 from ...utils.errors import UserError
 from ...utils.io import PathLike, read_json, write_text
+from ...utils.options import check_names
 from ...work_dir.layout import StepFiles
 from ..results import read_results
 from .methods import method_options
 
-# Step 0 of every method that trains it plainly.
+# Step 0, shared by all methods with plain training at step 0.
 FIRST_STEP = '_first_step'
 
 
@@ -31,11 +32,11 @@ class Cell:
 
     Args:
         root: folder of the comparison.
-        method: its name.
-        task: ``'B-I'``, or None for the config's own. What ``comparison.tasks`` of the config has under
-            ``'TASK/SETTING'`` or ``'TASK'`` is the scenario.
+        method: name of the method.
+        task: ``'B-I'``, or None for that of the config. If ``comparison.tasks`` of the config has the key
+            ``'TASK/SETTING'`` or ``'TASK'``, its value is the scenario.
         setting: ``'overlapped'``, ``'disjoint'`` or ``'sequential'``.
-        seed: of the run.
+        seed: seed of the run.
     """
     root: str
     method: str
@@ -45,7 +46,7 @@ class Cell:
 
     @property
     def column(self) -> str:
-        """Where the run stands in the table, e.g. ``'15-1 overlapped'``."""
+        """Column of the run in the table, such as ``'15-1 overlapped'``."""
         return f'{self.task} {self.setting}' if self.task else self.setting
 
     @property
@@ -58,15 +59,15 @@ class Cell:
 
     @property
     def config(self) -> str:
-        """The run's whole config: ``tools/train.py`` on it, with ``--work-dir`` and ``--seed``, is this run."""
+        """Path of the complete config: with ``--work-dir`` and ``--seed``, ``tools/train.py`` reproduces the run."""
         return f'{self.folder}.py'
 
     def results(self) -> Optional[dict]:
-        """``results.json`` of the finished run; None while steps are missing, deleted or measured again."""
+        """``results.json`` of the finished run; None if steps are missing or evaluated again."""
         results = read_results(self.folder)
         if results is None or results['results'][-1]['step'] != results['num_steps'] - 1:
             return None
-        # It is written last: a run that was stopped before has newer steps, or fewer.
+        # results.json is written last: after an interruption, steps may be newer than it, or missing.
         stand = all(_read_if_there(StepFiles(self.folder, result['step']).result) == result
                     for result in results['results'])
         return results if stand else None
@@ -77,7 +78,7 @@ def _read_if_there(path: str) -> Optional[dict]:
 
 
 def parse_setting(text: str) -> tuple[Optional[str], str]:
-    """``'15-1/disjoint'`` -> ``('15-1', 'disjoint')``; ``'disjoint'`` -> ``(None, 'disjoint')``: the config's task."""
+    """``'15-1/disjoint'`` -> ``('15-1', 'disjoint')``; ``'disjoint'`` -> ``(None, 'disjoint')``, the config's task."""
     task, _, setting = text.rpartition('/')
     if setting not in SETTINGS:
         raise UserError(f"Setting {text!r} is not of the form 'TASK/SETTING' or 'SETTING', where SETTING is one of "
@@ -86,11 +87,11 @@ def parse_setting(text: str) -> tuple[Optional[str], str]:
 
 
 def cell_config(cell: Cell, base: Config) -> Config:
-    """The config of a run: ``base`` as the cell's method, task and setting.
+    """The config of a run: ``base`` with the cell's method, task and setting.
 
     Raises:
-        UserError: a method that does not fit the config, or whose ``custom_imports`` cannot be imported; a task or
-            setting without the image lists that the config's own has.
+        UserError: a method that does not match the config, or whose ``custom_imports`` cannot be imported; a task or
+            setting that needs its own image lists.
     """
     cfg = copy.deepcopy(base)
     comparison = cfg.pop('comparison', None) or {}
@@ -99,10 +100,10 @@ def cell_config(cell: Cell, base: Config) -> Config:
     of_row = options.pop('scenario', {})
     divided = sorted({'task', 'steps', 'setting'} & set(of_row))
     if divided:
-        raise UserError(f'Method {cell.method!r} of the comparison sets scenario.{divided[0]}, which is the same for '
-                         'all rows of a column: choose it by --settings, or name a scenario in comparison.tasks.')
+        raise UserError(f'Method {cell.method!r} of the comparison sets scenario.{divided[0]}, which all methods '
+                        'of a column share: select it with --settings, or define a scenario in comparison.tasks.')
     scenario.update(of_row)
-    try:  # a row's own modules have to be there before its types are looked up
+    try:  # the method's modules must be imported before its types are looked up
         import_modules_from_strings(**options.get('custom_imports') or dict(imports=[]))
     except ImportError as error:
         raise UserError(f'Method {cell.method!r} of the comparison needs a module that cannot be imported: '
@@ -124,25 +125,25 @@ def _scenario(cell: Cell, own: dict, tasks: dict) -> dict:
     elsewhere = cell.setting != own.get('setting', SETTINGS[0]) or cell.task not in (None, own.get('task'))
     if elsewhere and own.get('image_lists') is not None and 'image_lists' not in named:
         place = f'{cell.task or own.get("task") or "TASK"}/{cell.setting}'
-        raise UserError(f"scenario.image_lists of the config are those of its own task and setting, but {cell.column} "
-                         f"is compared, too. Ask for --settings {place} and give its own: comparison=dict(tasks="
-                         f"{{'{place}': dict(task=..., image_lists=...)}}), with image_lists=None for the rule.")
+        raise UserError(f'scenario.image_lists of the config belong to its own task and setting, not to {cell.column}. '
+                        f"Use --settings {place} and set comparison=dict(tasks={{'{place}': dict(task=..., "
+                        'image_lists=...)}), where image_lists=None selects images by the rule of the setting.')
     scenario['setting'] = cell.setting
     return scenario
 
 
 def first_step_identity(run: RunConfig) -> Optional[dict]:
-    """What step 0 of a run is, as JSON data; None where it is not the plain training that other methods begin with."""
+    """JSON data that identifies step 0 of a run; None if it is not plain training, which methods can share."""
     if not run.method.shares_first_step:
         return None
     identity = dict(training_identity(run, 0), scenario=run.user.scenario.to_dict(), test=test_identity(run, 0))
-    # What step 0 records for the fakes of step 1; a method without fakes does not mind it.
+    # Step 0 records feature statistics for the synthetic images of step 1; other methods ignore them.
     statistics = identity.pop('replay', None)
     return identity if statistics is None else dict(identity, **statistics)
 
 
 def joint_identity(run: RunConfig) -> Optional[dict]:
-    """What a run is whatever its setting, as JSON data; None where the setting matters, as in all methods but Joint."""
+    """JSON data that identifies a run regardless of its setting; None for methods other than Joint."""
     if not run.method.joint:
         return None
     identity = run_identity(run)
@@ -151,7 +152,7 @@ def joint_identity(run: RunConfig) -> Optional[dict]:
 
 
 def write_cell_config(cell: Cell, cfg: Config) -> None:
-    """Write the run's config, if it says something new."""
+    """Write the run's config if it changed."""
     text = f'# {cell.name}\n{cfg.pretty_text}'
     path = Path(cell.config)
     if not path.exists() or path.read_text(encoding='utf-8') != text:
@@ -159,16 +160,13 @@ def write_cell_config(cell: Cell, cfg: Config) -> None:
 
 
 def load_base(path: PathLike, options: Optional[list]) -> Config:
-    """The base config of a comparison, checked for what every run of it needs."""
+    """Load and check the base config of a comparison."""
     cfg = load_config(str(path), options)
     comparison = cfg.get('comparison') or {}
-    known = ('methods', 'methods_by_task', 'tasks')
-    unknown = sorted(set(comparison) - set(known))
-    if unknown:
-        raise UserError(f'comparison has no option {unknown[0]!r}: its options are {", ".join(known)}.')
+    check_names('comparison', comparison, ('methods', 'methods_by_task', 'tasks'))
     for key in ('scenario', 'method'):
         if not isinstance(cfg.get(key), dict):
-            raise UserError(f'{path} has no {key}=dict(...): compare from a config of configs/hrhf.')
+            raise UserError(f'{path} has no {key}=dict(...): start from a config in configs/hrhf.')
     return cfg
 
 

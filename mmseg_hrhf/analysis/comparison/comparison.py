@@ -1,4 +1,4 @@
-"""Methods x settings x seeds on one base config: what runs, in which order, and the files it ends in."""
+"""Comparison of methods x settings x seeds from one base config: its runs, their order, and the output files."""
 from __future__ import annotations
 
 import json
@@ -23,22 +23,21 @@ from .table import BACKGROUND, collect, csv_text, markdown, statistics_of
 
 def plan_cells(root: PathLike, methods: Sequence[str], settings: Sequence[tuple[Optional[str], str]],
                seeds: Sequence[int]) -> list[Cell]:
-    """All cells, each once; a seed's methods together, so that a stopped comparison holds whole columns."""
+    """All cells without duplicates, ordered by seed and column, so that an interrupted comparison has full columns."""
     cells = (Cell(str(root), method, task, setting, seed) for seed in seeds for task, setting in settings
              for method in methods)
     return list(dict.fromkeys(cells))
 
 
 def plan_runs(cells: Sequence[Cell], base: Config, write: bool = True) -> list[Run]:
-    """The processes that fill the cells, each config written, unless ``write`` is False.
+    """Plan the runs of the cells and, with ``write``, write their configs after all are checked.
 
-    Cells of one task, setting and seed whose step 0 is the plain training of the base config begin with a shared one;
-    those that ask for the same fake images at step 1 share these too. Joint is trained once for all settings of a task.
-    Nothing is written before all are checked.
+    Cells of the same task, setting and seed share step 0 if it is plain training. They also share the synthetic images
+    of step 1 if these have the same options. Joint is trained once for all settings of a task.
 
     Raises:
-        UserError: a method, task or seed that does not fit the config, two cells that are one run or share a folder,
-            or a folder that holds a run of another config.
+        UserError: a method, task or seed that does not match the config, two cells that are the same run or share a
+            folder, or a folder that contains a run of another config.
     """
     _check_distinct(cells, base.scenario.get('task'))
     runs: dict[Cell, Run] = {}
@@ -72,7 +71,7 @@ def plan_runs(cells: Sequence[Cell], base: Config, write: bool = True) -> list[R
 
 
 def _checked(cell: Cell, base: Config) -> RunConfig:
-    # As HRHF where it can be: a shared step 0 then leaves what fakes need of it (feature statistics), too.
+    # As HRHF if possible, so that a shared step 0 records the feature statistics that synthetic images need.
     method = cell.method if cell.method != FIRST_STEP else 'HRHF' if base.get('replay') else 'FT'
     try:
         run = RunConfig.parse(cell_config(replace(cell, method=method), base), seed=cell.seed)
@@ -91,20 +90,20 @@ def _scenario(run: RunConfig) -> Scenario:
 
 
 def _identities(cell: Cell, run: RunConfig) -> dict[int, dict]:
-    """What the steps of a run depend on, as far as the config alone tells."""
+    """JSON data that identifies the steps of a run, as far as the config determines them."""
     last = _scenario(run).num_steps - 1
     steps = [0] if cell.method == FIRST_STEP else [last] if run.method.joint else range(last + 1)
     return {t: dict(training=training_identity(run, t), test=test_identity(run, t)) for t in steps}
 
 
 def describe(runs: Sequence[Run]) -> str:
-    """A line for each run: what it is, what it shares, and where its files are."""
+    """One line per run: its name, state and folder, and what it shares with other runs."""
     lines = []
     for run in runs:
         state = 'finished' if run.is_done() else 'to run'
         shared = [f'step 0 of {run.first_step.cell.folder}' if run.first_step else '',
                   f'the same as {run.same_as.cell.name}' if run.same_as else '',
-                  f'fakes of {run.fakes_from[0].name}' if run.fakes_from else '']
+                  f'synthetic images of {run.fakes_from[0].name}' if run.fakes_from else '']
         lines.append(', '.join([f'{run.cell.name}: {state}', run.cell.folder, *filter(None, shared)]))
     return '\n'.join(lines)
 
@@ -116,16 +115,16 @@ def _check_distinct(cells: Sequence[Cell], own_task: Optional[str]) -> None:
         twin = columns.setdefault((cell.task or own_task, cell.setting, cell.seed, cell.method), cell)
         if twin != cell:
             raise UserError(f"--settings names the config's own task {own_task!r} twice: as {twin.column!r} and as "
-                             f'{cell.column!r}. Give one of them.')
+                             f'{cell.column!r}. Remove one of them.')
         other = folders.setdefault(cell.folder, cell)
         if other != cell or osp.basename(cell.folder) == FIRST_STEP:
             of = repr(other.name) if other != cell else 'the shared step 0'
-            raise UserError(f'The runs of {cell.name!r} and of {of} would have one folder, {cell.folder}: rename a '
+            raise UserError(f'The runs of {cell.name!r} and of {of} would share the folder {cell.folder}: rename a '
                              'method in comparison.methods.')
 
 
 def _different_batches(cells: Sequence[Cell]) -> list[str]:
-    """A warning where runs were of different numbers of processes, which multiply the batch."""
+    """A warning if runs used different numbers of processes, and thus different batch sizes."""
     found: dict[str, list[str]] = {}
     for cell in cells:
         results = cell.results()
@@ -134,7 +133,7 @@ def _different_batches(cells: Sequence[Cell]) -> list[str]:
             found.setdefault(str(number), []).append(cell.name)
     if len(found) < 2:
         return []
-    return ['', '**Not the same batch everywhere**, which is that of a process times their number: ' +
+    return ['', '**Batch sizes differ** (batch size per process x number of processes): ' +
             '; '.join(f'{number} processes: {len(names)} runs, such as {names[0]}' for number, names in found.items()) +
             '.']
 
@@ -145,10 +144,10 @@ def write_tables(root: PathLike, cells: Sequence[Cell], title: str, by_step: boo
 
     Args:
         root: folder of the comparison.
-        cells: rows and columns.
-        title: of the page.
+        cells: cells of the table.
+        title: heading of the page.
         by_step: see ``collect``.
-        failed: cells whose figures, if there are any, are of another test than the others'.
+        failed: failed cells, which are excluded because their results may be of another test.
     """
     finished = [cell for cell in cells if cell not in failed]
     records = collect(finished, by_step)

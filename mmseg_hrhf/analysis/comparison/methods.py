@@ -1,4 +1,4 @@
-"""The methods and ablations of the paper's tables, as what they change in a config."""
+"""Methods and ablations of the paper's tables, as changes to a config."""
 from __future__ import annotations
 
 import copy
@@ -37,7 +37,7 @@ def _method(name: str) -> Callable[[Config], dict]:
 def _hrhf(**replay) -> Callable[[Config], dict]:
     def options(cfg: Config) -> dict:
         _check_replay(cfg)
-        # A copy: merging takes `_delete_` out of what it is given.
+        # A copy, since merging removes `_delete_` from its argument.
         return dict(_method('HRHF')(cfg), replay=copy.deepcopy(replay))
 
     return options
@@ -45,8 +45,8 @@ def _hrhf(**replay) -> Callable[[Config], dict]:
 
 def _check_replay(cfg: Config) -> None:
     if not isinstance(cfg.get('replay'), dict) or 'inversion' not in cfg.replay:
-        raise UserError('Fake images are compared, but the config makes none: it needs '
-                         'replay=dict(inversion=dict(...)), as configs/_base_/methods/hrhf.py has it.')
+        raise UserError('The comparison needs synthetic images, but the config has no inversion: set '
+                        'replay=dict(inversion=dict(...)), as in configs/_base_/methods/hrhf.py.')
 
 
 def _aggregation(kind: str, **options) -> Callable[[Config], dict]:
@@ -100,10 +100,10 @@ def choose_methods(names: Sequence[str], own: Sequence[str] = ()) -> list[str]:
     """Methods by name or by group (``table1`` ... ``table7``, ``ablations``, ``all``), each once, in order.
 
     Args:
-        names: what the user asks for.
-        own: names of methods that the config defines itself.
+        names: names of methods or groups.
+        own: names of methods that the config defines.
     Raises:
-        UserError: an unknown name, with the nearest known one.
+        UserError: an unknown name; suggests the closest known one.
     """
     chosen = []
     for name in names:
@@ -113,21 +113,22 @@ def choose_methods(names: Sequence[str], own: Sequence[str] = ()) -> list[str]:
             chosen.append(name)
         else:
             known = [*GROUPS, *METHODS, *own]
-            raise UserError(f'There is no method {name!r}' + suggest(name, known, f'; there are {known}.'))
+            hint = suggest(name, known, f': choose among {", ".join(known)}.')
+            raise UserError(f'There is no method {name!r}{hint}')
     return list(dict.fromkeys(chosen))
 
 
 def method_options(name: str, cfg: Config, task: Optional[str] = None) -> dict:
-    """What ``cfg`` must be merged with to become the named method.
+    """Options to merge into ``cfg`` to select the named method.
 
-    ``cfg.comparison['methods'][name]`` adds to a known method's options or defines a new method;
-    ``cfg.comparison['methods_by_task'][task][name]`` is what is published for one task alone, such as MiB's weight: it
-    stands where neither ``cfg.method`` nor the former says something else.
+    ``cfg.comparison['methods'][name]`` extends the options of a known method or defines a new method.
+    ``cfg.comparison['methods_by_task'][task][name]`` has options published for a single task, such as MiB's weight.
+    They only apply if neither ``cfg.method`` nor the former sets them.
     """
     options = METHODS[name](cfg) if name in METHODS else {}
     comparison = cfg.get('comparison') or {}
     by_task = (comparison.get('methods_by_task') or {}).get(task) or {}
-    # A copy: merging a config takes every `_delete_` out of what is merged, and other seeds need it, too.
+    # A copy, since merging removes every `_delete_` from its argument, which other seeds still need.
     return copy.deepcopy(
         _merged(_filled(options, by_task.get(name) or {}), (comparison.get('methods') or {}).get(name) or {}))
 

@@ -1,4 +1,4 @@
-"""Runs of a comparison as processes of their own: several at once, continued, step 0 shared."""
+"""Runs of a comparison as separate processes: in parallel, resumable, with a shared step 0."""
 from __future__ import annotations
 
 import contextlib
@@ -27,12 +27,12 @@ class Run:
     """A process to start.
 
     Args:
-        cell: what it trains.
+        cell: cell of the comparison.
         only_first_step: stop after step 0.
-        first_step: the run whose step 0 it begins with; None to train its own.
-        same_as: the run of another setting that trains the same network (Joint), whose last step it takes.
-        fakes_from: cells that ask for the same fake images of step 1, from the same step 0.
-        identities: what its steps depend on, see ``check_steps``.
+        first_step: run that provides step 0; None to train it.
+        same_as: identical run of another setting (Joint), which provides the last step.
+        fakes_from: cells with the same step 0 and the same synthetic images at step 1.
+        identities: identities of its steps, see ``check_steps``.
     """
     cell: Cell
     only_first_step: bool = False
@@ -50,16 +50,16 @@ class Run:
             trained = osp.exists(osp.join(self.first_step_folder, 'result.json'))
         else:
             trained = self.cell.results() is not None
-        # Figures of another test do not count: the run measures them again.
+        # Results of another test do not count: the run evaluates again.
         return trained and not check_steps(self.cell.folder, self.identities)
 
     @property
     def needs(self) -> Optional[Run]:
-        """The run that must be done before."""
+        """The run that must finish first."""
         return self.first_step or self.same_as
 
     def prepare(self) -> None:
-        """Bring finished steps, and fake images that are there already, from other runs."""
+        """Copy finished steps and existing synthetic images from other runs."""
         if self.first_step is not None:
             adopt(self.first_step.first_step_folder, self.first_step_folder)
         if self.same_as is not None:
@@ -75,16 +75,16 @@ class Run:
 
 
 def adopt(source: str, target: str) -> None:
-    """Make ``target`` the same finished folder as ``source``: files linked where the disk can, whole or absent.
+    """Copy a finished folder atomically, with hard links if the file system supports them.
 
-    Safe since files of finished folders are replaced, never changed in place.
+    Hard links are safe, since files of finished folders are replaced and never modified in place.
     """
     if osp.exists(target):
         return
     aside = f'{target}.adopting'
     shutil.rmtree(aside, ignore_errors=True)
     Path(target).parent.mkdir(parents=True, exist_ok=True)
-    # The training checkpoints of step 0 are of no use to whom continues it.
+    # Training checkpoints of step 0 are not needed to continue from it.
     shutil.copytree(source, aside, copy_function=_link, ignore=shutil.ignore_patterns('train', '.*'))
     os.replace(aside, target)
 
@@ -97,41 +97,41 @@ def _link(source: str, target: str) -> None:
 
 
 class Scheduler:
-    """Starts runs as places become free, each in its own process with its own log.
+    """Runs up to ``jobs`` runs in parallel, each in its own process and with its own log.
 
     Args:
-        train_script: ``tools/train.py``.
-        jobs: processes at once.
-        gpus: GPUs in all; 0 on a CPU-only machine. A run gets ``gpus // jobs`` of them.
-        report: called with a line of progress.
+        train_script: path of ``tools/train.py``.
+        jobs: number of parallel runs.
+        gpus: total number of GPUs; 0 on a CPU-only machine. Each run gets ``gpus // jobs`` of them.
+        report: called with each line of progress.
     """
 
     def __init__(self, train_script: PathLike, jobs: int, gpus: int, report: Callable[[str], None]) -> None:
         if jobs < 1:
             raise UserError(f'--jobs {jobs} must be at least 1.')
         if gpus and (jobs > gpus or gpus % jobs):
-            raise UserError(f'--jobs {jobs} does not divide the {gpus} GPUs: every run gets as many.')
+            raise UserError(f'--jobs {jobs} does not divide the {gpus} GPUs: each run must get the same number.')
         self.train_script, self.jobs, self.gpus, self.report = str(train_script), jobs, gpus, report
         self._running: dict[int, tuple[Run, subprocess.Popen, float]] = {}
         self._awaited: set[Cell] = set()
 
     @property
     def processes(self) -> int:
-        """Processes of a run, each with a GPU where there are any."""
+        """Number of processes per run, one per GPU; 1 on CPU."""
         return max(1, self.gpus // self.jobs)
 
     def run(self, runs: Sequence[Run]) -> list[Run]:
-        """Run them all. Returns those that failed, and those that needed one of these."""
+        """Execute all runs. Returns those that failed, and those that depend on them."""
         waiting = deque(run for run in runs if not run.is_done())
         failed: list[Run] = []
         if len(waiting) < len(runs):
-            self.report(f'{len(runs) - len(waiting)} of {len(runs)} runs are finished already.')
+            self.report(f'{len(runs) - len(waiting)} of {len(runs)} runs are already finished.')
 
         def ended() -> str:
             return f'[{len(runs) - len(waiting) - len(self._running)}/{len(runs)}]'
 
         numbers = [signal.SIGTERM, signal.SIGINT]
-        # A terminal that is closed; under nohup this is ignored and must stay so.
+        # Sent when the terminal closes; under nohup, it is ignored and must stay ignored.
         if hasattr(signal, 'SIGHUP') and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
             numbers.append(signal.SIGHUP)
         previous = {number: signal.signal(number, _interrupted) for number in numbers}
@@ -159,16 +159,16 @@ class Scheduler:
             if len(self._running) == self.jobs:
                 return
             run = waiting.popleft()
-            if run.is_done():  # by a process that is not ours
+            if run.is_done():  # by another process
                 self.report(f'{run.cell.name}: {_outcome(run)}')
             elif run.needs in failed:
                 failed.append(run)
-                self.report(f'{run.cell.name} is left out: {"its step 0" if run.first_step else run.needs.cell.name} '
+                self.report(f'{run.cell.name} is skipped: {"its step 0" if run.first_step else run.needs.cell.name} '
                             'failed.')
             elif run.needs is not None and not run.needs.is_done():
                 waiting.append(run)
             elif (holder := holder_of(run.cell.folder)) is not None:
-                # Left by a comparison that was killed, or a user's own: it is continued or read once that has ended.
+                # Started by the user or by a killed comparison: continue it, or read its results, once it has ended.
                 if run.cell not in self._awaited:
                     self.report(f'{run.cell.name} is being trained by {holder}: waiting for it.')
                 self._awaited.add(run.cell)
@@ -186,14 +186,14 @@ class Scheduler:
         if each > 1:
             launcher += ['-m', 'torch.distributed.run', '--standalone', f'--nproc_per_node={each}']
         else:
-            # Processes that share cores with more threads than cores run many times slower.
+            # Oversubscribed cores make processes many times slower.
             env.setdefault('OMP_NUM_THREADS', str(max(1, (os.cpu_count() or 1) // self.jobs)))
         command = [*launcher, self.train_script, cell.config, '--work-dir', cell.folder, '--seed', str(cell.seed)]
         command += ['--step', '0'] if run.only_first_step else []
         command += ['--launcher', 'pytorch'] if each > 1 else []
         Path(cell.folder).mkdir(parents=True, exist_ok=True)
         with open(_log(run), 'ab') as log:
-            # A session of its own: an interrupt reaches it through us, once, and all its workers with it.
+            # A separate session: _stop() forwards an interrupt once, to the process and all its workers.
             return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, env=env, start_new_session=True)
 
     def _stop(self) -> None:
@@ -232,6 +232,6 @@ def _last_line(run: Run) -> str:
 def _outcome(run: Run) -> str:
     if run.only_first_step:
         metrics = read_json(osp.join(run.first_step_folder, 'result.json'))['metrics']
-        return f'step 0 shared, all {number(metrics["mIoU_all"])}'
+        return f'shared step 0, all {number(metrics["mIoU_all"])}'
     last = (run.cell.results() or {})['results'][-1]['metrics']
     return f'old {number(last["mIoU_old"])}, all {number(last["mIoU_all"])}'

@@ -1,4 +1,4 @@
-"""The paper's table: methods by rows, tasks and settings by columns, mean and deviation over seeds."""
+"""The paper's table: methods as rows, tasks and settings as columns, mean and standard deviation over seeds."""
 from __future__ import annotations
 
 import csv
@@ -11,16 +11,16 @@ from .cell import Cell
 
 
 def collect(cells: Sequence[Cell], by_step: bool = False) -> list[dict]:
-    """One record per finished cell: method, column (task and setting), seed, and its last step's groups.
+    """One record per finished cell: method, column (task and setting), seed, and scores of the last step.
 
     Args:
-        cells: whose results are read.
-        by_step: a group for each step's classes, as in Table 7; else one for all classes added since step 0.
+        cells: cells to read results of.
+        by_step: one group for each step's classes, as in Table 7; otherwise one for all classes added after step 0.
     """
     finished = [(cell, results) for cell in cells if (results := cell.results()) is not None]
     sizes: dict[str, list[int]] = {}
     for cell, results in finished:
-        if by_step and len(results['results']) == results['num_steps']:  # Joint has no steps of its own
+        if by_step and len(results['results']) == results['num_steps']:  # Joint has only one step
             sizes.setdefault(cell.column, [len(result['new_classes']) for result in results['results']])
     records = []
     for cell, results in finished:
@@ -31,11 +31,11 @@ def collect(cells: Sequence[Cell], by_step: bool = False) -> list[dict]:
 
 
 def markdown(records: Sequence[dict], cells: Sequence[Cell], background: str) -> str:
-    """The table in Markdown. A dash stands for what has not finished.
+    """The table in Markdown; missing results are dashes.
 
     Args:
-        records: of ``collect``.
-        cells: all cells, which order rows and columns.
+        records: from ``collect``.
+        cells: all cells, in the order of rows and columns.
         background: one of ``BACKGROUND``.
     """
     methods = list(dict.fromkeys(cell.method for cell in cells))
@@ -50,14 +50,15 @@ def markdown(records: Sequence[dict], cells: Sequence[Cell], background: str) ->
 
 
 def values_of(records: Sequence[dict], method: str, column: str, background: str, group: str) -> list[float]:
-    """A table cell's value for each seed."""
+    """Values of a table cell, one per seed."""
     values = [record['scores'][background].get(group) for record in records
               if record['method'] == method and record['column'] == column]
     return [value for value in values if value is not None]
 
 
 def statistics_of(records: Sequence[dict]) -> list[dict]:
-    """Each table cell as a record: method, column, background, group, mean, sample std (None of one), seeds, values."""
+    """One record per table cell: its method, column, background, group, mean, sample std (None for one seed), seeds and
+    values."""
     rows = []
     for method, column in dict.fromkeys((record['method'], record['column']) for record in records):
         for background in BACKGROUND:
@@ -71,7 +72,7 @@ def statistics_of(records: Sequence[dict]) -> list[dict]:
 
 
 def csv_text(rows: Sequence[dict]) -> str:
-    """``statistics_of`` as CSV; the seeds' values stand in one field, rounded to two places."""
+    """``statistics_of`` as CSV; the values of all seeds share one field, with two decimals."""
     names = ['method', 'column', 'background', 'group', 'mean', 'std', 'seeds', 'values']
     out = io.StringIO()
     writer = csv.DictWriter(out, names, lineterminator='\n')
@@ -88,10 +89,10 @@ def group_names(records: Sequence[dict], column: str, background: str) -> list[s
 
 
 def mean_and_deviation(series: Sequence[Sequence[Optional[float]]]) -> tuple[list[float], list[float]]:
-    """Over seeds, step by step: mean and sample deviation (0 of one); NaN where no seed has a value.
+    """Mean and sample deviation over seeds for each step; NaN and 0 without values, deviation 0 for one value.
 
     Args:
-        series: a list of values by step for each seed, all of one length.
+        series: values by step for each seed, all of the same length.
     """
     columns = [[v for v in column if v is not None and v == v] for column in zip(*series)]
     means = [statistics.mean(column) if column else float('nan') for column in columns]

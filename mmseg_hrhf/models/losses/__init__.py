@@ -1,11 +1,12 @@
 from .base import TeacherLoss, build_loss
 from .distillation import (
     DistillationLoss,
+    FeatureMSELoss,
     OldClassBinaryDistillationLoss,
     OldClassDistillationLoss,
+    PODLoss,
     UnbiasedDistillationLoss,
 )
-from .features import FeatureMSELoss, PODLoss
 
 __all__ = [
     'DistillationLoss', 'FeatureMSELoss', 'OldClassBinaryDistillationLoss', 'OldClassDistillationLoss', 'PODLoss',

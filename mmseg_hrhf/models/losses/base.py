@@ -1,4 +1,4 @@
-"""What a loss between student and teacher is, and how a config names it."""
+"""Base class of losses between student and teacher, and how a config builds them."""
 from __future__ import annotations
 
 import abc
@@ -14,13 +14,13 @@ from ...utils.randomness import seeded
 
 
 class TeacherLoss(nn.Module, abc.ABC):
-    """A loss of the student's maps against the teacher's.
+    """Base class of losses that compare the student's maps with the teacher's.
 
-    A subclass registered in mmseg's ``MODELS`` can be named in a loss option of a method, such as ``method.loss_kd``.
+    A loss option of a method, such as ``method.loss_kd``, can name any subclass registered in mmseg's ``MODELS``.
     Its options are the annotated arguments of its constructor.
 
     Args:
-        loss_weight: factor of the loss.
+        loss_weight: weight of the loss.
     Raises:
         UserError: a negative weight.
     """
@@ -37,24 +37,24 @@ class TeacherLoss(nn.Module, abc.ABC):
 
         Args:
             student: (N, C, H, W) logits, or (N, C, h, w) features.
-            teacher: (N, K, H, W) logits with K < C, channel 0 is background; or features of the student's shape. No
-                gradient flows into it.
+            teacher: (N, K, H, W) logits with K < C, where channel 0 is background; or features of the student's
+                shape. It receives no gradient.
         Returns:
             Scalar.
         """
 
 
 def build_loss(name: str, options: Mapping, default: Mapping, num_new: int = 0) -> TeacherLoss:
-    """Build a loss and try it once on small maps, so that no mistake shows hours later, at step 1.
+    """Build a loss and run it once on small maps, to find errors before training.
 
     Args:
-        name: of the option, such as ``'method.loss_kd'``.
-        options: config of the loss. Without a ``type`` it changes options of ``default``.
-        default: config of the method's own loss.
-        num_new: channels that the student has and the teacher lacks.
+        name: name of the option, such as ``'method.loss_kd'``.
+        options: config of the loss. Without a ``type``, it overrides options of ``default``.
+        default: config of the method's default loss.
+        num_new: number of channels that the student has in addition to the teacher's.
     Raises:
-        UserError: an unknown type or option, a value of the wrong type or out of range, a loss that keeps a state or
-            gives no finite scalar with a gradient; names it.
+        UserError: an unknown type or option, a value of the wrong type or out of range, a loss that has state or
+            does not return a finite scalar with a gradient.
     """
     held = dict(options) if 'type' in options else dict(default, **options)
     kind = check_registered(name, held, MODELS, TeacherLoss, f'dict(type={default["type"]!r}, loss_weight=1.0)')
@@ -63,13 +63,13 @@ def build_loss(name: str, options: Mapping, default: Mapping, num_new: int = 0) 
     except ValueError as error:
         raise UserError(f'{name}={dict(options)}: {error}') from error
     if loss.state_dict():
-        raise UserError(f'{name}={dict(options)} keeps {next(iter(loss.state_dict()))!r}, but a checkpoint holds the '
-                        'segmentor alone: make it a buffer with persistent=False.')
+        raise UserError(f'{name}={dict(options)} has {next(iter(loss.state_dict()))!r} in its state_dict, but a '
+                        'checkpoint contains only the segmentor: register it as a buffer with persistent=False.')
     try:
         _try(loss, num_new)
-    except Exception as error:  # whatever a user's loss raises
-        raise UserError(f'{name}={dict(options)} fails on maps of {2 + num_new} channels of the student and 2 of the '
-                        f'teacher: {error}') from error
+    except Exception as error:  # a custom loss may raise anything
+        raise UserError(f'{name}={dict(options)} fails on a student map with {2 + num_new} channels and a teacher '
+                        f'map with 2: {error}') from error
     return loss
 
 
@@ -79,7 +79,7 @@ def _try(loss: TeacherLoss, num_new: int) -> None:
         value = loss(student, teacher)
         if not isinstance(value, Tensor) or value.ndim:
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise UserError(f'it gives {shape}, but must give a scalar.')
+            raise UserError(f'it returns {shape}, but must return a scalar.')
         gradient, = torch.autograd.grad(value, student)
         if not (value.isfinite() and gradient.isfinite().all()):
             raise UserError('the loss or its gradient is NaN or Inf.')

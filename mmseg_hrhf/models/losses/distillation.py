@@ -1,5 +1,7 @@
-"""Distillation between networks that disagree on what background is (eq. 3)."""
+"""Distillation of logits (eq. 3, MiB, LwF, LwF-MC) and of features (ILT, PLOP)."""
 from __future__ import annotations
+
+from typing import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,16 +14,16 @@ from .upsampling import at_least_float32
 
 
 def rearrange_probability(log_prob: Tensor, num_old: int) -> Tensor:
-    """Fold classes the teacher does not know into background (Probability Rearrange, eq. 3).
+    """Merge classes that the teacher does not have into background (Probability Rearrange, eq. 3).
 
     Args:
         log_prob: (N, C, H, W) log-probabilities of the student; channel 0 is background.
-        num_old: classes the teacher knows, background included; ``1 <= num_old <= C``.
+        num_old: number of the teacher's classes, including background; ``1 <= num_old <= C``.
     Returns:
         (N, num_old, H, W) log-probabilities.
     """
     if not 1 <= num_old <= log_prob.shape[1]:
-        raise UserError(f'num_old={num_old} must lie between 1 and the {log_prob.shape[1]} classes of the student.')
+        raise UserError(f"num_old={num_old} must be between 1 and the student's {log_prob.shape[1]} classes.")
     background = torch.cat([log_prob[:, :1], log_prob[:, num_old:]], dim=1)
     return torch.cat([background.logsumexp(1, keepdim=True), log_prob[:, 1:num_old]], dim=1)
 
@@ -29,11 +31,11 @@ def rearrange_probability(log_prob: Tensor, num_old: int) -> Tensor:
 def distillation_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Cross-entropy of the rearranged student against the teacher's probabilities, mean over pixels (eq. 3).
 
-    Computed in float32 at least, whatever the autocast type of the logits.
+    Computed in at least float32, regardless of autocast.
 
     Args:
         student_logits: (N, C, H, W).
-        teacher_logits: (N, K, H, W) with K <= C; no gradient flows into it.
+        teacher_logits: (N, K, H, W) with K <= C; it receives no gradient.
     Returns:
         Scalar in nats per pixel.
     """
@@ -46,8 +48,8 @@ def distillation_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
 class DistillationLoss(TeacherLoss):
     """Distillation of HRHF (eq. 3): ``-mean over pixels of sum over c of q_c log p'_c``.
 
-    q is the teacher's softmax over its K classes, p' the student's over its C, with the new classes folded into
-    background (see ``rearrange_probability``).
+    q is the teacher's softmax over its K classes; p' is the student's softmax over its C classes, with the new classes
+    merged into background (see ``rearrange_probability``).
 
     Args:
         loss_weight: lambda of eq. 5.
@@ -58,7 +60,7 @@ class DistillationLoss(TeacherLoss):
         return self.weighted(distillation_loss(student, teacher), teacher.shape[1])
 
     def weighted(self, distillation: Tensor, num_old: int) -> Tensor:
-        """Scalar loss from ``distillation_loss``, however that was computed (see ``fused.py``).
+        """Scalar loss from the value of ``distillation_loss``, which ``fused.py`` computes too.
 
         Args:
             distillation: scalar, nats per pixel.
@@ -69,10 +71,10 @@ class DistillationLoss(TeacherLoss):
 
 @MODELS.register_module()
 class UnbiasedDistillationLoss(DistillationLoss):
-    """Distillation of MiB: as ``DistillationLoss``, but a mean over pixels and over the K classes.
+    """Distillation of MiB: ``DistillationLoss`` divided by the number K of old classes.
 
     Args:
-        loss_weight: factor of the loss.
+        loss_weight: weight of the loss.
     """
 
     def weighted(self, distillation: Tensor, num_old: int) -> Tensor:
@@ -84,9 +86,9 @@ def old_class_distillation(student_logits: Tensor, teacher_logits: Tensor) -> Te
 
     Args:
         student_logits: (N, C, H, W).
-        teacher_logits: (N, K, H, W) with K <= C; no gradient flows into it.
+        teacher_logits: (N, K, H, W) with K <= C; it receives no gradient.
     Returns:
-        Scalar: mean over pixels **and** classes, as in MiB's comparison, on whose scale the published weight 100 is.
+        Scalar: mean over pixels **and** classes, as in MiB's comparison, for which the weight 100 was published.
     """
     student_logits, teacher_logits = at_least_float32(student_logits), at_least_float32(teacher_logits.detach())
     log_prob = student_logits[:, :teacher_logits.shape[1]].log_softmax(1)
@@ -97,10 +99,10 @@ def old_class_distillation(student_logits: Tensor, teacher_logits: Tensor) -> Te
 class OldClassDistillationLoss(TeacherLoss):
     """Distillation of LwF: ``-mean over pixels and classes of q_c log p_c``.
 
-    q is the teacher's softmax over its K classes, p the student's over the same K.
+    q is the teacher's softmax over its K classes; p is the student's softmax over the same classes.
 
     Args:
-        loss_weight: factor of the loss.
+        loss_weight: weight of the loss.
     """
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -109,11 +111,11 @@ class OldClassDistillationLoss(TeacherLoss):
 
 
 def old_class_binary_distillation(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Binary cross-entropy of the student's sigmoids of the old classes against the teacher's (Rebuffi et al., iCaRL).
+    """Binary cross-entropy of the student's old-class sigmoids against the teacher's (Rebuffi et al., iCaRL).
 
     Args:
         student_logits: (N, C, H, W).
-        teacher_logits: (N, K, H, W) with K <= C; no gradient flows into it.
+        teacher_logits: (N, K, H, W) with K <= C; it receives no gradient.
     Returns:
         Scalar: sum over the K classes, mean over pixels.
     """
@@ -126,10 +128,10 @@ def old_class_binary_distillation(student_logits: Tensor, teacher_logits: Tensor
 class OldClassBinaryDistillationLoss(TeacherLoss):
     """Distillation of LwF-MC: ``-mean over pixels of sum over c of q_c log p_c + (1 - q_c) log(1 - p_c)``.
 
-    q are the teacher's K sigmoids, p the student's of the same classes.
+    q are the teacher's K sigmoids; p are the student's sigmoids of the same classes.
 
     Args:
-        loss_weight: factor of the loss.
+        loss_weight: weight of the loss.
     """
 
     def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -150,3 +152,71 @@ def class_binary_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int
     known = labels != ignore_index
     one_hot = F.one_hot(labels.where(known, labels.new_zeros(())), logits.shape[1]).movedim(-1, 1).to(logits)
     return F.binary_cross_entropy_with_logits(logits, one_hot, reduction='none').sum(1) * known
+
+
+@MODELS.register_module()
+class FeatureMSELoss(TeacherLoss):
+    """Feature distillation of ILT: ``mean of (f - g)^2`` over all elements of the student's f and the teacher's g.
+
+    Args:
+        loss_weight: weight of the loss.
+    """
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Scalar from two (N, C, h, w) maps."""
+        return self.loss_weight * F.mse_loss(at_least_float32(student), at_least_float32(teacher.detach()))
+
+
+SCALES = (1, 2, 4)
+
+
+def local_pod(features: Tensor, scales: Sequence[int] = SCALES) -> Tensor:
+    """Means of squared features over the rows and columns of regions at several scales (PLOP, eq. 1 to 4).
+
+    Args:
+        features: (N, C, H, W).
+        scales: regions per side. A scale with more regions than pixels per side is skipped. Remaining rows and columns
+            at the bottom and right are ignored.
+    Returns:
+        (N, E) embedding.
+    """
+    features = at_least_float32(features).square()
+    height, width = features.shape[2:]
+    parts = []
+    for scale in scales:
+        rows, columns = height // scale, width // scale
+        if rows and columns:
+            regions = features[..., :scale * rows, :scale * columns]
+            regions = regions.unflatten(3, (scale, columns)).unflatten(2, (scale, rows))  # (N, C, s, rows, s, columns)
+            parts += [regions.mean(5).flatten(1), regions.mean(3).flatten(1)]
+    return torch.cat(parts, dim=1)
+
+
+def pod_distance(student: Tensor, teacher: Tensor) -> Tensor:
+    """Euclidean distance between the embeddings, mean over images; not normalised, as in PLOP's experiments.
+
+    Args:
+        student, teacher: (N, C, H, W); ``teacher`` receives no gradient.
+    Returns:
+        Scalar.
+    """
+    return torch.linalg.vector_norm(local_pod(student) - local_pod(teacher.detach()), dim=1).mean()
+
+
+@MODELS.register_module()
+class PODLoss(TeacherLoss):
+    """Local POD of PLOP: ``mean over images of |e(f) - e(g)|``, with ``e`` from ``local_pod``.
+
+    Args:
+        loss_weight: weight of the loss.
+    """
+
+    def forward(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Scalar from two (N, C, h, w) maps, of features or of logits."""
+        return self.loss_weight * pod_distance(student, teacher)
+
+
+def fold_new_logits(logits: Tensor, num_old: int) -> Tensor:
+    """Add the logits of new classes to the background logit, for comparison with the teacher: (N, num_old, H, W)."""
+    background = logits[:, :1] + logits[:, num_old:].sum(1, keepdim=True)
+    return torch.cat([background, logits[:, 1:num_old]], dim=1)

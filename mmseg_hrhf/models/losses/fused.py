@@ -1,7 +1,7 @@
-"""Cross-entropy and distillation in one pass over small bands of up-sampled logits.
+"""Cross-entropy and distillation in one pass over small bands of upsampled logits.
 
-The same formulas as in ``distillation.py`` and ``label_merge.py``, which are their readable form: the up-sampled
-logits, their log-softmax and the gradients exist for one band at a time, and each is computed once for all losses.
+``distillation.py`` and ``label_merge.py`` are the readable form of the same formulas. Here, the upsampled logits, their
+log-softmax and the gradients exist for one band at a time and are computed once for all losses.
 """
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class FusedTerms(NamedTuple):
     """Sums over the pixels of each image.
 
     Args:
-        cross_entropy, distillation: (N,) nats; ignored pixels have no cross-entropy.
-        correct: (N,) pixels that are not ignored and whose label has the highest logit.
-        labels: (N, H, W) that the cross-entropy was taken against.
+        cross_entropy, distillation: (N,) nats; ignored pixels do not contribute to the cross-entropy.
+        correct: (N,) number of pixels that are not ignored and whose label has the highest logit.
+        labels: (N, H, W) targets of the cross-entropy.
     """
     cross_entropy: Tensor
     distillation: Tensor
@@ -28,7 +28,7 @@ class FusedTerms(NamedTuple):
     labels: Tensor
 
     def mean_distillation(self) -> Tensor:
-        """Scalar: what ``distillation_loss`` gives."""
+        """Scalar, equal to ``distillation_loss``."""
         return self.distillation.sum() / self.labels.numel()
 
 
@@ -40,18 +40,18 @@ def fused_losses(student: Tensor,
                  num_merged: int = 0,
                  align_corners: bool = False,
                  ignore_index: int = 255) -> FusedTerms:
-    """Losses of logits, bilinearly up-sampled to the size of the labels.
+    """Losses of logits that are bilinearly upsampled to the size of the labels.
 
     Args:
-        student: (N, C, h, w) logits; the one that gradients flow into.
+        student: (N, C, h, w) logits; only they receive gradients.
         labels: (N, H, W) integers below C, or ``ignore_index``.
-        teacher: (N, K, h', w') logits with K <= C; none if neither ``relabel`` nor ``distil`` needs them.
-        relabel: from (n, rows, W) labels and (n, K, rows, W) logits of the teacher to new labels, pixel by pixel.
+        teacher: (N, K, h', w') logits with K <= C; None if neither ``relabel`` nor ``distil`` is used.
+        relabel: maps (n, rows, W) labels and (n, K, rows, W) teacher logits to new labels, pixel by pixel.
         distil: compute eq. 3 (``distillation_loss``).
-        num_merged: channels that stand for background in the cross-entropy, as in MiB
-            (``merge_old_classes``); 0: none.
-        align_corners: of the up-sampling.
-        ignore_index: label of pixels without cross-entropy.
+        num_merged: number of channels that count as background in the cross-entropy, as in MiB
+            (``merge_old_classes``); 0 for plain cross-entropy.
+        align_corners: of the upsampling.
+        ignore_index: label of ignored pixels.
     """
     return FusedTerms(*_Fused.apply(student, labels, teacher, relabel, distil, num_merged, align_corners,
                                     ignore_index))
@@ -107,11 +107,11 @@ class _Fused(torch.autograd.Function):
 
 
 class LogSoftmax:
-    """Log-softmax of a band, in parts.
+    """Log-softmax of a band, as its components.
 
     Args:
-        scores: (N, C, H, W) logits; they become differences to the highest of their pixel.
-        space: where the probabilities go.
+        scores: (N, C, H, W) logits; the maximum of each pixel is subtracted in place.
+        space: workspace that stores the probabilities.
 
     Attributes:
         prob: (N, C, H, W).
@@ -127,16 +127,16 @@ class LogSoftmax:
 
 
 def distillation(student: LogSoftmax, teacher: Tensor, space: Workspace) -> tuple[Tensor, Tensor]:
-    """Distillation (eq. 3) at each pixel.
+    """Distillation loss (eq. 3) of each pixel.
 
-    The teacher's probability of background is divided among background and the classes that the teacher does not know
-    as the student divides it.
+    The gradient splits the teacher's background probability over background and the new classes in the student's
+    proportions.
 
     Args:
         student: (N, C, H, W).
-        teacher: (N, K, H, W) logits, which are overwritten.
+        teacher: (N, K, H, W) logits; overwritten.
     Returns:
-        (N, H, W), and its gradient by the student's logits, (N, C, H, W).
+        (N, H, W) loss and its (N, C, H, W) gradient with respect to the student's logits.
     """
     scores, shape, num_old = student.scores, student.prob.shape, teacher.shape[1]
     prob = teacher.div_(exp_in_place(teacher)[1])
@@ -154,13 +154,13 @@ def distillation(student: LogSoftmax, teacher: Tensor, space: Workspace) -> tupl
 
 def subtract_merged_target(student: LogSoftmax, loss: Tensor, label: Tensor, num_merged: int,
                            space: Workspace) -> Tensor:
-    """MiB's cross-entropy at each pixel; ``student.prob`` becomes its gradient by the logits.
+    """MiB's cross-entropy of each pixel; ``student.prob`` becomes its gradient with respect to the logits.
 
     Args:
         student: (N, C, H, W).
         loss: (N, H, W) plain cross-entropy.
         label: (N, 1, H, W) below C.
-        num_merged: channels that stand for background.
+        num_merged: number of channels that count as background.
     Returns:
         (N, H, W).
     """
@@ -174,8 +174,11 @@ def subtract_merged_target(student: LogSoftmax, loss: Tensor, label: Tensor, num
 
 
 def exp_in_place(scores: Tensor) -> tuple[Tensor, Tensor]:
-    """(N, 1, H, W) log-sum-exp of (N, C, H, W) scores, which become exponentials of some common multiple, and their
-    sum."""
+    """Replace (N, C, H, W) scores by ``exp(score - maximum of the pixel)``.
+
+    Returns:
+        (N, 1, H, W) log-sum-exp of the original scores, and (N, 1, H, W) sum of the new ones.
+    """
     highest = scores.amax(1, keepdim=True)
     total = scores.sub_(highest).exp_().sum(1, keepdim=True)
     return total.log() + highest, total

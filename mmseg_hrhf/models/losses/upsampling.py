@@ -1,4 +1,4 @@
-"""Bilinear up-sampling as two matrix products, so that a loss can take an image band by band."""
+"""Bilinear upsampling as two matrix products, so that a loss can process an image band by band."""
 from __future__ import annotations
 
 import functools
@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Bytes of one band of logits. A CPU is fastest where what is computed from it stays in the cache; a GPU wants few and
-# large pieces.
+# Bytes of one band of logits. A CPU is fastest if intermediate results fit into its cache; a GPU needs few, large
+# bands.
 _BAND_BYTES = dict(cpu=2**21)
 _BAND_BYTES_ELSEWHERE = 2**24
 
@@ -18,8 +18,8 @@ _BAND_BYTES_ELSEWHERE = 2**24
 @functools.lru_cache(maxsize=32)
 def interpolation_matrix(size_in: int, size_out: int, align_corners: bool, dtype: torch.dtype,
                          device: torch.device) -> Tensor:
-    """(size_out, size_in) matrix that up-samples along one side as ``F.interpolate(mode='bilinear')`` does."""
-    with torch.inference_mode(False):  # it is kept, and used where gradients flow
+    """(size_out, size_in) matrix that upsamples one dimension like ``F.interpolate(mode='bilinear')``."""
+    with torch.inference_mode(False):  # the cached matrix is also used with autograd
         unit = torch.eye(size_in, dtype=torch.float64)[None]
         matrix = F.interpolate(unit, size_out, mode='linear', align_corners=align_corners)[0].t()
         return matrix.contiguous().to(device, dtype)
@@ -27,19 +27,19 @@ def interpolation_matrix(size_in: int, size_out: int, align_corners: bool, dtype
 
 @functools.lru_cache(maxsize=32)
 def rows_needed(size_in: int, size_out: int, align_corners: bool) -> list[tuple[int, int]]:
-    """First row, and the one after the last, that each row of the up-sampling along one side is made of."""
+    """Range (start, stop) of input rows that each output row depends on."""
     matrix = interpolation_matrix(size_in, size_out, align_corners, torch.float64, torch.device('cpu'))
     return [(int(used[0]), int(used[-1]) + 1) for used in (row.nonzero()[:, 0] for row in matrix)]
 
 
 class Upsampling:
-    """Linear maps between (N, C, h, w) logits and bands of their (N, C, H, W) up-sampling.
+    """Linear maps between (N, C, h, w) logits and bands of their (N, C, H, W) upsampling.
 
     Args:
         size_in: (h, w).
         size_out: (H, W).
         align_corners: as in ``F.interpolate``.
-        like: a tensor of the type and device of the logits.
+        like: tensor with the dtype and device of the logits.
     """
 
     def __init__(self, size_in: tuple[int, int], size_out: tuple[int, int], align_corners: bool, like: Tensor) -> None:
@@ -48,9 +48,9 @@ class Upsampling:
         self.needed = rows_needed(size_in[0], size_out[0], align_corners)
 
     def up(self, logits: Tensor, band: slice, space: Workspace, name: str) -> Tensor:
-        """(N, C, rows of ``band``, W) from (N, C, h, w); of h only what the band is made of is looked at.
+        """(N, C, rows of ``band``, W) from (N, C, h, w); only the input rows that it depends on are read.
 
-        It lies in ``space`` under ``name``.
+        The result is stored in ``space`` under ``name``.
         """
         small = self._small(band)
         rows, part = self.rows[band, small], logits[:, :, small]
@@ -60,7 +60,7 @@ class Upsampling:
         return out
 
     def add_adjoint(self, out: Tensor, gradient: Tensor, band: slice, space: Workspace) -> None:
-        """Add the gradient of the logits to (N, C, h, w) ``out``, from the gradient of what ``up`` gives."""
+        """Add the gradient with respect to the logits to (N, C, h, w) ``out``, given that of the result of ``up``."""
         small = self._small(band)
         rows, part = self.rows[band, small], out[:, :, small]
         narrow = self._product(gradient, self.columns, space)
@@ -81,9 +81,9 @@ class Upsampling:
 
 
 def bands(shape: Union[torch.Size, tuple[int, int, int, int]], like: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Slices of images and of rows that cut an (N, C, H, W) tensor into pieces of about the same bytes.
+    """Slices of images and rows that divide an (N, C, H, W) tensor into bands of similar size.
 
-    A piece is several whole images, or some rows of one.
+    A band consists of several complete images, or of some rows of one image.
     """
     number, channels, height, width = shape
     wanted = _BAND_BYTES.get(like.device.type, _BAND_BYTES_ELSEWHERE)
@@ -95,13 +95,13 @@ def bands(shape: Union[torch.Size, tuple[int, int, int, int]], like: Tensor) -> 
 
 
 def pool_upsampled(logits: Tensor, size: tuple[int, int], pooled: tuple[int, int], align_corners: bool) -> Tensor:
-    """Average pooling of bilinearly up-sampled logits, without the up-sampled ones: both are linear.
+    """Average pooling of bilinearly upsampled logits without upsampling them, since both are linear.
 
     Args:
         logits: (N, C, h, w).
-        size: (H, W) of the up-sampling.
-        pooled: (h', w') of ``F.adaptive_avg_pool2d``.
-        align_corners: of the up-sampling.
+        size: (H, W) after upsampling.
+        pooled: (h', w') after ``F.adaptive_avg_pool2d``.
+        align_corners: of the upsampling.
     Returns:
         (N, C, h', w').
     """
@@ -114,13 +114,13 @@ def pool_upsampled(logits: Tensor, size: tuple[int, int], pooled: tuple[int, int
 
 
 class Workspace:
-    """Tensors of one piece of work that the next piece overwrites.
+    """Named buffers that each band reuses.
 
-    On a CPU large tensors may come from fresh pages each time they are made, whose first touch takes about as long as
-    the arithmetic on them.
+    On a CPU, a large new tensor may be allocated from fresh memory pages, whose first access takes about as long as the
+    arithmetic on them.
 
     Args:
-        like: a tensor of the type and device of all of them.
+        like: tensor with the dtype and device of the buffers.
     """
 
     def __init__(self, like: Tensor) -> None:
@@ -128,7 +128,7 @@ class Workspace:
         self._held: dict[str, Tensor] = {}
 
     def tensor(self, name: str, *shape: int) -> Tensor:
-        """An uninitialised tensor; the last one of that name is lost."""
+        """An uninitialised tensor; it overwrites the previous one with this name."""
         number = math.prod(shape)
         held = self._held.get(name)
         if held is None or held.numel() < number:
@@ -137,5 +137,5 @@ class Workspace:
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """``tensor``, in float32 where its type is a half one."""
+    """``tensor``, converted to float32 from half precision."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

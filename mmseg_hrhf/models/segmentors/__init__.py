@@ -1,5 +1,4 @@
-from .base import IncrementalSegmentor
-from .bounds import FineTuning, Joint
+from .base import FineTuning, IncrementalSegmentor, Joint
 from .hrhf import HRHF
 from .importance import EWC, PI, RW, ImportanceSegmentor
 from .lwf import ILT, LwF, LwFMC

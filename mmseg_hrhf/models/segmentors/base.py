@@ -1,4 +1,4 @@
-"""What all methods share: a student segmentor, and the frozen teacher it continues."""
+"""Base class of all methods: a student segmentor and the frozen teacher it continues; fine-tuning and Joint."""
 from __future__ import annotations
 
 import inspect
@@ -23,32 +23,32 @@ from ..student_pass import fuses, inherits, small_logits
 
 
 class IncrementalSegmentor(FollowedByOthers, BaseModel):
-    """A segmentor at one learning step.
+    """Base class of all methods: a segmentor at one learning step.
 
-    Its checkpoint is the student's alone, with the keys of a bare segmentor. The teacher is not a submodule: it is in
-    no checkpoint, optimizer or DDP bucket, and stays in eval mode.
+    The checkpoint contains only the student, with the keys of a plain segmentor. The teacher is not a submodule: it is
+    excluded from checkpoints, optimizers and DDP buckets, and stays in eval mode.
 
-    To hooks it looks like the bare segmentor: ``model.backbone`` is the student's, and parameters, buffers and modules
-    are listed by the names that they have there (``backbone.conv1.weight``).
+    Hooks see a plain segmentor: ``model.backbone`` is the student's, and parameters, buffers and modules have the names
+    that they have in the student (``backbone.conv1.weight``).
 
     Args:
         student: config of any segmentor with the classes of this step.
         teacher: config of the same segmentor with the classes of the previous step; None at step 0.
         teacher_checkpoint: plain checkpoint of the previous step.
         classifier_start: ``'mib'`` or ``'random'``, see ``grow_tensor``.
-        channels_last: whether both networks compute in channels last, set by ``channels_last`` of the config.
+        channels_last: run both networks in channels-last memory format; set by ``channels_last`` of the config.
     """
-    # Whether the method uses the previous step's network beyond its weights.
+    # Whether the method uses the previous step's network in addition to its weights.
     needs_teacher = True
-    # Whether the method trains on fake images beside the real ones.
+    # Whether the method trains on synthetic images in addition to real ones.
     uses_fake_images = False
-    # Whether step 0 is the plain training that other methods begin with too: a comparison then trains it once.
+    # Whether step 0 is plain training, the same as in other methods: a comparison then trains it only once.
     shares_first_step = True
-    # Whether there is a single step, on all classes at once, in place of the last one.
+    # Whether the method trains once, on all classes, instead of step by step.
     joint = False
-    # Whether it puts its own loss in the place of the heads' per-pixel losses.
+    # Whether the method replaces the per-pixel losses of the heads.
     replaces_losses = False
-    # Registered names of the hooks it needs in training.
+    # Registered names of the hooks that training requires.
     hooks: tuple[str, ...] = ()
 
     def __init__(self,
@@ -66,7 +66,7 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
         self._hidden_teacher: list[nn.Module] = []
         self.num_old = 0  # channels of the teacher
         self._previous_state: Optional[dict] = None
-        # What the teacher's layers saw in training, for its inversion; see inversion/recording.py.
+        # Feature statistics of the teacher's training, for its inversion; see replay/recording.py.
         self.teacher_statistics: Optional[dict] = None
         if teacher is not None:
             previous = revert_sync_batchnorm(MODELS.build(teacher))
@@ -78,15 +78,15 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
             self.num_old = previous.num_classes
         self.first_step = teacher is None
         self.channels_last = channels_last
-        # Now, and not in a hook: DDP lays out its buckets by the strides that it finds.
+        # Here instead of in a hook: DDP lays out its buckets by the strides it finds.
         self.to(memory_format=self.memory_format)
         rename_in_state(self, 'student.', '')
 
     @classmethod
     def check_options(cls, options: Mapping) -> None:
-        """Raise ``UserError`` for a loss among the options of ``method`` that cannot be used.
+        """Raise ``UserError`` if a loss in the options of ``method`` is unusable.
 
-        Asked before a run begins.
+        Called before a run starts.
         """
         for name in _loss_defaults(cls):
             if options.get(name) is not None:
@@ -94,22 +94,22 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
 
     @classmethod
     def build_loss(cls, option: str, options: Mapping) -> TeacherLoss:
-        """The loss of a constructor's argument whose default is ``dict(type=..., loss_weight=...)``.
+        """Build the loss of a constructor argument whose default is ``dict(type=..., loss_weight=...)``.
 
         Args:
-            option: name of the argument: ``loss_kd`` compares logits, of which the student has more channels than the
-                teacher, any other maps of one shape.
-            options: its value; without a ``type`` it changes options of the default.
+            option: name of the argument. ``loss_kd`` compares logits, of which the student has more channels than the
+                teacher; all others compare maps of the same shape.
+            options: its value. Without a ``type``, it overrides options of the default.
         """
         return build_loss(f'method.{option}', options, _loss_defaults(cls)[option], num_new=int(option == 'loss_kd'))
 
     @classmethod
     def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:
-        """Raise ``UserError`` for a segmentor that the method cannot train. Asked before a run begins.
+        """Raise ``UserError`` if the method cannot train this segmentor. Called before a run starts.
 
         Args:
-            segmentor: of step 1, for this alone: it may be changed.
-            size: (height, width) of the images that it trains on.
+            segmentor: segmentor of step 1, built only for this check; it may be modified.
+            size: (height, width) of the training images.
         """
         if cls.replaces_losses:
             check_losses(segmentor)
@@ -119,7 +119,7 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
         """The frozen network of the previous step; None at step 0."""
         return self._hidden_teacher[0] if self._hidden_teacher else None
 
-    # No attribute: torch.save of a module cannot pickle it.
+    # A property, because torch.save cannot pickle a memory format in an attribute.
     @property
     def memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format
@@ -140,7 +140,7 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
         else:
             super().__setattr__(name, value)
 
-    # Parameters and buffers are listed through it, too.
+    # named_parameters() and named_buffers() use it, too.
     def named_modules(self, memo: Optional[set] = None, prefix: str = '', remove_duplicate: bool = True) -> Iterator:
         memo = set() if memo is None else memo
         memo.update(part for child in self.children() if isinstance(child, TeacherLoss) for part in child.modules())
@@ -148,13 +148,13 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
             yield _bare_name(name, prefix), module
 
     def followers(self) -> list[nn.Module]:
-        # Not a submodule, the teacher must be told to change device or type.
+        # The teacher is not a submodule, so changes of device and dtype must be forwarded to it.
         return self._hidden_teacher
 
     def init_weights(self) -> None:
-        """Start from the previous step with a grown classifier, or, at step 0, as the student's config says."""
+        """Start from the previous step with an extended classifier; at step 0, as configured for the student."""
         if self.first_step:
-            # Random weights are drawn in the order of memory: a seed means the same ones in every order.
+            # Random weights are drawn in memory order: a seed must give the same weights in every memory format.
             self.student.to(memory_format=torch.contiguous_format)
             _start(self.student)
             self.student.to(memory_format=self.memory_format)
@@ -170,23 +170,23 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
         return self.student(inputs, data_samples, mode=mode)
 
     def loss(self, inputs: Tensor, data_samples: list) -> dict:
-        """Losses of a batch; at step 0 the student's own."""
+        """Losses of a batch; at step 0, those of the student."""
         if self.first_step:
             return self.student.loss(inputs, data_samples)
         return self.incremental_loss(inputs, data_samples)
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
-        """Losses of a batch at a step that has a predecessor."""
+        """Losses of a batch at step 1 or later."""
         raise NotImplementedError(f'{type(self).__name__} must define incremental_loss.')
 
     def student_loss(self, inputs: Tensor, data_samples: list) -> tuple[dict, Tensor]:
-        """The student's own losses of a batch and, of the same pass, its (N, C, H, W) logits at the labels' size."""
+        """The student's losses of a batch and, from the same pass, its (N, C, H, W) logits at label resolution."""
         with captured_logits(self.student, data_samples[0].gt_sem_seg.shape) as captured:
             losses = self.student.loss(inputs, data_samples)
         return losses, captured[0]
 
     def fuses_losses(self, stand_in: Optional[type] = None) -> bool:
-        """Whether losses can be had from ``fused_pass`` instead of full logits of both networks.
+        """Whether ``fused_pass`` can compute the losses without full-resolution logits of both networks.
 
         Args:
             stand_in: see ``fuses``.
@@ -194,19 +194,39 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
         return inherits(self, IncrementalSegmentor, 'student_loss', 'teacher_logits') and fuses(self.student, stand_in)
 
     def method_state(self) -> dict:
-        """What the next step needs beside the weights, as plain data and tensors; the checkpoint keeps it."""
+        """Plain data and tensors that the next step needs in addition to the weights; stored in the checkpoint."""
         return {}
 
     def teacher_logits(self, inputs: Tensor) -> Tensor:
-        """(N, K, H, W) logits of the teacher, at the size of ``inputs`` (N, 3, H, W)."""
+        """(N, K, H, W) logits of the teacher at the resolution of ``inputs``, (N, 3, H, W)."""
         with torch.inference_mode():
             logits = predicted_logits(self.teacher, inputs)
-        return logits.clone()  # an ordinary tensor again, which a loss may keep for its backward pass
+        return logits.clone()  # a normal tensor, which autograd can save for backward
 
     @torch.inference_mode()
     def small_teacher_logits(self, inputs: Tensor) -> Tensor:
-        """(N, K, h, w) logits of a teacher whose student ``fuses``, before up-sampling."""
+        """(N, K, h, w) logits of the teacher before upsampling; only if ``fuses_losses()``."""
         return small_logits(self.teacher, inputs)
+
+
+@MODELS.register_module(name=['FineTuning', 'FT'])
+class FineTuning(IncrementalSegmentor):
+    """Fine-tuning on the new labels; all other pixels are background (Table 1, FT)."""
+    needs_teacher = False
+
+    def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
+        return self.student.loss(inputs, data_samples)
+
+
+@MODELS.register_module()
+class Joint(IncrementalSegmentor):
+    """Training once, on the images and labels of all classes (Table 1, Joint).
+
+    Joint replaces the last step, uses the schedule of step 0 and is evaluated like the last step.
+    """
+    joint = True
+    needs_teacher = False
+    shares_first_step = False
 
 
 def _loss_defaults(method: type) -> dict[str, dict]:
@@ -220,7 +240,7 @@ def _loss_defaults(method: type) -> dict[str, dict]:
 
 
 def _bare_name(name: str, prefix: str) -> str:
-    """The name that a member of the student has in the bare segmentor."""
+    """Name of a member of the student in the plain segmentor."""
     start = f'{prefix}.' if prefix else ''
     return start + name[len(start) + len('student.'):] if name.startswith(f'{start}student.') else name
 
@@ -228,14 +248,14 @@ def _bare_name(name: str, prefix: str) -> str:
 def _start(student: nn.Module) -> None:
     try:
         student.init_weights()
-    except (OSError, RuntimeError, EOFError) as error:  # no network, no such file, a file of something else
+    except (OSError, RuntimeError, EOFError) as error:  # no network, missing file, not a checkpoint
         wanted = sorted({cfg['checkpoint'] for module in student.modules()
                          for cfg in _inits(getattr(module, 'init_cfg', None)) if cfg.get('checkpoint')})
         if not wanted:
             raise
-        raise UserError(f'The pretrained weights {", ".join(wanted)} cannot be loaded: {error}. Give a file that you '
-                         'have as init_cfg.checkpoint (or pretrained), or train from scratch: model.pretrained=None '
-                         'model.backbone.init_cfg=None.') from error
+        raise UserError(f'Cannot load the pretrained weights {", ".join(wanted)}: {error}. Set init_cfg.checkpoint '
+                        '(or pretrained) to a local file, or train from scratch with model.pretrained=None '
+                        'model.backbone.init_cfg=None.') from error
 
 
 def _inits(init_cfg) -> list:
@@ -246,21 +266,21 @@ def _load_strictly(model: nn.Module, state: dict, path: str) -> None:
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
-        raise UserError(f'Checkpoint {path} does not fit the network of the previous step: {error}') from error
+        raise UserError(f'Checkpoint {path} does not match the network of the previous step: {error}') from error
 
 
 def unwrapped(model: nn.Module) -> Any:
-    """The model in mmengine's wrapper for distributed training, or ``model`` itself."""
+    """The model inside mmengine's wrapper for distributed training, or ``model`` itself."""
     return model.module if is_model_wrapper(model) else model
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class StudentOptimWrapperConstructor:
-    """Builds with ``student_constructor`` on the student, such as mmseg's layer-wise decay, which reads ``backbone``.
+    """Applies another constructor to the student, such as mmseg's layer-wise decay, which requires ``backbone``.
 
     Args:
-        optim_wrapper_cfg: of the user, with ``student_constructor``.
-        paramwise_cfg: of the user.
+        optim_wrapper_cfg: the user's config plus ``student_constructor``, the type of that constructor.
+        paramwise_cfg: the user's config.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: Optional[dict] = None) -> None:

@@ -13,13 +13,13 @@ from .base import IncrementalSegmentor
 
 @MODELS.register_module()
 class HRHF(IncrementalSegmentor):
-    """Segmentation loss on merged labels plus distillation from the teacher, on real and fake images alike (eq. 5).
+    """Segmentation loss on merged labels plus distillation from the teacher, on real and synthetic images (eq. 5).
 
-    The segmentation loss (eq. 4) is the student's own, so auxiliary heads and cascades keep theirs. Each network runs
-    once per iteration.
+    The segmentation loss (eq. 4) is the student's configured loss, including those of auxiliary heads and cascades.
+    Each network runs once per iteration.
 
     Args:
-        loss_kd: distillation loss, whose ``loss_weight`` is lambda of eq. 5; None leaves it out (Table 5).
+        loss_kd: distillation loss, whose ``loss_weight`` is lambda of eq. 5; None disables it (Table 5).
         **kwargs: see ``IncrementalSegmentor``.
     """
     uses_fake_images = True

@@ -1,4 +1,4 @@
-"""What EWC, PI and RW share: importance gathered while training, and weights held back by it afterwards."""
+"""EWC, PI and RW: fine-tuning with a penalty on changes of important weights."""
 from __future__ import annotations
 
 from typing import Mapping
@@ -23,18 +23,18 @@ ByName = dict[str, Tensor]
 
 
 class ImportanceSegmentor(IncrementalSegmentor):
-    """Fine-tuning in which weights that mattered to earlier steps are drawn back to where those left them.
+    """Base class of fine-tuning with a penalty on changes of weights that were important for earlier steps.
 
-    Just before each optimizer step (see ``ImportanceHook``), when gradients are averaged over processes and free of any
-    loss scale, the gradient of the task's loss is taken into the statistics; then the penalty's own gradient is added
-    to it. So, as published, the penalty is no part of the importance. Rows of the classifier that are new have none.
+    Before each optimizer step (see ``ImportanceHook``), when gradients are averaged over processes and unscaled, the
+    statistics are updated with the gradient of the task loss. Then the gradient of the penalty is added. The penalty
+    therefore does not contribute to the importance, as published. New rows of the classifier have importance 0.
 
     Args:
-        weight: of the penalty.
+        weight: weight of the penalty.
         **kwargs: see ``IncrementalSegmentor``.
     """
     needs_teacher = False
-    # Step 0 gathers importance, and its checkpoint holds it.
+    # Step 0 accumulates importance, and its checkpoint contains it.
     shares_first_step = False
     hooks = ('ImportanceHook', 'TrainingStateHook')
 
@@ -44,28 +44,28 @@ class ImportanceSegmentor(IncrementalSegmentor):
             raise UserError(f'method.weight={weight} must not be negative.')
         self.weight = weight
         self._check_previous()
-        # Kept by parameter name: what the statistics of this step are so far, and how many updates made them.
+        # By parameter name: statistics of this step, and the number of updates so far.
         self.statistics: dict[str, ByName] = {}
         self.num_updates = 0
         self._anchor: ByName = {}
         self._importance: ByName = {}
 
-    # -- what a method defines ---------------------------------------------------------------------------------------
+    # -- defined by each method --------------------------------------------------------------------------------------
 
     def start_statistics(self, previous: Mapping[str, ByName]) -> dict[str, ByName]:
-        """Statistics before the first update; ``previous`` is ``importance_state`` of the step before, or empty."""
+        """Statistics before the first update; ``previous`` is the previous step's ``importance_state``, or empty."""
         raise NotImplementedError(f'{type(self).__name__} must define start_statistics.')
 
     def update_statistics(self, weights: ByName, gradients: ByName) -> None:
-        """Take in one update's gradients, those of the task's loss alone, at the weights they were computed for."""
+        """Update the statistics with the gradients of the task loss, and the weights they were computed at."""
         raise NotImplementedError(f'{type(self).__name__} must define update_statistics.')
 
     def importance_state(self) -> dict[str, ByName]:
-        """What the next step needs of this one."""
+        """State that the next step needs."""
         raise NotImplementedError(f'{type(self).__name__} must define importance_state.')
 
     def importance_of(self, previous: Mapping[str, ByName]) -> ByName:
-        """Importance of each weight, from ``importance_state`` of the previous step."""
+        """Importance of each weight, from the previous step's ``importance_state``."""
         raise NotImplementedError(f'{type(self).__name__} must define importance_of.')
 
     # -- during a step -----------------------------------------------------------------------------------------------
@@ -84,20 +84,20 @@ class ImportanceSegmentor(IncrementalSegmentor):
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
         losses = self.student.loss(inputs, data_samples)
-        # For the log: the optimizer step adds its gradient.
+        # Only for the log: before_optimizer_step adds its gradient.
         losses['penalty'] = self.weight * self.penalty()
         return losses
 
     @torch.no_grad()
     def penalty(self) -> Tensor:
-        """Scalar: importance times squared distance from the previous step, over all weights."""
+        """Scalar: importance times squared distance from the previous step, summed over all weights."""
         weights = self._weights()
         return sum(quadratic_penalty(weights[name], self._anchor[name], importance)
                    for name, importance in self._importance.items())
 
     @torch.no_grad()
     def before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Gather importance from the gradients, then add the penalty's gradient to them."""
+        """Update the statistics with the gradients, then add the gradient of the penalty to them."""
         weights = {name: weight for name, weight in self._weights().items() if weight.grad is not None}
         self.update_statistics({name: weight.detach() for name, weight in weights.items()},
                                {name: weight.grad.detach() for name, weight in weights.items()})
@@ -130,10 +130,10 @@ class ImportanceSegmentor(IncrementalSegmentor):
         name = type(self).__name__
         trained_by = (self._previous_state or {}).get('method')
         if trained_by != name:
-            raise UserError(f'The checkpoint of the previous step holds no importance of {name}' +
-                             (f', but of {trained_by}' if trained_by else '') +
-                             f': {name} gathers it while training, so every step, from 0 on, must be trained by '
-                             f'method.type={name}.')
+            raise UserError(f'The checkpoint of the previous step contains no importance of {name}' +
+                            (f', only of {trained_by}' if trained_by else '') +
+                            f'. {name} accumulates it during training: train every step, including step 0, with '
+                            f'method.type={name}.')
 
     # -- tensors by parameter ----------------------------------------------------------------------------------------
 
@@ -141,12 +141,12 @@ class ImportanceSegmentor(IncrementalSegmentor):
         return {name: weight for name, weight in self.student.named_parameters() if weight.requires_grad}
 
     def filled(self, value: float) -> ByName:
-        """A constant for every weight."""
+        """Tensors filled with ``value``, one per weight."""
         return {name: torch.full_like(weight, value) for name, weight in self._weights().items()}
 
 
 def with_first_rows(tensor: Tensor, rows: Tensor) -> Tensor:
-    """``tensor`` with its first rows replaced: a parameter may have grown, in any dimension, since they were made."""
+    """Copy ``rows`` into the start of ``tensor``, which may be larger in any dimension."""
     out = tensor.clone()
     out[tuple(slice(size) for size in rows.shape)] = rows.to(out)
     return out
@@ -158,10 +158,10 @@ def _on_cpu(state: Mapping[str, ByName]) -> dict[str, ByName]:
 
 @MODELS.register_module()
 class EWC(ImportanceSegmentor):
-    """Importance is a moving average of squared gradients (Kirkpatrick et al., PNAS 2017; online, as MiB compares it).
+    """Importance is a moving average of squared gradients (Kirkpatrick et al., PNAS 2017; online, as in MiB).
 
     Args:
-        weight: of the penalty, from MiB's comparison.
+        weight: weight of the penalty, from MiB's comparison.
         **kwargs: see ``ImportanceSegmentor``.
     """
 
@@ -188,12 +188,12 @@ class EWC(ImportanceSegmentor):
 
 @MODELS.register_module()
 class PI(ImportanceSegmentor):
-    """Importance is the loss a weight's way took away, by its squared length (Zenke et al., ICML 2017; as MiB has it).
+    """Importance is loss decrease per squared distance of a weight (Zenke et al., ICML 2017; as in MiB).
 
-    A step's importance is added to that of the steps before.
+    Importance is summed over steps.
 
     Args:
-        weight: of the penalty, from MiB's comparison.
+        weight: weight of the penalty, from MiB's comparison.
         **kwargs: see ``ImportanceSegmentor``.
     """
 
@@ -228,18 +228,18 @@ class PI(ImportanceSegmentor):
         return {name: normalise_importance(tensor) for name, tensor in previous['score'].items()}
 
 
-# Updates between two looks at the path.
+# Updates between two evaluations of the path integral.
 INTERVAL = 10
 
 
 @MODELS.register_module()
 class RW(ImportanceSegmentor):
-    """EWC's importance plus a path integral in the space of outputs (Chaudhry et al., ECCV 2018; as MiB compares it).
+    """EWC's importance plus a path integral in output space (Chaudhry et al., ECCV 2018; as in MiB).
 
-    A step's score is averaged with that of the step before.
+    The score of a step is averaged with that of the previous step.
 
     Args:
-        weight: of the penalty, from MiB's comparison.
+        weight: weight of the penalty, from MiB's comparison.
         **kwargs: see ``ImportanceSegmentor``.
     """
 
@@ -266,7 +266,7 @@ class RW(ImportanceSegmentor):
         for name, score in self.statistics['score'].items():
             scores[name] = score.clamp_min(0)
             if name in self.statistics['earlier']:
-                # New rows of a classifier have no score to be averaged with: they keep their own.
+                # New rows of the classifier have no earlier score to average with and keep their own.
                 earlier = with_first_rows(scores[name], self.statistics['earlier'][name])
                 scores[name] = 0.5 * (scores[name] + earlier)
         return dict(fisher=self.statistics['fisher'], score=scores)

@@ -1,4 +1,4 @@
-"""LwF: learning without forgetting."""
+"""LwF (learning without forgetting), LwF-MC and ILT."""
 from __future__ import annotations
 
 from typing import Optional
@@ -37,15 +37,15 @@ class LwF(IncrementalSegmentor):
 
 @MODELS.register_module()
 class LwFMC(IncrementalSegmentor):
-    """Binary cross-entropy on the labels and on the teacher's sigmoids (Rebuffi et al., CVPR 2017, without exemplars).
+    """Binary cross-entropy on labels and on the teacher's sigmoids (Rebuffi et al., CVPR 2017, without exemplars).
 
-    Step 0 is trained by binary cross-entropy too, so it cannot be shared with other methods. Every loss of main and
-    auxiliary heads on the classes' logits is replaced by it, at the weight the replaced one had.
+    Step 0 uses binary cross-entropy too, so it cannot be shared with other methods. Binary cross-entropy replaces every
+    loss of main and auxiliary heads on class logits and keeps its weight.
 
     Args:
         loss_kd: distillation loss; weight from MiB's comparison.
-        classifier_start: as in ``IncrementalSegmentor``; ``'random'``, since MiB's start shares a softmax's
-            background, and here is no softmax.
+        classifier_start: as in ``IncrementalSegmentor``. The default is ``'random'``, since MiB's initialisation
+            assumes a softmax.
         **kwargs: see ``IncrementalSegmentor``.
     """
     replaces_losses = True
@@ -68,7 +68,7 @@ class LwFMC(IncrementalSegmentor):
 
 
 class BinaryLoss(HeadLoss):
-    """Binary cross-entropy, summed over classes, mean over pixels, instead of a head's own loss."""
+    """Replaces a head's loss by binary cross-entropy, summed over classes and averaged over pixels."""
 
     @property
     def loss_name(self) -> str:
@@ -82,17 +82,17 @@ class BinaryLoss(HeadLoss):
                    reduction_override: Optional[str] = None,
                    **kwargs) -> Tensor:
         loss = getattr(self.inner, 'loss_weight', 1.0) * class_binary_cross_entropy(logits, labels, ignore_index)
-        if weight is not None:  # of a head's pixel sampler
+        if weight is not None:  # from the head's pixel sampler
             loss = loss * weight
         return loss if reduction_override == 'none' else loss.mean()
 
 
 @MODELS.register_module()
 class ILT(LwF):
-    """LwF plus the mean squared distance of the backbone's last feature map (Michieli and Zanuttigh, ICCVW 2019).
+    """LwF plus mean squared error of the backbone's last feature map (Michieli and Zanuttigh, ICCVW 2019).
 
     Args:
-        loss_features: loss of the last maps.
+        loss_features: loss on the last feature maps.
         **kwargs: see ``LwF``.
     """
 

@@ -1,4 +1,4 @@
-"""MiB: modelling the background."""
+"""MiB (modelling the background)."""
 from __future__ import annotations
 
 import functools
@@ -17,12 +17,11 @@ from .base import IncrementalSegmentor
 class MiB(IncrementalSegmentor):
     """Unbiased cross-entropy and unbiased distillation (Cermelli et al., CVPR 2020).
 
-    Both read background as "background or a class not known there": old classes in the labels, new ones in the
-    teacher's output. Auxiliary heads know the same classes, so their losses follow the same rule; distillation is the
-    main head's alone.
+    Background in the labels includes the old classes, and background in the teacher's output includes the new ones.
+    Auxiliary heads have the same classes and use the unbiased cross-entropy, too; distillation only uses the main head.
 
     Args:
-        loss_kd: distillation loss; MiB's authors weigh it by 10, on VOC 15-1 by 100.
+        loss_kd: distillation loss; the published weight is 10, and 100 for VOC 15-1.
         **kwargs: see ``IncrementalSegmentor``.
     """
 
@@ -56,20 +55,20 @@ class MiB(IncrementalSegmentor):
 
 
 def check_softmax(segmentor: nn.Module) -> None:
-    """Raise ``UserError`` for a head whose loss takes sigmoids: merged classes are log-probabilities of a softmax."""
+    """Raise ``UserError`` if a head's loss uses sigmoids: MiB merges log-probabilities of a softmax."""
     for head in class_heads(segmentor):
         for loss in losses_of(head):
             if getattr(loss, 'use_sigmoid', False):
-                raise UserError(f'{type(loss).__name__} of {type(head).__name__} has use_sigmoid=True, but MiB merges '
-                                 'the classes of a softmax: set use_sigmoid=False, or choose another method.')
+                raise UserError(f'{type(loss).__name__} of {type(head).__name__} has use_sigmoid=True, but MiB '
+                                'requires a softmax: set use_sigmoid=False, or choose another method.')
 
 
 class UnbiasedLoss(HeadLoss):
-    """A head's own loss on logits and labels whose old classes are merged into background.
+    """A head's loss, computed on logits and labels whose old classes are merged into background.
 
     Args:
         inner, num_classes: see ``HeadLoss``.
-        num_old: classes of the previous step, background included.
+        num_old: number of classes of the previous step, including background.
     """
 
     def __init__(self, inner: nn.Module, num_classes: int, num_old: int) -> None:

@@ -1,4 +1,4 @@
-"""PLOP: pooled outputs and pseudo-labels."""
+"""PLOP: distillation of pooled outputs (POD) and pseudo-labels."""
 from __future__ import annotations
 
 import functools
@@ -11,28 +11,28 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from ..heads import HeadLoss, replace_losses
-from ..losses.features import fold_new_logits
+from ..losses.distillation import fold_new_logits
 from ..losses.label_merge import entropy_histogram, median_thresholds, pseudo_labels, sure_share
 from ..losses.upsampling import pool_upsampled
 from ..student_pass import captured_stages, check_stages, fused_pass, paired_stages, stacked_labels, with_labels
 from .base import IncrementalSegmentor
 
-# Normalised entropy below which the teacher is sure whatever the median.
+# Lower limit of the entropy thresholds.
 _MIN_THRESHOLD = 0.001
 
 
 @MODELS.register_module()
 class PLOP(IncrementalSegmentor):
-    """Local POD on features and logits, and the teacher's labels where it is sure (Douillard et al., CVPR 2021).
+    """Local POD on features and logits, and pseudo-labels where the teacher is certain (Douillard et al., CVPR 2021).
 
-    POD compares the backbone's stages and the logits at the resolution of the last one, and is the stronger the more
-    classes there are per new one. An image's segmentation loss weighs as much as the share of its background on which
-    the teacher is sure; both hold for auxiliary heads too. Thresholds are medians over the step's images, found before
-    its first iteration (``PseudoLabelHook``).
+    POD compares the features of all backbone stages, and the logits at the resolution of the last stage. It is scaled
+    by the square root of all classes / new classes. The segmentation loss of an image is weighted by the fraction of
+    its background on which the teacher is certain. Auxiliary heads use the same labels and weights. Thresholds are
+    medians over the step's images, computed before its first iteration (``PseudoLabelHook``).
 
     Args:
-        loss_pod: distance of the student's and the teacher's features, at each stage.
-        loss_pod_logits: distance of their logits, the student's with new classes folded into background.
+        loss_pod: distance between the features of student and teacher, for each stage.
+        loss_pod_logits: distance between their logits, with the student's new classes folded into background.
         **kwargs: see ``IncrementalSegmentor``.
     """
     replaces_losses = True
@@ -57,11 +57,11 @@ class PLOP(IncrementalSegmentor):
         check_stages(segmentor, size)
 
     def entropy_histogram(self, inputs: Tensor, data_samples: list) -> Tensor:
-        """(K, bins) counts of the teacher's entropies on a batch's background."""
+        """(K, bins) histogram of the teacher's entropy on the background of a batch."""
         return entropy_histogram(self.teacher_logits(inputs), stacked_labels(data_samples))
 
     def set_thresholds(self, histogram: Tensor) -> None:
-        """Take the medians of what ``entropy_histogram`` counted over all images."""
+        """Set the thresholds to the medians of ``entropy_histogram``, summed over all images."""
         self._take(median_thresholds(histogram.cpu(), _MIN_THRESHOLD))
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
@@ -99,20 +99,20 @@ class PLOP(IncrementalSegmentor):
         self._take(state.get('thresholds'))
 
     def _take(self, thresholds: Optional[Tensor]) -> None:
-        # Where they are used: a copy in every iteration would make the host wait for an accelerator.
+        # On the device that uses them: a copy in each iteration would synchronise host and accelerator.
         device = next(self.student.parameters()).device
         self.thresholds = None if thresholds is None else thresholds.to(device)
 
 
 class ImageWeightedLoss(HeadLoss):
-    """A head's own loss with a weight for each image.
+    """A head's loss with a weight for each image.
 
-    Cross-entropy weighs the image's pixels. Other losses, which take no such weight or leave it, are taken image
+    Cross-entropy takes the weight of each pixel. Other losses, which may not support pixel weights, are computed image
     by image.
 
     Args:
         inner, num_classes: see ``HeadLoss``.
-        image_weight: gives the (N,) weights of the batch.
+        image_weight: returns the (N,) weights of the batch.
     """
 
     def __init__(self, inner: nn.Module, num_classes: int, image_weight: Callable[[], Tensor]) -> None:

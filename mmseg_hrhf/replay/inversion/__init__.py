@@ -1,7 +1,6 @@
 from .aggregation import AverageAggregation, MaxAggregation, ScaleAwareAggregation
 from .base import Inversion, build_inversion
-from .noise import GaussianNoise
-from .seg_inversion import SegInversion
+from .seg_inversion import GaussianNoise, SegInversion
 
 __all__ = [
     'AverageAggregation', 'GaussianNoise', 'Inversion', 'MaxAggregation', 'ScaleAwareAggregation', 'SegInversion',

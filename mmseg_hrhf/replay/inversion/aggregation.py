@@ -1,4 +1,4 @@
-"""From a map of class scores to one score per class and image (eq. 1, Table 3)."""
+"""Aggregation of class score maps to one score per image and class (eq. 1, Table 3)."""
 from __future__ import annotations
 
 import math
@@ -12,10 +12,10 @@ from torch.autograd.function import once_differentiable
 
 from ...utils.errors import UserError
 
-# Scores that are pooled in one go, unless a map has more: what caches hold, or what keeps a GPU busy.
+# Number of scores pooled at once, but at least one map: fits into the CPU cache, or keeps a GPU busy.
 _CHUNK = {'cpu': 2**18}
 _CHUNK_OF_ACCELERATORS = 2**24
-# From so many classes on, maps in channels last are pooled as they lie; fewer are gathered first.
+# Channels-last maps with at least this many classes are pooled without a copy.
 _MANY_CLASSES = 16
 
 
@@ -23,10 +23,10 @@ def scale_aware_aggregation(logits: Tensor, r: Tensor) -> Tensor:
     """Scale-Aware Aggregation: ``(1/r) log mean exp(r s)`` over pixels, by log-sum-exp (eq. 1).
 
     Args:
-        logits: (N, K, H, W) scores s, of any precision and memory format.
-        r: (N, K) or broadcastable, positive; towards 0 the average, towards infinity the maximum.
+        logits: (N, K, H, W) scores s, in any precision and memory format.
+        r: (N, K) or broadcastable, positive; approaches the average for r -> 0 and the maximum for r -> infinity.
     Returns:
-        (N, K) scores in float32 or more, between the average and the maximum of each map.
+        (N, K) scores in at least float32, between the average and the maximum of each map.
     """
     r = r.expand(logits.shape[:2]).to(_precise(logits.dtype))
     channels_last = logits.is_contiguous(memory_format=torch.channels_last) and not logits.is_contiguous()
@@ -40,9 +40,9 @@ def _precise(dtype: torch.dtype) -> torch.dtype:
 
 
 class _LogMeanExp(torch.autograd.Function):
-    """``(1/r) log mean exp(r s)`` over dimension ``dim``. Beside the scores, only a part is held at a time.
+    """``(1/r) log mean exp(r s)`` over dimension ``dim``, with temporary memory for only a part of the scores.
 
-    Scores are (N, K, P) with ``dim=2``, or (N, P, K) with ``dim=1``; of half precision, they are pooled in float32.
+    Scores are (N, K, P) with ``dim=2``, or (N, P, K) with ``dim=1``. Half precision is pooled in float32.
     """
 
     @staticmethod
@@ -50,7 +50,7 @@ class _LogMeanExp(torch.autograd.Function):
         r = r.unsqueeze(dim)
         pooled = torch.full_like(r, -math.inf, memory_format=torch.contiguous_format)
         for part, at in _parts(scores, dim):
-            # Reductions and broadcasts over pixels are several times as fast where these lie side by side.
+            # Reductions and broadcasts over pixels are several times faster on contiguous memory.
             some = (scores[part].contiguous() * r[at]).logsumexp(dim, keepdim=True)
             pooled[at] = torch.logaddexp(pooled[at], some)
         ctx.save_for_backward(scores, r, pooled)
@@ -60,7 +60,7 @@ class _LogMeanExp(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        # The derivative by a score is its share in the sum: softmax(r s).
+        # The derivative with respect to the scores is softmax(r s).
         scores, r, pooled = ctx.saved_tensors
         grad = grad.unsqueeze(ctx.dim)
         result = torch.empty_like(scores, memory_format=torch.contiguous_format)
@@ -74,7 +74,7 @@ class _LogMeanExp(torch.autograd.Function):
 
 
 def _parts(scores: Tensor, dim: int) -> Iterator[tuple[tuple[slice, slice], tuple[slice, slice]]]:
-    """What of the scores one goes through at once, and where it is pooled: images and classes, or pixels of images."""
+    """Slices of the scores to process at once (images and classes, or images and pixels), and slices of the result."""
     wanted = _CHUNK.get(scores.device.type, _CHUNK_OF_ACCELERATORS)
     images, rows, columns = scores.shape
     held = min(rows, max(1, wanted // columns))
@@ -86,33 +86,33 @@ def _parts(scores: Tensor, dim: int) -> Iterator[tuple[tuple[slice, slice], tupl
 
 
 class Aggregation:
-    """Pools maps of class scores, which may be of half precision, to one score per class and image.
+    """Base class: pools class score maps, possibly in half precision, to one score per image and class.
 
-    A subclass registered in mmseg's ``TASK_UTILS`` can be named in ``replay.inversion.aggregation``.
+    ``replay.inversion.aggregation`` can name any subclass registered in mmseg's ``TASK_UTILS``.
     """
 
     def draw_r(self, num_images: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
-        """(num_images, num_classes) float; NaN where the aggregation has no r."""
+        """Draw (num_images, num_classes) values of r; NaN if the aggregation has no r."""
         return np.full((num_images, num_classes), np.nan)
 
     def __call__(self, logits: Tensor, r: Tensor) -> Tensor:
-        """(N, K) scores in float32 or more, from (N, K, H, W)."""
+        """(N, K) scores in at least float32, from (N, K, H, W)."""
         raise NotImplementedError
 
 
 @TASK_UTILS.register_module()
 class ScaleAwareAggregation(Aggregation):
-    """Eq. 1 with r drawn for each image and class.
+    """Scale-Aware Aggregation (eq. 1) with a random r for each image and class.
 
     Args:
-        r: values to draw from (Table 4); one value fixes it. Small r asks for large objects, large r for small ones.
+        r: values to draw from (Table 4), or a fixed value. Small r favours large objects, large r small ones.
     """
 
     def __init__(self, r: Union[float, Sequence[float]] = (0.5, 1, 5, 10, 20)) -> None:
         self.r = (float(r), ) if isinstance(r, (int, float)) else tuple(float(value) for value in r)
         if not self.r or min(self.r) <= 0:
-            raise UserError(f'aggregation.r={r!r} must hold positive numbers '
-                             '(for the average, the limit r -> 0, use AverageAggregation).')
+            raise UserError(f'replay.inversion.aggregation.r={r!r} must contain only positive numbers '
+                            '(for the limit r -> 0, use AverageAggregation).')
 
     def draw_r(self, num_images: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
         return rng.choice(self.r, size=(num_images, num_classes))

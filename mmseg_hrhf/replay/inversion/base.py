@@ -1,4 +1,4 @@
-"""What an inversion is: which images it is asked for, what it returns, how a config names it."""
+"""Base class of inversions, their requests and results, and how a config builds them."""
 from __future__ import annotations
 
 import abc
@@ -13,17 +13,17 @@ from ...utils.errors import UserError
 from ...utils.options import check_registered
 from .pixels import image_size
 
-# {module name: {'mean': (C,), 'var': (C,)}}, as a checkpoint keeps it.
+# {module name: {'mean': (C,), 'var': (C,)}}, as stored in a checkpoint.
 RecordedStatistics = Mapping[str, Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class FakeRequest:
-    """A batch of fake images to synthesise.
+    """A batch of synthetic images to generate.
 
     Args:
         classes: foreground class indices of each image.
-        seed: state of everything random in the batch; the same request gives the same images.
+        seed: random seed of the batch; the same request gives the same images.
     """
     classes: tuple[tuple[int, ...], ...]
     seed: int
@@ -34,12 +34,12 @@ class FakeRequest:
 
 @dataclass
 class FakeBatch:
-    """What an inversion returns.
+    """Result of an inversion.
 
     Args:
         images: (N, H, W, 3) uint8 RGB.
-        r: for each image, the r of each class it was asked for (empty: none).
-        losses: final terms of the objective, means over the batch, and ``iterations``.
+        r: for each image, the r of each requested class; empty without r.
+        losses: final terms of the objective, averaged over the batch, and ``iterations``.
     """
     images: Tensor
     r: list[list[float]]
@@ -47,17 +47,17 @@ class FakeBatch:
 
 
 class Inversion(abc.ABC):
-    """Synthesises images of the classes that a frozen segmentor knows.
+    """Base class: synthesises images of the classes of a frozen segmentor.
 
-    A subclass registered in mmseg's ``TASK_UTILS`` can be named in ``replay.inversion.type``. Its options are the
+    ``replay.inversion.type`` can name any subclass registered in mmseg's ``TASK_UTILS``. Its options are the
     annotated arguments of its constructor.
 
     Args:
-        size: side, or (height, width), of the images in pixels.
+        size: side length, or (height, width), of the images in pixels.
         batch_size: images synthesised together.
-        classes_per_image: numbers of classes to draw from, uniformly, for each image.
+        classes_per_image: values from which the number of classes of each image is drawn, uniformly.
     Raises:
-        UserError: a value out of range; names it.
+        UserError: a value out of range.
     """
 
     def __init__(self,
@@ -66,19 +66,20 @@ class Inversion(abc.ABC):
                  classes_per_image: Sequence[int] = (1, )) -> None:
         self.size = image_size(size)
         if batch_size < 1:
-            raise UserError(f'inversion.batch_size={batch_size} must be positive.')
+            raise UserError(f'replay.inversion.batch_size={batch_size} must be positive.')
         if not classes_per_image or min(classes_per_image) < 1:
-            raise UserError(f'inversion.classes_per_image={classes_per_image!r} must hold numbers of at least 1.')
+            raise UserError(f'replay.inversion.classes_per_image={classes_per_image!r} must contain numbers of at '
+                            'least 1, such as (1, 2).')
         self.batch_size = batch_size
         self.classes_per_image = tuple(classes_per_image)
 
     @property
     def uses_statistics(self) -> bool:
-        """Whether images are fitted to feature statistics of the teacher (see ``feature_targets``)."""
+        """Whether the objective uses feature statistics of the teacher (see ``feature_targets``)."""
         return False
 
     def iterations(self) -> int:
-        """Most iterations a batch takes."""
+        """Maximum number of iterations of a batch."""
         return 1
 
     @abc.abstractmethod
@@ -90,25 +91,26 @@ class Inversion(abc.ABC):
         """Synthesise one batch.
 
         Args:
-            model: the teacher, a segmentor in eval mode whose parameters need no gradient.
+            model: the teacher, a segmentor in eval mode whose parameters do not require gradients.
             request: classes and seed; the same request gives the same images.
-            on_iteration: called after each iteration with the running losses by name.
+            on_iteration: called after each iteration with its losses by name.
             recorded: feature statistics of layers other than batch norm, from the checkpoint of ``model``.
         """
 
 
 def plan_requests(num_images: int, num_classes: int, batch_size: int, classes_per_image: Sequence[int],
                   seed: int) -> list[FakeRequest]:
-    """Divide a buffer into batches, balanced over the old classes.
+    """Plan the batches of a buffer, balanced over the old classes.
 
     Args:
-        num_images: size of the buffer.
-        num_classes: classes of the teacher, background included.
+        num_images: number of images in the buffer.
+        num_classes: number of the teacher's classes, including background.
         batch_size: images per batch; the last batch may be smaller.
-        classes_per_image: drawn from uniformly for each image (never more than there are foreground classes).
-        seed: of the plan; batch b gets a seed of its own.
+        classes_per_image: values from which the number of classes of each image is drawn, uniformly; limited to the
+            number of foreground classes.
+        seed: seed of the plan, from which each batch gets its own.
     Returns:
-        Requests in buffer order. Every class is asked for equally often, to within one.
+        Requests in buffer order. Class counts differ by at most one.
     """
     rng = np.random.default_rng([seed, 0])
     deck: list[int] = []
@@ -119,7 +121,7 @@ def plan_requests(num_images: int, num_classes: int, batch_size: int, classes_pe
         while len(chosen) < wanted:
             if not deck:
                 deck = (rng.permutation(num_classes - 1) + 1).tolist()
-            # A class already in this image waits for the next one; a fresh deck always holds another.
+            # Skip classes that the image has already; a new deck always contains another.
             chosen.append(deck.pop(next(i for i, c in enumerate(deck) if c not in chosen)))
         images.append(tuple(sorted(chosen)))
     requests = []
@@ -130,10 +132,10 @@ def plan_requests(num_images: int, num_classes: int, batch_size: int, classes_pe
 
 
 def build_inversion(options: Optional[dict]) -> Inversion:
-    """Build what ``replay.inversion`` names.
+    """Build the inversion from the ``replay.inversion`` options.
 
     Raises:
-        UserError: an unknown type or option, a value of the wrong type or out of range; names it.
+        UserError: an unknown type or option, a value of the wrong type or out of range.
     """
     check_registered('replay.inversion', options, TASK_UTILS, Inversion, "dict(type='SegInversion', size=512)")
     return TASK_UTILS.build(options)

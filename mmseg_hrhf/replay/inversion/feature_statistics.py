@@ -1,4 +1,4 @@
-"""Feature statistics as a regulariser: what a layer's input looked like in training, and how far a batch is from it."""
+"""Feature-statistics regulariser: distance between a batch's layer inputs and their statistics in training."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -15,20 +15,20 @@ from .base import RecordedStatistics
 from .objective import statistics_distance
 
 _DEFAULT_EPS = 1e-5
-# Their backward pass makes a tensor of its own.
+# Layers whose backward pass returns a new tensor.
 _OWN_GRADIENT = (BatchNorm.forward, nn.SyncBatchNorm.forward, nn.LayerNorm.forward, nn.GroupNorm.forward)
 _CHANNELS_SECOND = (nn.GroupNorm, BatchNorm, InstanceNorm)
 
 
 def channel_dim(layer: nn.Module, ndim: int, data_format: Optional[str] = None) -> int:
-    """The dimension of a norm layer's input that holds its channels.
+    """Channel dimension of a norm layer's input.
 
     Args:
-        layer: what receives the input. Layer norms have channels last (tokens, N x L x C, or N x H x W x C), "2d" layer
-            norms and batch, group and instance norms second (N x C x H x W). For a norm of another class, three
-            dimensions are taken as tokens.
-        ndim: dimensions of the input.
-        data_format: what mmpretrain's LayerNorm2d is called with; ``'channel_last'`` in ConvNeXt's blocks.
+        layer: norm layer. Channels are last for layer norms (tokens, N x L x C, or N x H x W x C), and second for "2d"
+            layer norms and batch, group and instance norms (N x C x H x W). For other norms, a three-dimensional input
+            is treated as tokens.
+        ndim: number of dimensions of the input.
+        data_format: argument of mmpretrain's LayerNorm2d; ``'channel_last'`` in ConvNeXt blocks.
     """
     if type(layer).__name__.endswith('2d'):
         return ndim - 1 if data_format == 'channel_last' else 1
@@ -38,7 +38,7 @@ def channel_dim(layer: nn.Module, ndim: int, data_format: Optional[str] = None) 
 
 
 def layer_input(layer: nn.Module, inputs: tuple, options: dict) -> Tensor:
-    """(positions, C) float32 view of what a layer is called with, positions over images and space."""
+    """(positions, C) float32 view of a layer's input; positions run over images and space."""
     features = inputs[0].float()
     features = features.movedim(channel_dim(layer, features.ndim, options.get('data_format')), -1)
     return features.reshape(-1, features.shape[-1])
@@ -46,7 +46,7 @@ def layer_input(layer: nn.Module, inputs: tuple, options: dict) -> Tensor:
 
 @dataclass(frozen=True)
 class FeatureTarget:
-    """What the input of a layer is to be like: (C,) mean and variance per channel."""
+    """Target statistics of a layer's input: (C,) mean and variance per channel."""
     layer: nn.Module
     mean: Tensor
     var: Tensor
@@ -54,13 +54,13 @@ class FeatureTarget:
 
 
 def feature_targets(model: nn.Module, recorded: Optional[RecordedStatistics] = None) -> list[FeatureTarget]:
-    """Targets for all layers of which something is known: running statistics, and recorded ones before these.
+    """Targets of all layers with known statistics; recorded statistics take precedence over running ones.
 
     Args:
         model: network in eval mode.
-        recorded: from the checkpoint of ``model``; None where it has none.
+        recorded: from the checkpoint of ``model``; None without.
     Raises:
-        UserError: ``recorded`` is not of this network.
+        UserError: ``recorded`` belongs to another network.
     """
     recorded = dict(recorded or {})
     targets = []
@@ -76,15 +76,15 @@ def feature_targets(model: nn.Module, recorded: Optional[RecordedStatistics] = N
         device = next(model.parameters()).device
         targets.append(FeatureTarget(layer, mean.float().to(device), var.float().to(device), eps))
     if recorded:
-        raise UserError(f'feature_statistics of the checkpoint name {sorted(recorded)[0]!r}, which the network does '
-                         'not have: it is the checkpoint of another network.')
+        raise UserError(f'feature_statistics of the checkpoint has the layer {sorted(recorded)[0]!r}, which the '
+                        'network does not have: use the checkpoint of this network.')
     return targets
 
 
 class FeatureStatistics:
-    """Measures, while active, how far the inputs of layers are from their targets.
+    """Measures the distance of layer inputs from their targets while active.
 
-    Use as a context manager around forward passes; ``loss`` then combines the layers that ran since its last call.
+    Use it as a context manager around forward passes. ``loss`` averages over the layers that ran since its last call.
 
     Args:
         targets: see ``feature_targets``.
@@ -114,7 +114,7 @@ class FeatureStatistics:
         in_place = type(layer).forward in _OWN_GRADIENT
 
         def watch(layer: nn.Module, inputs: tuple, options: dict) -> tuple:
-            # A module that runs twice in one pass (shared norms) counts twice, as it does in training.
+            # A module that runs twice in one pass (shared norms) counts twice, as in training.
             self._ran.append(number)
             dim = channel_dim(layer, inputs[0].ndim, options.get('data_format'))
             features, *moments = watched(inputs[0], dim, in_place)
@@ -124,7 +124,7 @@ class FeatureStatistics:
         return watch
 
     def loss(self) -> Optional[Tensor]:
-        """Distance since the last call, mean over layers; None where no layer ran."""
+        """Distance since the last call, averaged over layers; None if no layer ran."""
         ran, moments = tuple(self._ran), self._moments
         self._ran, self._moments = [], []
         if not ran:
@@ -135,10 +135,10 @@ class FeatureStatistics:
 
 
 class TargetRows:
-    """Targets as one matrix, a row for each layer, so that all are compared at once.
+    """Targets as one matrix with a row per layer, so that all layers are compared at once.
 
     Args:
-        targets: in the order in which their layers run.
+        targets: in execution order of their layers.
     """
 
     def __init__(self, targets: list[FeatureTarget]) -> None:
@@ -151,7 +151,7 @@ class TargetRows:
         self.places = filled.flatten().nonzero().flatten()
 
     def distances(self, moments: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """(L,) distance of each layer from its target (see ``statistics_distance``).
+        """(L,) distance of each layer from its target, see ``statistics_distance``.
 
         Args:
             moments: (C,) mean and (C,) variance of each layer.
@@ -161,23 +161,23 @@ class TargetRows:
         return statistics_distance(mean, var, self.mean, self.var, self.eps, self.channels)
 
 
-# Rows summed up in one go on a CPU: float32 sums of more lose digits.
+# Rows summed at once on a CPU: larger float32 sums lose precision.
 _ROWS = 2**16
 
 
 def channel_moments(features: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance per channel over all other dimensions, in float32 at least; without a gradient.
+    """Mean and biased variance per channel over all other dimensions, in at least float32, without gradients.
 
     Args:
         features: any shape.
-        dim: that of the channels.
+        dim: channel dimension.
     Returns:
-        Two (C,).
+        (C,) mean and (C,) variance.
     """
     last = features.movedim(dim, -1)
     if features.device.type == 'cpu':
         if not last.is_contiguous():
-            # The mean along the memory of each channel is fast, one over rows of a copy is not.
+            # Averaging over contiguous memory of each channel is fast; averaging rows of a copy is slow.
             features = features if features.dtype == torch.float64 else features.float()
             dims = [d for d in range(features.ndim) if d != dim % features.ndim]
             mean = features.mean(dims, keepdim=True)
@@ -196,15 +196,15 @@ def channel_moments(features: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def _batch_norm_moments(features: Tensor) -> tuple[Tensor, Tensor]:
-    """By the kernel that a batch norm trains with, of (N, C, ...): many times as fast as ``torch.var_mean``."""
-    # Running statistics of float32, which are not asked for, make it sum half precision in float32.
+    """Moments of (N, C, ...) by the training kernel of batch norm: many times faster than ``torch.var_mean``."""
+    # Unused float32 running statistics make the kernel accumulate half precision in float32.
     dtype = torch.float64 if features.dtype == torch.float64 else torch.float32
     unused = torch.zeros(2, features.shape[1], dtype=dtype, device=features.device)
     return torch.batch_norm_update_stats(features, unused[0], unused[1], 0.0)
 
 
 class _Watched(torch.autograd.Function):
-    """The features themselves, and their moments; both gradients arrive in one backward step."""
+    """Returns the features and their moments; both gradients are combined in one backward step."""
 
     @staticmethod
     def forward(ctx, features: Tensor, dim: int, in_place: bool):
@@ -230,23 +230,23 @@ class _Watched(torch.autograd.Function):
         if grad is None:
             return torch.addcmul(offset, features, slope).to(features.dtype), None, None
         if features.ndim == 4 and features.is_contiguous(memory_format=torch.channels_last):
-            # A frozen batch norm on CUDA gives its gradient in the usual order, whatever that of its input: once for
-            # all here, instead of in every convolution before it.
+            # On CUDA, a frozen batch norm returns a contiguous gradient for any memory format of its input. Convert it
+            # here once, instead of in every preceding convolution.
             grad = grad.contiguous(memory_format=torch.channels_last)
-        if features.dtype != slope.dtype:  # half precision: the sum in float32
+        if features.dtype != slope.dtype:  # half precision: add in float32
             return (grad + torch.addcmul(offset, features, slope)).to(grad.dtype), None, None
         grad = grad.addcmul_(features, slope) if ctx.in_place else torch.addcmul(grad, features, slope)
         return grad.add_(offset), None, None
 
 
 def watched(features: Tensor, dim: int, in_place: bool = False) -> tuple[Tensor, Tensor, Tensor]:
-    """Features for a layer, and their mean and biased variance per channel, with gradients.
+    """Features of a layer, and their mean and biased variance per channel, with gradients.
 
     Args:
         features: input of the layer.
-        dim: that of the channels.
-        in_place: the layer alone takes the returned features, and the gradient it gives back is nobody else's; then
-            that of the moments is added to it without another tensor. So it is with a batch norm.
+        dim: channel dimension.
+        in_place: add the gradient of the moments to that of the features in place. Requires that only the layer uses
+            the returned features and that it returns a new gradient tensor, as batch norm does.
     Returns:
         The features, (C,) mean, (C,) variance.
     """

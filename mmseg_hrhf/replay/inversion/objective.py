@@ -15,11 +15,11 @@ from .base import FakeRequest
 
 
 def classification_loss(scores: Tensor, target: Tensor) -> Tensor:
-    """Cross-entropy of aggregated scores against the asked-for classes (first term of eq. 2).
+    """Cross-entropy of aggregated scores against the requested classes (first term of eq. 2).
 
     Args:
         scores: (N, K) aggregated logits.
-        target: (N, K) distribution over classes; rows sum to 1 (one class: one-hot).
+        target: (N, K) distribution over classes; rows sum to 1 (one-hot for a single class).
     Returns:
         (N,) nats.
     """
@@ -27,7 +27,7 @@ def classification_loss(scores: Tensor, target: Tensor) -> Tensor:
 
 
 def total_variation(images: Tensor) -> Tensor:
-    """Mean absolute difference of vertical and of horizontal neighbours, summed.
+    """Sum of the mean absolute differences between vertical and between horizontal neighbours.
 
     Args:
         images: (N, C, H, W).
@@ -40,7 +40,7 @@ def total_variation(images: Tensor) -> Tensor:
 
 
 def smoothness(images: Tensor) -> Tensor:
-    """Mean squared difference of neighbours: the differentiable form of total variation used as a prior ("TV-l2").
+    """Mean squared difference between neighbours: the differentiable form of total variation ("TV-l2").
 
     Args:
         images: (N, C, H, W).
@@ -74,34 +74,33 @@ class _Smoothness(torch.autograd.Function):
 
 def statistics_distance(mean: Tensor, var: Tensor, running_mean: Tensor, running_var: Tensor, eps: Union[float, Tensor],
                         channels: Union[int, Tensor, None] = None) -> Tensor:
-    """Distance of a layer's batch statistics from those of training (feature term of eq. 2).
+    """Distance between a layer's batch statistics and its training statistics (feature term of eq. 2).
 
-    ``rms((mean - m) / sqrt(v + eps)) + rms((var - v) / (v + eps))``, root mean squares over channels. The published
-    form is ``|mean - m| + |var - v|``; in units of the running statistics neither wide layers nor channels of large
-    variance drown the rest.
+    ``rms((mean - m) / sqrt(v + eps)) + rms((var - v) / (v + eps))``, with root mean squares over channels. The paper
+    uses ``|mean - m| + |var - v|``. The normalisation keeps wide layers and high-variance channels from dominating.
 
     Args:
-        mean, var: (..., C) of the batch, biased variance; a row for each layer, narrow layers filled up with what
-            ``running_mean`` and ``running_var`` have in their place.
-        running_mean, running_var: (..., C) of training.
+        mean, var: (..., C) mean and biased variance of the batch, one row per layer. Narrow layers are padded
+            with the same values as in ``running_mean`` and ``running_var``.
+        running_mean, running_var: (..., C) training statistics.
         eps: of the layer, added to the running variance.
-        channels: (...) of each layer; by default C.
+        channels: (...) number of channels of each layer; default: C.
     Returns:
         (...), a scalar for one layer.
     """
     scale = running_var + eps
-    # By norms, whose gradient at 0 is 0; that of a square root is not a number.
+    # The gradient of a norm is 0 at 0; that of a square root is NaN.
     distance = ((mean - running_mean) / scale.sqrt()).norm(dim=-1) + ((var - running_var) / scale).norm(dim=-1)
     return distance / (mean.shape[-1] if channels is None else channels)**0.5
 
 
 @dataclass(frozen=True)
 class Perturbation:
-    """A roll and perhaps a mirroring of a batch.
+    """A roll and an optional horizontal flip of a batch.
 
     Args:
-        shifts: pixels by which rows and columns are rolled.
-        mirrored: left and right are exchanged afterwards.
+        shifts: roll of rows and columns in pixels.
+        mirrored: flip left and right after the roll.
     """
     shifts: tuple[int, int]
     mirrored: bool
@@ -112,26 +111,26 @@ class Perturbation:
         return images.flip(3) if self.mirrored else images
 
     def undo(self, images: Tensor) -> Tensor:
-        """The inverse; takes the gradient by perturbed images to that by the images."""
+        """Inverse; maps the gradient of perturbed images to that of the original images."""
         images = images.flip(3) if self.mirrored else images
         return images.roll([-shift for shift in self.shifts], dims=(2, 3))
 
 
 def draw_perturbation(size: tuple[int, int], jitter: float, flip: bool, rng: np.random.Generator) -> Perturbation:
-    """Draw one.
+    """Draw a random perturbation.
 
     Args:
         size: (height, width) of the images.
-        jitter: largest roll, as a share of the side.
-        flip: mirror with probability one half.
-        rng: source of randomness.
+        jitter: maximum roll, as a fraction of the side.
+        flip: flip horizontally with probability 0.5.
+        rng: random generator.
     """
     vertical, horizontal = (round(jitter * side) for side in size)
     shifts = int(rng.integers(-vertical, vertical + 1)), int(rng.integers(-horizontal, horizontal + 1))
     return Perturbation(shifts, flip and bool(rng.random() < 0.5))
 
 
-# Iterations whose losses are read together: to read makes the host wait for an accelerator.
+# Losses of this many iterations are read together, since reading synchronises host and accelerator.
 _EVERY = 16
 
 
@@ -139,11 +138,11 @@ class RunningLosses:
     """Checks and reports the losses of each iteration, up to 15 iterations late.
 
     Args:
-        request: what is being synthesised; named in errors.
+        request: the current request, for error messages.
         on_iteration: called with the losses of each iteration.
-        at_once: read the losses of every iteration as it ends.
+        at_once: read the losses after every iteration.
     Attributes:
-        last: losses of the latest iteration that was read.
+        last: losses of the last iteration that was read.
     """
 
     def __init__(self, request: FakeRequest, on_iteration: Optional[Callable[[dict], None]], at_once: bool) -> None:
@@ -154,13 +153,13 @@ class RunningLosses:
         self._unread: list[tuple[int, list[str], Tensor]] = []
 
     def add(self, iteration: int, terms: Mapping[str, Tensor], total: Tensor, gradient: Tensor) -> None:
-        """Keep an iteration's scalars.
+        """Add the scalars of an iteration.
 
         Args:
-            iteration: of the stage.
-            terms: of the objective.
+            iteration: index within the stage.
+            terms: terms of the objective.
             total: weighted sum of the terms.
-            gradient: sum over the gradient of the images, which is finite only if all of it is.
+            gradient: sum of the images' gradient, which is finite only if all its elements are.
         """
         values = torch.stack([term.detach() for term in (*terms.values(), total, gradient)])
         self._unread.append((iteration, list(terms), values))
@@ -168,10 +167,10 @@ class RunningLosses:
             self.read()
 
     def read(self) -> None:
-        """Check and report what has been kept.
+        """Check and report the losses that were added.
 
         Raises:
-            UserError: a loss or a gradient is not finite; names batch, classes and iteration.
+            UserError: a loss or a gradient is NaN or Inf; names batch, classes and iteration.
         """
         unread, self._unread = self._unread, []
         values = torch.stack([scalars for _, _, scalars in unread]).tolist() if unread else []
@@ -179,11 +178,11 @@ class RunningLosses:
             losses = dict(zip(names, terms))
             where = f'at iteration {iteration} of the batch with seed {self.request.seed}'
             if not math.isfinite(total):
-                raise UserError(f'SegInversion: the loss is not finite {where} and classes '
-                                         f'{list(self.request.classes)}: {losses}. Lower lr, or switch amp off.')
+                raise UserError(f'SegInversion: the loss is NaN or Inf {where} and classes '
+                                f'{list(self.request.classes)}: {losses}. Lower replay.inversion.lr or set amp=None.')
             if not math.isfinite(gradient):
-                raise UserError(f'SegInversion: the gradient is not finite {where}. Lower lr, or switch amp '
-                                         'off.')
+                raise UserError(f'SegInversion: the gradient is NaN or Inf {where}. Lower replay.inversion.lr or set '
+                                'amp=None.')
             self.last = losses
             if self.on_iteration is not None:
                 self.on_iteration(losses)

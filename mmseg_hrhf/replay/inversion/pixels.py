@@ -1,4 +1,4 @@
-"""Between pixels (0..255 RGB, as stored) and what a network is fed."""
+"""Conversion between stored pixels (0..255 RGB) and network inputs."""
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -11,17 +11,17 @@ from ...models.heads import predicted_logits
 from ...utils.compat import swaps_channels
 from ...utils.errors import UserError
 
-# Pixels that a unit of the network's input stands for, where images can be optimised as the network is fed.
+# If one unit of network input is this many pixel levels, images are optimised directly in the input space.
 _STD = 32.0, 128.0
 
 
 @dataclass(frozen=True)
 class PixelMap:
-    """What a network is fed for an 8-bit pixel: ``scale * pixel + offset``, by channel of its input.
+    """Network input of an 8-bit pixel: ``scale * pixel + offset`` for each input channel.
 
     Args:
-        channels: the channel of the RGB image that each channel of the input is made of.
-        scale, offset: of each channel of the input.
+        channels: RGB channel of the image that each input channel is made from.
+        scale, offset: of each input channel.
     """
     channels: tuple[int, int, int]
     scale: tuple[float, float, float]
@@ -29,8 +29,8 @@ class PixelMap:
 
     @classmethod
     def of(cls, data_preprocessor: nn.Module) -> PixelMap:
-        """That of a pipeline which leaves pixels as they are, from the preprocessor's mean, std and channel order."""
-        # mmcv decodes to BGR; the preprocessor swaps where the network wants RGB.
+        """Map of a pipeline that does not change pixels, from the preprocessor's mean, std and channel order."""
+        # mmcv decodes to BGR; the preprocessor swaps channels for networks that expect RGB.
         channels = (0, 1, 2) if swaps_channels(data_preprocessor) else (2, 1, 0)
         mean, std = torch.zeros(3), torch.ones(3)
         if getattr(data_preprocessor, 'mean', None) is not None:
@@ -40,17 +40,17 @@ class PixelMap:
 
     @classmethod
     def from_plain(cls, fields: Mapping) -> PixelMap:
-        """From its fields as lists, as JSON and configs hold them."""
+        """From a dict of lists, as stored in JSON and configs."""
         return cls(**{name: tuple(values) for name, values in fields.items()})
 
 
 class PixelSpace:
-    """The normalised space in which images are optimised, and its ways to the network and to pixels.
+    """Normalised space in which images are optimised, with conversions to network inputs and to pixels.
 
     Args:
-        data_preprocessor: of the segmentor; its mean, std and channel order are used.
+        data_preprocessor: preprocessor of the segmentor, which defines mean, std and channel order.
         device: of the images.
-        pixel_map: what the network is fed for a pixel, where the pipeline changes pixels, too; None: it does not.
+        pixel_map: map from pixels to network input, if the pipeline changes pixels as well; otherwise None.
     """
 
     def __init__(self,
@@ -58,19 +58,19 @@ class PixelSpace:
                  device: torch.device,
                  pixel_map: Optional[PixelMap] = None) -> None:
         held = PixelMap.of(data_preprocessor) if pixel_map is None else pixel_map
-        # RGB channel of each channel of the network.
+        # RGB channel of each network channel.
         self.channels = list(held.channels)
         if pixel_map is None and getattr(data_preprocessor, 'mean', None) is not None:
             mean, std = data_preprocessor.mean.flatten(), data_preprocessor.std.flatten()
         else:
             mean, std = (torch.tensor([-b / a for a, b in zip(held.scale, held.offset)]),
                          torch.tensor([1 / a for a in held.scale]))
-        # The network is fed (pixel - mean) / std.
+        # The network input is (pixel - mean) / std.
         self._input_mean, self._input_std = (value.to(device).float().view(1, -1, 1, 1) for value in (mean, std))
         self._is_input = bool(((std.abs() > _STD[0]) & (std.abs() < _STD[1])).all())
         self.mean, self.std = self._input_mean, self._input_std
         if not self._is_input:
-            # A network fed raw pixels, or pixels of 0 to 1, is still inverted in a space of unit scale.
+            # For network inputs in 0..255 or 0..1, images are still optimised in a space of unit scale.
             self.mean, self.std = torch.full_like(self.mean, 127.5), torch.full_like(self.std, 64.0)
         bounds = torch.cat([(0 - self.mean) / self.std, (255 - self.mean) / self.std])
         self.low, self.high = bounds.amin(0, keepdim=True), bounds.amax(0, keepdim=True)
@@ -78,13 +78,13 @@ class PixelSpace:
 
     @classmethod
     def of(cls, model: nn.Module) -> PixelSpace:
-        """That of a segmentor; its attribute ``pixel_map``, where it has one, says what its pipeline does."""
+        """Pixel space of a segmentor; its optional attribute ``pixel_map`` describes its pipeline."""
         device = next(model.parameters()).device
         return cls(model.data_preprocessor, device, getattr(model, 'pixel_map', None))
 
     def clamp_(self, images: Tensor) -> Tensor:
         """Clamp (N, 3, H, W) in place to the range of real pixels."""
-        # By numbers: bounds in tensors make it many times as slow.
+        # Scalar bounds: clamping with tensor bounds is many times slower.
         for channel, (low, high) in enumerate(self._ranges):
             images[:, channel].clamp_(low, high)
         return images
@@ -103,22 +103,21 @@ class PixelSpace:
 
     def from_pixels(self, pixels: Tensor) -> Tensor:
         """Inverse of ``to_pixels``, up to rounding."""
-        # Some heads (DMNet) look at their features through `view`, which takes the memory order of a usual batch only.
+        # Some heads (DMNet) call `view` on features, which requires contiguous memory.
         images = pixels.permute(0, 3, 1, 2)[:, self.channels].to(self.mean).contiguous()
         return (images - self.mean) / self.std
 
 
 def fastest_memory_format(model: nn.Module, images: Tensor, half: bool = False) -> torch.memory_format:
-    """Channels last, in which convolutions and their statistics are faster, where the network and the device take it.
+    """Channels last, if the network supports it and it is faster on the device; otherwise contiguous.
 
-    GPUs gain by it where their tensor cores compute: in half precision from Volta on, and in float32 (as TF32) from
-    Ampere on; older ones lose by half. Some heads (DMNet) look at their features through ``view``, which takes the
-    memory order of a usual batch only.
+    GPUs benefit where they use tensor cores: in half precision since Volta, and in float32 (as TF32) since Ampere.
+    Older ones lose half their speed. Some heads (DMNet) call ``view`` on features, which requires contiguous memory.
 
     Args:
         model: frozen segmentor.
-        images: (N, 3, H, W) for a trial pass forward and backward; two, since a single image has both orders at once.
-        half: whether it will compute in half precision.
+        images: (N, 3, H, W) for a trial forward and backward pass; N >= 2, since a single image has both formats.
+        half: whether the network will run in half precision.
     """
     if not _gains(images.device, half):
         return torch.contiguous_format
@@ -137,8 +136,8 @@ def _gains(device: torch.device, half: bool) -> bool:
 
 
 def image_size(size: Union[int, Sequence[int]]) -> tuple[int, int]:
-    """(height, width) from a side or a pair."""
+    """(height, width) from a side length or a pair."""
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
-        raise UserError(f'Image size {size!r} must be positive.')
+        raise UserError(f'replay.inversion.size={size!r} must be positive.')
     return int(height), int(width)

@@ -1,4 +1,4 @@
-"""SegInversion: from noise to images of the classes a frozen segmentor knows (section 3.2)."""
+"""SegInversion, which turns noise into images of a frozen segmentor's classes (section 3.2), and plain noise."""
 from __future__ import annotations
 
 import math
@@ -22,12 +22,12 @@ from .pixels import PixelSpace, fastest_memory_format
 _AMP_TYPES = {None: None, 'bf16': torch.bfloat16, 'fp16': torch.float16}
 
 
-# Of Adam; and the share of a stage in which its learning rate rises.
+# Betas of Adam, and the warm-up fraction of each stage.
 _BETAS, _WARMUP = (0.5, 0.9), 0.1
 
 
 def _adam(images: Tensor, lr: float) -> torch.optim.Adam:
-    """In one pass over images and state where torch can."""
+    """Adam, fused if torch supports it."""
     try:
         return torch.optim.Adam([images], lr=lr, betas=_BETAS, fused=True)
     except RuntimeError:
@@ -39,24 +39,24 @@ class SegInversion(Inversion):
     """Synthesise images by gradient descent on their pixels (eq. 2).
 
     The loss is the cross-entropy of aggregated class scores (eq. 1) plus ``tv_weight`` x smoothness + ``l2_weight`` x
-    squared norm (image prior) + ``feature_weight`` x distance of feature statistics. Images live in the normalised
-    space of the network's input and are clamped to real pixels after every step.
+    squared norm (image prior) + ``feature_weight`` x distance of feature statistics. Images are optimised in the
+    normalised input space of the network and clamped to valid pixels after every step.
 
     Args:
-        size: side, or (height, width), of the images in pixels.
+        size: side length, or (height, width), of the images in pixels.
         aggregation: config of a registered aggregation.
-        stages: ``(scale, iterations)`` in turn: optimise at ``scale`` x ``size``, then up-sample to the next stage. The
-            last scale must be 1. The paper: ``((1, 1000), )``.
-        lr: of Adam. It rises over the first tenth of each stage's iterations and decays by a cosine over all of them.
-        batch_size: images optimised together; the feature statistics are taken over them.
-        classes_per_image: numbers of classes to draw from, uniformly, for each image.
-        with_background: background is asked for beside the classes (Fig. 3), with its share of the target.
+        stages: sequence of ``(scale, iterations)``: optimise at ``scale`` x ``size``, then upsample to the next stage.
+            The last scale must be 1. The paper uses ``((1, 1000), )``.
+        lr: learning rate of Adam, with linear warm-up over the first tenth of each stage and cosine decay.
+        batch_size: images optimised together; feature statistics are computed over the batch.
+        classes_per_image: values from which the number of classes of each image is drawn, uniformly.
+        with_background: request background in addition to the classes (Fig. 3), with an equal share of the target.
         tv_weight, l2_weight, feature_weight: coefficients of R(x).
-        jitter: largest roll, as a share of the side, drawn anew each iteration.
-        flip: mirror with probability one half each iteration.
-        loss_threshold: stop a stage once the classification loss is less than this above its lowest value, which is 0
-            for one class and the entropy of the target for several.
-        amp: None, ``'bf16'`` or ``'fp16'``: autocast of the network.
+        jitter: maximum roll, as a fraction of the side, drawn again in each iteration.
+        flip: flip horizontally with probability 0.5 in each iteration.
+        loss_threshold: stop a stage if the classification loss exceeds its minimum by less than this. The minimum is
+            0 for one class and the entropy of the target for several.
+        amp: None, ``'bf16'`` or ``'fp16'``: autocast dtype of the network.
     """
 
     def __init__(self,
@@ -80,16 +80,16 @@ class SegInversion(Inversion):
         self.aggregation = TASK_UTILS.build(aggregation)
         self.stages = tuple((float(scale), int(iterations)) for scale, iterations in stages)
         if not self.stages or self.stages[-1][0] != 1 or min(n for _, n in self.stages) < 1:
-            raise UserError(f'inversion.stages={stages!r} must be (scale, iterations) pairs with at least one '
-                             'iteration each, the last of scale 1.')
+            raise UserError(f'replay.inversion.stages={stages!r} must be (scale, iterations) pairs with at least one '
+                            'iteration each and a last scale of 1.')
         if lr <= 0:
-            raise UserError(f'inversion.lr={lr} must be positive.')
+            raise UserError(f'replay.inversion.lr={lr} must be positive.')
         for name, value in dict(tv_weight=tv_weight, l2_weight=l2_weight, feature_weight=feature_weight,
                                 jitter=jitter).items():
             if value < 0:
-                raise UserError(f'inversion.{name}={value} must not be negative.')
+                raise UserError(f'replay.inversion.{name}={value} must not be negative.')
         if amp not in _AMP_TYPES:
-            raise UserError(f'inversion.amp={amp!r} is not one of {list(_AMP_TYPES)}.')
+            raise UserError(f'replay.inversion.amp={amp!r} is not one of {list(_AMP_TYPES)}.')
         self.lr = lr
         self.with_background = with_background
         self.tv_weight = tv_weight
@@ -112,7 +112,7 @@ class SegInversion(Inversion):
                  request: FakeRequest,
                  on_iteration: Optional[Callable[[dict], None]] = None,
                  recorded: Optional[RecordedStatistics] = None) -> FakeBatch:
-        """Synthesise one batch, see ``Inversion.__call__``.
+        """Synthesise a batch, see ``Inversion.__call__``.
 
         Raises:
             UserError: a loss is NaN or Inf; names batch, classes and iteration.
@@ -120,14 +120,14 @@ class SegInversion(Inversion):
         if model.training or any(parameter.requires_grad for parameter in model.parameters()):
             raise UserError('SegInversion needs a frozen network: call model.eval().requires_grad_(False) first.')
         device = next(model.parameters()).device
-        # Two streams: with another set of r, noise, rolls and flips stay the same (Fig. 3).
+        # Separate generators: noise, rolls and flips do not depend on r (Fig. 3).
         rng = np.random.default_rng([request.seed, 0])
         num_classes = model.num_classes
         drawn = self.aggregation.draw_r(len(request), num_classes, np.random.default_rng([request.seed, 1]))
         r = torch.as_tensor(drawn, dtype=torch.float32, device=device)
         target = self._target(request, num_classes, device)
         space = PixelSpace.of(model)
-        # Drawn on the CPU, so that every device starts from the same noise.
+        # Drawn on the CPU, so that the noise is the same on every device.
         generator = torch.Generator().manual_seed(request.seed)
         images = space.clamp_(torch.randn((len(request), 3) + self._stage_size(0), generator=generator).to(device))
         taken, losses = 0, RunningLosses(request, on_iteration, at_once=self.loss_threshold is not None)
@@ -149,12 +149,12 @@ class SegInversion(Inversion):
         scale = self.stages[stage][0]
         if scale == 1:
             return self.size
-        # Some networks take multiples of 8 only.
+        # Some networks only accept multiples of 8.
         height, width = (max(8, 8 * round(side * scale / 8)) for side in self.size)
         return height, width
 
     def _target(self, request: FakeRequest, num_classes: int, device: torch.device) -> Tensor:
-        """(N, K) distribution: equal shares of the asked-for classes, and of background where it is asked for."""
+        """(N, K) distribution, uniform over the requested classes and, with ``with_background``, background."""
         target = torch.zeros(len(request), num_classes)
         for row, classes in zip(target, request.classes):
             row[list(classes)] = 1
@@ -162,13 +162,13 @@ class SegInversion(Inversion):
         return (target / target.sum(1, keepdim=True)).to(device)
 
     def _optimise(self, model, images, r, target, space, statistics, memory_format, iterations, rng, losses):
-        """One stage. Returns images and the iterations taken."""
+        """Run one stage. Returns the images and the number of iterations."""
         images = images.detach().contiguous().requires_grad_()
         optimizer = _adam(images, self.lr)
         warmup = max(1, round(_WARMUP * iterations))
-        # Half precision has too little range for the gradient of a pixel; it is kept in range by a scale.
+        # Loss scaling keeps the gradient of a pixel within the range of half precision.
         scale = 1024.0 if self.amp == 'fp16' else 1.0
-        # Where several classes share the target, cross-entropy cannot fall below the target's entropy.
+        # For several classes, the minimum of the cross-entropy is the entropy of the target.
         floor = -torch.special.xlogy(target, target).sum(1).mean().item()
         steps = 0
         for iteration in range(iterations):
@@ -177,12 +177,12 @@ class SegInversion(Inversion):
             terms = self._terms(model, perturbed, r, target, space, statistics, memory_format)
             total = sum(weight * term for weight, term in terms.values())
             gradient, = torch.autograd.grad(total * scale, perturbed)
-            # The fused optimizer takes images, gradient and state for arrays of the same order in memory.
+            # The fused optimizer requires images, gradient and state in the same memory format.
             gradient = perturb.undo(gradient.contiguous())
             if scale > 1:
                 gradient /= scale
             magnitude = gradient.sum()
-            if scale > 1:  # read together: each reading makes the host wait for an accelerator
+            if scale > 1:  # read together: each read synchronises host and accelerator
                 loss, gradient_sum = torch.stack([total.detach(), magnitude]).tolist()
                 if math.isfinite(loss) and not math.isfinite(gradient_sum):
                     scale /= 2
@@ -201,7 +201,7 @@ class SegInversion(Inversion):
         return images.detach(), iteration + 1
 
     def _terms(self, model, images, r, target, space, statistics, memory_format) -> dict[str, tuple[float, Tensor]]:
-        """(weight, value) of each term of eq. 2, values as means over the batch."""
+        """(weight, value) of each term of eq. 2; values are averaged over the batch."""
         dtype = _AMP_TYPES[self.amp]
         with torch.autocast(images.device.type, dtype=dtype, enabled=dtype is not None):
             logits = predicted_logits(model, space.to_network(images).contiguous(memory_format=memory_format))
@@ -215,3 +215,28 @@ class SegInversion(Inversion):
         if self.l2_weight > 0:
             terms['l2'] = (self.l2_weight, images.square().mean())
         return terms
+
+
+@TASK_UTILS.register_module()
+class GaussianNoise(Inversion):
+    """Images of i.i.d. Gaussian noise: replay without inversion (Table 2, "+Noise").
+
+    Args:
+        size: side length, or (height, width), of the images in pixels.
+        batch_size: images generated together.
+    """
+
+    def __init__(self, size: Union[int, Sequence[int]], batch_size: int = 16) -> None:
+        super().__init__(size, batch_size)
+
+    def __call__(self,
+                 model: nn.Module,
+                 request: FakeRequest,
+                 on_iteration: Optional[Callable[[dict], None]] = None,
+                 recorded: Optional[RecordedStatistics] = None) -> FakeBatch:
+        device = next(model.parameters()).device
+        space = PixelSpace.of(model)
+        noise = torch.randn((len(request), 3) + self.size, generator=torch.Generator().manual_seed(request.seed))
+        if on_iteration is not None:
+            on_iteration({})
+        return FakeBatch(space.to_pixels(space.clamp_(noise.to(device))), [[] for _ in range(len(request))], {})

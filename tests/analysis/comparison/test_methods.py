@@ -98,7 +98,7 @@ def test_the_config_adds_to_a_method_or_defines_one():
 
 @pytest.mark.parametrize('method', ['HRHF with noise', 'HRHF AVG', 'HRHF 1:2'])
 def test_fakes_cannot_be_compared_where_there_are_none(method):
-    with pytest.raises(ValueError, match='the config makes none'):
+    with pytest.raises(ValueError, match='the config has no inversion'):
         method_options(method, Config(dict(method=dict(type='HRHF'), replay=None)))
 
 

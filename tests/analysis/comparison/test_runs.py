@@ -89,7 +89,7 @@ def test_a_run_whose_twin_failed_is_left_out(tmp_path, script):
     run, lines = make(tmp_path, 'Joint', 'fail'), []
     twin = Run(replace(run.cell, setting='disjoint'), same_as=run)
     assert Scheduler(script, 2, 0, lines.append).run([run, twin]) == [run, twin]
-    assert lines[-1] == 'Joint, disjoint, seed 0 is left out: Joint, overlapped, seed 0 failed.'
+    assert lines[-1] == 'Joint, disjoint, seed 0 is skipped: Joint, overlapped, seed 0 failed.'
 
 
 def test_finished_runs_are_read_not_repeated(tmp_path, script):
@@ -97,7 +97,7 @@ def test_finished_runs_are_read_not_repeated(tmp_path, script):
     Scheduler(script, 1, 0, lines.append).run([run])
     Scheduler(script, 1, 0, lines.append).run([run])
     assert trained(run) == '01'
-    assert lines[-1] == '1 of 1 runs are finished already.'
+    assert lines[-1] == '1 of 1 runs are already finished.'
 
 
 def test_a_failure_is_named_and_the_others_go_on(tmp_path, script):
@@ -106,7 +106,7 @@ def test_a_failure_is_named_and_the_others_go_on(tmp_path, script):
     depends.first_step = bad
     assert Scheduler(script, 1, 0, lines.append).run([bad, depends, good]) == [bad, depends]
     assert any('bad' in line and 'FAILED: error: told to fail' in line for line in lines)
-    assert any('left out: its step 0 failed' in line for line in lines)
+    assert any('skipped: its step 0 failed' in line for line in lines)
     assert good.is_done()
 
 
@@ -303,8 +303,8 @@ def test_what_changes_step_0_or_its_test_is_part_of_a_run(tiny_config, tmp_path,
     (['FT'], ['1-7/overlapped'], [0], r'FT, 1-7 overlapped, seed 0: .*1-7'),
     (['FT'], ['overlapped'], [-1], r'randomness\.seed=-1 \(--seed\) must be between'),
     (['FT'], ['overlapped', '2-1/overlapped'], [0], "own task '2-1' twice: as 'overlapped' and as '2-1 overlapped'"),
-    (['a b', 'a/b'], ['overlapped'], [0], "'a/b, overlapped, seed 0' and of 'a b, overlapped, seed 0' would have one"),
-    (['_first_step'], ['overlapped'], [0], 'and of the shared step 0 would have one folder'),
+    (['a b', 'a/b'], ['overlapped'], [0], "'a/b, overlapped, seed 0' and of 'a b, overlapped, seed 0' would share"),
+    (['_first_step'], ['overlapped'], [0], 'and of the shared step 0 would share the folder'),
 ])
 def test_what_cannot_run_is_refused_before_it_is_written(tiny_config, tmp_path, methods, settings, seeds, message):
     own = dict(method=dict(type='HRHF'))
@@ -341,7 +341,7 @@ def test_image_lists_are_those_of_one_task_and_setting(tiny_config, tmp_path):
 
     assert lists(None, 'overlapped') == lists('2-1', 'overlapped') == {0: 'a.txt', 1: 'b.txt'}
     for place, named in (((None, 'disjoint'), '2-1/disjoint'), (('1-2', 'overlapped'), '1-2/overlapped')):
-        with pytest.raises(ValueError, match=f'image_lists of the config are those of its own.*--settings {named} '):
+        with pytest.raises(ValueError, match=f'image_lists of the config belong to its own.*--settings {named} '):
             lists(*place)
     tiny_config.comparison = dict(tasks={
         '1-2': dict(task='1-2', image_lists=None),

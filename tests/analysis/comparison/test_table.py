@@ -165,8 +165,8 @@ def test_the_files_agree(cells, tmp_path):
 
 
 def test_a_table_of_unequal_batches_says_so(cells, tmp_path):
-    assert 'Not the same batch' not in write_tables(tmp_path, cells, 'tiny')
+    assert 'Batch sizes differ' not in write_tables(tmp_path, cells, 'tiny')
     finished(cells[-1], 60.0, processes='8')
-    warning = ('**Not the same batch everywhere**, which is that of a process times their number: 1 processes: 2 runs, '
+    warning = ('**Batch sizes differ** (batch size per process x number of processes): 1 processes: 2 runs, '
                'such as FT, 2-1 overlapped, seed 0; 8 processes: 1 runs, such as HRHF 1:2, disjoint, seed 1.')
     assert warning in write_tables(tmp_path, cells, 'tiny')

@@ -59,7 +59,7 @@ def test_half_precision_is_computed_in_float32():
 
 @pytest.mark.parametrize('num_old', [0, 5])
 def test_impossible_class_count_is_named(num_old):
-    with pytest.raises(ValueError, match=f'num_old={num_old} must lie between 1 and the 4 classes'):
+    with pytest.raises(ValueError, match=f'num_old={num_old} must be between 1 and the 4 classes'):
         merge_old_classes(torch.zeros(1, 4, 1, 1), num_old)
 
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmseg_hrhf.models.losses.features import fold_new_logits, local_pod, pod_distance
+from mmseg_hrhf.models.losses.distillation import fold_new_logits, local_pod, pod_distance
 
 
 def reference(features, scales):

@@ -1,4 +1,4 @@
-"""Bands of an up-sampling and their gradients, against all of F.interpolate."""
+"""Bands of an upsampling and their gradients, against F.interpolate."""
 import pytest
 import torch
 import torch.nn.functional as F

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from mmseg_hrhf.models.heads import captured_logits
-from mmseg_hrhf.models.losses.features import local_pod
+from mmseg_hrhf.models.losses.distillation import local_pod
 from mmseg_hrhf.models.losses.label_merge import sure_share
 from mmseg_hrhf.models.student_pass import captured_stages
 

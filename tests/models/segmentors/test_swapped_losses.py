@@ -129,13 +129,13 @@ def test_a_state_of_a_loss_is_refused(register):
         def forward(self, student, teacher):
             return self.scale * student.mean()
 
-    with pytest.raises(ValueError, match=r"method\.loss_kd=\{'type': 'Stateful'\} keeps 'scale', but a checkpoint"):
+    with pytest.raises(ValueError, match=r"loss_kd=\{'type': 'Stateful'\} has 'scale' in its state_dict, but a che"):
         HRHF.check_options(dict(loss_kd=dict(type='Stateful')))
 
 
 @pytest.mark.parametrize('answer, message', [
-    (lambda x: x.mean(1), r'it gives \(2, 32, 32\), but must give a scalar'),
-    (lambda x: dict(loss=x.mean()), r'it gives dict, but must give a scalar'),
+    (lambda x: x.mean(1), r'it returns \(2, 32, 32\), but must return a scalar'),
+    (lambda x: dict(loss=x.mean()), r'it returns dict, but must return a scalar'),
     (lambda x: x.mean() * math.nan, r'the loss or its gradient is NaN or Inf'),
     (lambda x: x.detach().mean(), r'does not require grad'),
     (lambda x: x[9].mean(), r'index 9 is out of bounds'),
@@ -147,7 +147,7 @@ def test_what_a_loss_gives_is_checked(register, answer, message):
         def forward(self, student, teacher):
             return answer(student)
 
-    with pytest.raises(ValueError, match=rf"method\.loss_kd=\{{'type': 'Odd'\}} fails on maps of 3 .*: .*{message}"):
+    with pytest.raises(ValueError, match=rf"method\.loss_kd=\{{'type': 'Odd'\}} fails on a .* with 3 .*: .*{message}"):
         HRHF.check_options(dict(type='HRHF', loss_kd=dict(type='Odd')))
 
 

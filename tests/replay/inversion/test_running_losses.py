@@ -31,8 +31,8 @@ def test_at_once_reports_as_iterations_end():
 
 
 @pytest.mark.parametrize('values, message', [
-    (dict(total=float('nan')), r'loss is not finite at iteration 0 of the batch with seed 7 and classes \[\(1,\)'),
-    (dict(gradient=float('inf')), r'gradient is not finite at iteration 0 of the batch with seed 7\. Lower lr'),
+    (dict(total=float('nan')), r'loss is NaN or Inf at iteration 0 of the batch with seed 7 and classes \[\(1,\)'),
+    (dict(gradient=float('inf')), r'gradient is NaN or Inf at iteration 0 of .* seed 7\. Lower replay\.inversion\.lr'),
 ])
 def test_what_is_not_finite_is_named_with_its_iteration(values, message):
     losses = RunningLosses(REQUEST, None, at_once=False)

@@ -236,13 +236,13 @@ def test_noise_is_asked_for_one_class_an_image_and_ends_as_announced(net):
 
 
 @pytest.mark.parametrize('options, message', [
-    (dict(stages=[(0.5, 10)]), 'the last of scale 1'),
+    (dict(stages=[(0.5, 10)]), 'a last scale of 1'),
     (dict(stages=[(1.0, 0)]), 'at least one'),
-    (dict(lr=0), r'inversion\.lr=0 must be positive'),
+    (dict(lr=0), r'replay\.inversion\.lr=0 must be positive'),
     (dict(tv_weight=-1), r'inversion\.tv_weight=-1 must not be negative'),
     (dict(classes_per_image=()), r'inversion\.classes_per_image=\(\)'),
-    (dict(classes_per_image=(1, 0)), r'inversion\.classes_per_image=\(1, 0\) must hold numbers of at least 1'),
-    (dict(size=(8, 0)), r'Image size \(8, 0\) must be positive'),
+    (dict(classes_per_image=(1, 0)), r'inversion\.classes_per_image=\(1, 0\) must contain numbers of at least 1'),
+    (dict(size=(8, 0)), r'inversion\.size=\(8, 0\) must be positive'),
     (dict(amp='fp8'), r"inversion\.amp='fp8' is not one of"),
 ])
 def test_options_are_checked(options, message):
