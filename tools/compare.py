@@ -49,10 +49,10 @@ def main():
 
     import mmseg_hrhf
     mmseg_hrhf.register_all()
-    from mmseg_hrhf.analysis.comparison.cell import load_base, parse_setting
+    from mmseg_hrhf.analysis.comparison.cell import parse_setting
     from mmseg_hrhf.analysis.comparison.comparison import describe, plan_cells, plan_runs, write_tables
-    from mmseg_hrhf.analysis.comparison.methods import choose_methods
     from mmseg_hrhf.analysis.comparison.runs import Scheduler
+    from mmseg_hrhf.config.comparison import choose_methods, load_base
     from mmseg_hrhf.config.load import enable_amp
     base = load_base(args.config, args.cfg_options)
     if args.amp:

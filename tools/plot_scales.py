@@ -27,8 +27,9 @@ def main():
     from mmseg_hrhf.analysis.figures import draw_scales, inversion_options, invert_scales
     from mmseg_hrhf.analysis.finished_step import FinishedStep
     from mmseg_hrhf.config.load import load_config
+    from mmseg_hrhf.config.run import RunConfig
     from mmseg_hrhf.replay.inspection import recognised
-    inversion = inversion_options(load_config(args.config, args.cfg_options))
+    inversion = inversion_options(RunConfig.parse(load_config(args.config, args.cfg_options)))
     step = FinishedStep(args.step, args.device)
     names = [text.split('+') for text in args.classes]
     indices = [[step.class_index(name) for name in image] for image in names]

@@ -7,9 +7,9 @@ from typing import Mapping, Optional, Sequence
 import torch
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
-from mmengine.config import Config
 from mmseg.registry import TASK_UTILS
 
+from ..config.run import RunConfig
 from ..replay.inversion.base import FakeRequest
 from ..replay.inversion.pixels import image_size
 from ..utils.errors import UserError
@@ -75,16 +75,15 @@ def draw_predictions(panels: Sequence[Panel], folders: Mapping[str, str], path: 
     save_figure(figure, path)
 
 
-def inversion_options(cfg: Config) -> dict:
-    """``replay.inversion`` of a run's config.
+def inversion_options(run: RunConfig) -> dict:
+    """``replay.inversion`` of a run.
 
     Raises:
-        UserError: the config has no inversion.
+        UserError: the run has no inversion.
     """
-    inversion = (cfg.get('replay') or {}).get('inversion')
-    if inversion is None:
-        raise UserError(f'{cfg.filename} has no replay.inversion: use the config of a run with synthetic images.')
-    return inversion
+    if run.replay is None:
+        raise UserError(f'{run.user.filename} has no replay.inversion: use the config of a run with synthetic images.')
+    return dict(run.replay.inversion)
 
 
 def invert_scales(step: FinishedStep, inversion: dict, classes: Sequence[Sequence[int]], r_values: Sequence[float],

@@ -10,6 +10,7 @@ from PIL import Image
 
 from mmseg_hrhf.analysis.figures import draw_predictions, draw_scales, inversion_options, invert_scales, step_folders
 from mmseg_hrhf.analysis.finished_step import FinishedStep, make_panels
+from mmseg_hrhf.config.run import RunConfig
 
 
 @pytest.fixture
@@ -121,5 +122,10 @@ def test_unknown_names_are_refused(step):
     assert step.class_index('green') == 2
     with pytest.raises(ValueError, match="has no class 'pink': choose among red, green, blue"):
         step.class_index('pink')
-    with pytest.raises(ValueError, match=r'has no replay\.inversion'):
-        inversion_options(Config(dict(replay=None)))
+
+
+def test_a_run_without_synthetic_images_has_no_inversion(tiny_config):
+    assert inversion_options(RunConfig.parse(tiny_config))['size'] == 48
+    tiny_config.replay = None
+    with pytest.raises(ValueError, match=r'tiny\.py has no replay\.inversion'):
+        inversion_options(RunConfig.parse(tiny_config))

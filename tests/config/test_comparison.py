@@ -1,9 +1,9 @@
 import pytest
 from mmengine.config import Config
 
-from mmseg_hrhf.analysis.comparison.cell import Cell, cell_config, load_base
+from mmseg_hrhf.analysis.comparison.cell import Cell, cell_config
 from mmseg_hrhf.analysis.comparison.comparison import plan_cells, plan_runs
-from mmseg_hrhf.analysis.comparison.methods import GROUPS, METHODS, choose_methods, method_options
+from mmseg_hrhf.config.comparison import GROUPS, METHODS, choose_methods, load_base, method_options
 from mmseg_hrhf.config.identity import run_identity
 from mmseg_hrhf.config.load import load_config
 from mmseg_hrhf.config.run import RunConfig

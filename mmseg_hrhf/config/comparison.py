@@ -1,13 +1,18 @@
-"""Methods and ablations of the paper's tables, as changes to a config."""
+"""Methods and ablations of the paper's tables, as changes to the base config of a comparison."""
 from __future__ import annotations
 
 import copy
 from typing import Callable, Optional, Sequence
 
 from mmengine.config import Config
+from mmengine.utils import import_modules_from_strings
 
-from ...utils.errors import UserError
-from ...utils.options import suggest
+from ..scenario import SETTINGS
+from ..utils.errors import UserError
+from ..utils.io import PathLike
+from ..utils.options import check_names, suggest
+from .load import load_config
+from .run import method_class
 
 # Table 1, in the paper's order, and PLOP from later work.
 _TABLE_1 = {
@@ -131,6 +136,68 @@ def method_options(name: str, cfg: Config, task: Optional[str] = None) -> dict:
     # A copy, since merging removes every `_delete_` from its argument, which other seeds still need.
     return copy.deepcopy(
         _merged(_filled(options, by_task.get(name) or {}), (comparison.get('methods') or {}).get(name) or {}))
+
+
+def compared_config(base: Config, method: str, task: Optional[str], setting: str) -> Config:
+    """The config of a run of a comparison: ``base`` with the method, task and setting.
+
+    Args:
+        base: config of the comparison.
+        method: name of the method.
+        task: ``'B-I'``, or None for that of the config.
+        setting: ``'overlapped'``, ``'disjoint'`` or ``'sequential'``.
+    Raises:
+        UserError: a method that does not match the config, or whose ``custom_imports`` cannot be imported; a task or
+            setting that needs its own image lists.
+    """
+    cfg = copy.deepcopy(base)
+    comparison = cfg.pop('comparison', None) or {}
+    scenario = _scenario(task, setting, cfg.scenario, comparison.get('tasks') or {})
+    options = method_options(method, base, scenario.get('task'))
+    of_row = options.pop('scenario', {})
+    divided = sorted({'task', 'steps', 'setting'} & set(of_row))
+    if divided:
+        raise UserError(f'Method {method!r} of the comparison sets scenario.{divided[0]}, which all methods '
+                        'of a column share: select it with --settings, or define a scenario in comparison.tasks.')
+    scenario.update(of_row)
+    try:  # the method's modules must be imported before its types are looked up
+        import_modules_from_strings(**options.get('custom_imports') or dict(imports=[]))
+    except ImportError as error:
+        raise UserError(f'Method {method!r} of the comparison needs a module that cannot be imported: '
+                         f'{str(error).splitlines()[0]}') from error
+    cfg.merge_from_dict(dict(options, scenario=dict(scenario, _delete_=True)))
+    if not method_class(cfg.method).shares_first_step:
+        cfg.pop('first_step_from', None)
+    return cfg
+
+
+def _scenario(task: Optional[str], setting: str, own: dict, tasks: dict) -> dict:
+    scenario: dict = dict(own)
+    named: dict = {}
+    if task is not None:
+        named = tasks.get(f'{task}/{setting}') or tasks.get(task) or {}
+        scenario.pop('steps', None)
+        scenario.pop('task', None)
+        scenario.update(named or dict(task=task))
+    elsewhere = setting != own.get('setting', SETTINGS[0]) or task not in (None, own.get('task'))
+    if elsewhere and own.get('image_lists') is not None and 'image_lists' not in named:
+        place = f'{task or own.get("task") or "TASK"}/{setting}'
+        raise UserError(f'scenario.image_lists of the config belong to its own task and setting, not to {place}. '
+                        f"Use --settings {place} and set comparison=dict(tasks={{'{place}': dict(task=..., "
+                        'image_lists=...)}), where image_lists=None selects images by the rule of the setting.')
+    scenario['setting'] = setting
+    return scenario
+
+
+def load_base(path: PathLike, options: Optional[list]) -> Config:
+    """Load and check the base config of a comparison."""
+    cfg = load_config(str(path), options)
+    comparison = cfg.get('comparison') or {}
+    check_names('comparison', comparison, ('methods', 'methods_by_task', 'tasks'))
+    for key in ('scenario', 'method'):
+        if not isinstance(cfg.get(key), dict):
+            raise UserError(f'{path} has no {key}=dict(...): start from a config in configs/hrhf.')
+    return cfg
 
 
 def _filled(options: dict, defaults: dict) -> dict:
