@@ -56,7 +56,7 @@ comparison = dict(
                     masks='SegmentationClass',
                     suffix='.png'))),
     })
-# 300 iterations leave new classes underlearnt, most where half of a batch is fake (docs/results.md).
+# 300 iterations leave new classes underlearnt, most where half of a batch is synthetic (benchmarks/notes/results.md).
 incremental_overrides = dict(
     param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=600)],
     train_cfg=dict(max_iters=600, val_interval=600))

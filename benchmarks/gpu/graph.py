@@ -69,7 +69,7 @@ def graph(place: Place) -> dict:
 def compiled(place: Place) -> dict:
     """The floor of an inversion's iteration by torch.compile against eager, in bf16."""
     if place.device != 'cuda':
-        return dict(unavailable='on a CPU torch.compile was slower (docs/performance.md)')
+        return dict(unavailable='on a CPU torch.compile was slower (benchmarks/notes/performance.md)')
     config, side, batch = size(place)
     model = network(config, side, place.device)
     images = torch.randn(batch, 3, side, side, device=place.device).contiguous(memory_format=torch.channels_last)

@@ -10,8 +10,8 @@ replay = dict(
         type='SegInversion',
         aggregation=dict(type='ScaleAwareAggregation', r=(0.5, 1, 5, 10, 20)),
         # As published (section 4.2), except for the weights of the prior, which the paper does not state. At small
-        # sizes, coarse-to-fine stages with a lower lr gave far better images in less time (docs/results.md); at 512
-        # pixels, neither has been measured here.
+        # sizes, coarse-to-fine stages with a lower lr gave far better images in less time; at 512 pixels,
+        # neither has been measured here (benchmarks/notes/seginversion.md).
         stages=[(1.0, 1000)],
         lr=0.25))
 # For tools/compare.py: published loss weights that depend on the task. MiB's distillation weight is 100 on VOC 15-1 and
