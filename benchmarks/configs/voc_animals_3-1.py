@@ -74,7 +74,8 @@ incremental_overrides = dict(
     optim_wrapper=dict(optimizer=dict(lr=0.003)),
     param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=400)],
     train_cfg=dict(max_iters=400, val_interval=400))
-# Chosen on step-0 classes alone, by what the teacher and a second network find on the synthetic images (benchmarks/notes/seginversion.md).
+# Chosen on step-0 classes alone, by what the teacher and a second network find on the synthetic images
+# (benchmarks/notes/seginversion.md).
 replay = dict(
     num_images=192,
     inversion=dict(
