@@ -18,7 +18,7 @@ from ...work_dir.record import check_steps
 from ..charts import plot_curves
 from .cell import FIRST_STEP, Cell, cell_config, first_step_identity, joint_identity, write_cell_config
 from .runs import Run
-from .table import BACKGROUND, collect, csv_text, markdown, statistics_of
+from .table import BACKGROUND, collect, csv_text, markdown, published_markdown, statistics_of
 
 
 def plan_cells(root: PathLike, methods: Sequence[str], settings: Sequence[tuple[Optional[str], str]],
@@ -139,7 +139,7 @@ def _different_batches(cells: Sequence[Cell]) -> list[str]:
 
 
 def write_tables(root: PathLike, cells: Sequence[Cell], title: str, by_step: bool = False,
-                 failed: Collection[Cell] = ()) -> str:
+                 failed: Collection[Cell] = (), published: Optional[Sequence[dict]] = None) -> str:
     """Write ``table.md``, ``table.csv``, ``table.json`` and ``curves.png``; returns the Markdown.
 
     Args:
@@ -148,6 +148,7 @@ def write_tables(root: PathLike, cells: Sequence[Cell], title: str, by_step: boo
         title: heading of the page.
         by_step: see ``collect``.
         failed: failed cells, which are excluded because their results may be of another test.
+        published: rows of ``read_published``, for a section of their own below the measured ones.
     """
     finished = [cell for cell in cells if cell not in failed]
     records = collect(finished, by_step)
@@ -157,6 +158,9 @@ def write_tables(root: PathLike, cells: Sequence[Cell], title: str, by_step: boo
     parts += _different_batches(cells)
     for background in BACKGROUND:
         parts += ['', f'## {background.capitalize()}', '', markdown(records, cells, background).rstrip()]
+    if published is not None:
+        parts += ['', '## Published', '', 'mIoU in % as printed in the source, not measured here.', '',
+                  published_markdown(published).rstrip()]
     text = '\n'.join(parts) + '\n'
     rows = statistics_of(records)
     write_text(osp.join(root, 'table.md'), text)
