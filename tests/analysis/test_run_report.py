@@ -135,6 +135,13 @@ def test_no_method_has_a_class(run_without, tmp_path):
     write_report(tmp_path / 'report.html', runs, num_images=0)
 
 
+def test_the_report_tool_adds_published_figures_on_request(run_tool, work_dir, tmp_path):
+    for options, number in (([], 0), (['--published'], 1)):
+        done = run_tool('report.py', work_dir, '--images', 0, '--out', tmp_path / 'report.html', *options)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / 'report.html').read_text().count('<h2>Published</h2>') == number
+
+
 def test_published_figures_have_a_section_of_their_own(work_dir, tmp_path):
     runs, pages = find_runs([str(work_dir)]), {}
     for name, rows in (('none', None), ('empty', read_published({run.column for run in runs})),

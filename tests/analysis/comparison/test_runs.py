@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -183,6 +184,19 @@ def test_settings_are_task_and_setting(text, wanted):
 def test_an_unknown_setting_is_named():
     with pytest.raises(ValueError, match="'15-1/overlaped' is not of the form"):
         parse_setting('15-1/overlaped')
+
+
+@pytest.mark.parametrize('options, shown', [
+    (['--settings', '15-1/overlapped', 'disjoint'], {'15-1 | overlapped'}),
+    (['--cfg-options', 'scenario.task=15-1', 'scenario.setting=disjoint'], {'15-1 | disjoint'}), ([], set())])
+def test_published_figures_of_the_compared_tasks(run_tool, tiny_config_file, tmp_path, options, shown):
+    done = run_tool('compare.py', tiny_config_file, '--table-only', '--published', '--work-dir', tmp_path / 'c',
+                    *options)
+    assert done.returncode == 0, done.stderr
+    measured, published = done.stdout.split('## Published')
+    assert 'arXiv' not in measured and ('None for these tasks' in published) == (not shown)
+    assert set(re.findall(r'15-1 \| \w+', published)) == shown
+    assert published.count('arXiv:2104.00875, Table 1') == 10 * len(shown)
 
 
 def test_the_plan_shares_step_0_and_equal_fakes(tiny_config, tmp_path):
