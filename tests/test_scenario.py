@@ -329,6 +329,11 @@ def test_a_partition_is_the_same_on_every_machine():
         0, 1, 0, 0, 2, 0, 2, 0]
 
 
+def test_a_seed_of_a_partition_is_a_whole_number():
+    with pytest.raises(ValueError, match=r"scenario\.partition_seed='one' must be a whole number"):
+        scenario(partition_seed='one')
+
+
 def test_a_partition_needs_the_names_of_all_images():
     with pytest.raises(ValueError, match='0 names for 9 images'):
         scenario(setting='partitioned').select_train(IMAGES, 0)
