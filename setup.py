@@ -36,7 +36,7 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmseg_hrhf', 'mmseg_hrhf.*']),
-    package_data={'mmseg_hrhf': ['py.typed', 'analysis/templates/*']},
+    package_data={'mmseg_hrhf': ['py.typed', 'analysis/templates/*', 'analysis/published.csv']},
     cmdclass=dict(build_py=BuildWithMim),
     python_requires='>=3.9',
     # The toolbox itself is an extra: most users have one of its two lines already.

@@ -6,6 +6,7 @@ order in which they are learnt.
 """
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, field
 from typing import Mapping, Optional, Sequence, Union
@@ -15,7 +16,7 @@ import numpy as np
 from .utils.errors import UserError
 from .utils.options import check_choice, check_names, check_types, suggest
 
-SETTINGS = ('overlapped', 'disjoint', 'sequential')
+SETTINGS = ('overlapped', 'disjoint', 'sequential', 'partitioned')
 LABEL_PROTOCOLS = ('mib', 'plop')
 IGNORE = 255
 # Types of the options; `task`, `setting` and `label_protocol` are checked against their choices instead.
@@ -25,7 +26,8 @@ _OPTION_TYPES = dict(
     ignored_classes=Optional[Sequence[str]],
     image_lists=Union[Sequence[Optional[str]], Mapping[int, str], None],
     background=Optional[int],
-    zero_is_void=bool)
+    zero_is_void=bool,
+    partition_seed=int)
 
 
 def class_counts(task: str, num_classes: int) -> tuple[int, ...]:
@@ -60,14 +62,16 @@ class Scenario:
     Args:
         labels: raw label of each foreground class of the dataset, by name, in the dataset's natural order.
         steps: class names of each step. Pixels of classes that no step names are always ignored.
-        setting: ``'overlapped'`` (images with a new class), ``'disjoint'`` (the same, without future classes) or
-            ``'sequential'`` (as disjoint, with the labels of old classes).
+        setting: ``'overlapped'`` (images with a new class), ``'disjoint'`` (the same, without future classes),
+            ``'sequential'`` (as disjoint, with the labels of old classes) or ``'partitioned'`` (arXiv 2405.09858: each
+            image belongs to the step of one of its classes, which is drawn; labels as in overlapped).
         label_protocol: ``'mib'`` (MiB and the HRHF paper) or ``'plop'`` (later work); they differ in the labels of void
             pixels (255) in training and of future classes in evaluation.
         background: raw label of background, or None if the masks have none (Cityscapes).
         zero_is_void: whether 0 marks void in the masks. If they have no other background (ADE20K), 0 is the background
             channel in training; if they have one (LoveDA), 0 is treated as 255.
         image_lists: path to the list of training images, by step; overrides the rule of ``setting``.
+        partition_seed: seed of the draw of ``'partitioned'``.
     """
     labels: Mapping[str, int]
     steps: tuple[tuple[str, ...], ...]
@@ -77,6 +81,7 @@ class Scenario:
     zero_is_void: bool = False
     image_lists: Mapping[int, str] = field(default_factory=dict)
     task: Optional[str] = None
+    partition_seed: int = 0
 
     def __post_init__(self):
         check_choice('scenario.setting', self.setting, SETTINGS)
@@ -203,21 +208,45 @@ class Scenario:
             labels.add(0)
         return labels if self.background is None else labels | {self.background}
 
-    def select_train(self, presence: np.ndarray, step: int) -> np.ndarray:
+    def select_train(self, presence: np.ndarray, step: int, names: Sequence[str] = ()) -> np.ndarray:
         """Training images of ``step``.
 
         Args:
             presence: (N, 256) bool; ``presence[i, c]``: whether image i contains raw label c.
             step: learning step.
+            names: names of the N images, which only ``'partitioned'`` needs.
         Returns:
             Sorted positions of the images.
         """
         self.check_step(step)
+        if self.setting == 'partitioned':
+            return np.flatnonzero(self._draw_classes(presence, names)[:, self.raw(self.steps[step])].any(axis=1))
         chosen = presence[:, self.raw(self.steps[step])].any(axis=1)
         if self.setting != 'overlapped':
             future = [name for names in self.steps[step + 1:] for name in names]
             chosen &= ~presence[:, self.raw(future)].any(axis=1)
         return np.flatnonzero(chosen)
+
+    def _draw_classes(self, presence: np.ndarray, names: Sequence[str]) -> np.ndarray:
+        """Draw a class of each image, uniformly among the scheduled classes that it shows.
+
+        The draw depends on nothing but the image's name and ``partition_seed``: not on other images, so that the rest
+        of a partition stays when images are added; not on the run's seed, so that the runs of a table differ in
+        training alone; not on the classes' order or steps.
+
+        Returns:
+            (N, 256) bool: the raw label of the drawn class; none if the image shows no scheduled class.
+        """
+        if len(names) != len(presence):
+            raise ValueError(f'{len(names)} names for {len(presence)} images.')
+        shown = np.zeros_like(presence)
+        scheduled = self.raw(self.seen_classes(self.num_steps - 1))
+        shown[:, scheduled] = presence[:, scheduled]
+        digests = (hashlib.sha256(f'{self.partition_seed}/{name}'.encode('utf-8', 'surrogateescape')).digest()
+                   for name in names)
+        numbers = np.array([int.from_bytes(digest[:4], 'big') for digest in digests], dtype=np.int64)
+        order = numbers % np.maximum(shown.sum(axis=1), 1)
+        return shown & (shown.cumsum(axis=1) == order[:, None] + 1)
 
     def select_test(self, presence: np.ndarray, step: int) -> np.ndarray:
         """Test images of ``step``: those with any class learnt so far; all images at the last step."""

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmseg_hrhf.datasets.source import load_image_list
-from mmseg_hrhf.scenario import Scenario, class_counts
+from mmseg_hrhf.scenario import SETTINGS, Scenario, class_counts
 
 # Raw labels with a gap, so that a raw label cannot be mistaken for a class index.
 LABELS = {'cat': 1, 'cow': 2, 'dog': 4, 'hen': 7}
@@ -269,6 +269,76 @@ def test_disjoint_images_are_overlapped_ones_and_come_once(images):
     assert sorted(seen) == np.flatnonzero(matrix[:, list(LABELS.values())].any(axis=1)).tolist()
 
 
+def partition(matrix, names, **kwargs):
+    """Step of each image of the partitioned setting; None for those of no step."""
+    built, steps = scenario(setting='partitioned', **kwargs), [None] * len(names)
+    for t in range(built.num_steps):
+        for i in built.select_train(matrix, t, names):
+            assert steps[i] is None  # of one step at most
+            steps[i] = t
+    return steps
+
+
+CONTENTS = st.lists(st.sets(st.sampled_from([0, 1, 2, 4, 7, 255])), max_size=12)
+
+
+@given(CONTENTS, st.integers(0, 3))
+@settings(max_examples=50, deadline=None)
+def test_a_partition_has_every_image_with_a_scheduled_class_once_and_at_a_step_of_its_classes(images, seed):
+    matrix, names = presence(*images), [f'image {i}' for i in range(len(images))]
+    steps = [['cow', 'dog'], ['cat']]  # hen is ignored
+    for labels, step in zip(images, partition(matrix, names, steps=steps, partition_seed=seed)):
+        shown = {t for t, learnt in enumerate(steps) if labels & {LABELS[name] for name in learnt}}
+        assert step in shown if shown else step is None
+
+
+@given(CONTENTS, st.randoms())
+@settings(max_examples=50, deadline=None)
+def test_an_image_s_step_does_not_depend_on_other_images(images, random):
+    names = [f'image {i}' for i in range(len(images))]
+    whole = dict(zip(names, partition(presence(*images), names)))
+    kept = random.sample(range(len(images)), random.randint(0, len(images)))
+    some = partition(presence(*(images[i] for i in kept)), [names[i] for i in kept])
+    assert some == [whole[names[i]] for i in kept]
+
+
+def test_a_class_keeps_its_images_in_another_task_and_order():
+    names = [f'{i}' for i in range(200)]
+    matrix = presence(*[{1, 2, 4, 7}] * 200)
+    fine = partition(matrix, names, steps=[['cow'], ['dog'], ['hen'], ['cat']])
+    coarse = partition(matrix, names, steps=[['hen', 'cat'], ['dog', 'cow']])
+    assert set(zip(fine, coarse)) == {(0, 1), (1, 1), (2, 0), (3, 0)}
+
+
+def test_an_image_s_class_is_drawn_uniformly_among_those_it_shows():
+    number = 6000
+    names = [f'2008_{i:06d}' for i in range(number)]
+    # cow, dog (step 0), hen (1) and cat (2): by classes, step 0 gets two images of four.
+    drawn = {seed: np.array(partition(presence(*[{1, 2, 4, 7}] * number), names, partition_seed=seed))
+             for seed in (0, 1)}
+    for steps in drawn.values():
+        # Five standard deviations of a binomial share.
+        np.testing.assert_allclose(np.bincount(steps) / number, [0.5, 0.25, 0.25], atol=5 * (0.25 / number)**0.5)
+    # Seeds are independent: chance agreement is 1/4 + 1/16 + 1/16.
+    assert np.mean(drawn[0] == drawn[1]) == pytest.approx(0.375, abs=5 * (0.25 / number)**0.5)
+
+
+def test_a_partition_is_the_same_on_every_machine():
+    # Written down once: another hash would divide the images of finished runs otherwise.
+    assert partition(presence(*[{1, 2, 4, 7}] * 8), [f'2007_{i:06d}' for i in range(8)]) == [
+        0, 1, 0, 0, 2, 0, 2, 0]
+
+
+def test_a_seed_of_a_partition_is_a_whole_number():
+    with pytest.raises(ValueError, match=r"scenario\.partition_seed='one' must be a whole number"):
+        scenario(partition_seed='one')
+
+
+def test_a_partition_needs_the_names_of_all_images():
+    with pytest.raises(ValueError, match='0 names for 9 images'):
+        scenario(setting='partitioned').select_train(IMAGES, 0)
+
+
 # -- labels of a step ------------------------------------------------------------------------------------------------
 
 
@@ -280,13 +350,20 @@ def test_plop_trains_old_and_future_as_background_and_ignores_void():
     assert scenario(label_protocol='plop').train_label_map(1) == {0: 0, 2: 0, 4: 0, 7: 3, 1: 0, 255: 255}
 
 
+@pytest.mark.parametrize('protocol', ['mib', 'plop'])
+def test_a_partitioned_step_has_the_labels_of_overlapped(protocol):
+    for t in range(3):
+        assert scenario(setting='partitioned', label_protocol=protocol).train_label_map(t) == scenario(
+            label_protocol=protocol).train_label_map(t)
+
+
 @pytest.mark.parametrize('protocol, void', [('mib', 0), ('plop', 255)])
 def test_sequential_training_keeps_old_labels(protocol, void):
     mapping = scenario(setting='sequential', label_protocol=protocol).train_label_map(1)
     assert mapping == {0: 0, 2: 1, 4: 2, 7: 3, 1: 0, 255: void}
 
 
-@pytest.mark.parametrize('setting', ['overlapped', 'disjoint', 'sequential'])
+@pytest.mark.parametrize('setting', SETTINGS)
 def test_mib_evaluation_ignores_future_and_void(setting):
     assert scenario(setting=setting).test_label_map(1) == {0: 0, 2: 1, 4: 2, 7: 3, 1: 255, 255: 255}
 
@@ -350,7 +427,7 @@ def scenarios(draw):
     return Scenario.build(
         labels,
         steps=steps,
-        setting=draw(st.sampled_from(['overlapped', 'disjoint', 'sequential'])),
+        setting=draw(st.sampled_from(SETTINGS)),
         label_protocol=draw(st.sampled_from(['mib', 'plop'])),
         zero_is_void=draw(st.booleans()))
 

@@ -36,6 +36,8 @@ def parse_args():
     parser.add_argument(
         '--by-step', action='store_true', help="add a column for the classes of each step to the table (Table 7)")
     parser.add_argument(
+        '--published', action='store_true', help='add published figures of the same tasks and settings')
+    parser.add_argument(
         '--dry-run', action='store_true', help='check all runs and list them with their folders; writes nothing')
     parser.add_argument('--table-only', action='store_true', help='write the tables of existing results; runs nothing')
     parser.add_argument('--cfg-options', nargs='+', metavar='KEY=VALUE', help='override settings of the base config')
@@ -52,6 +54,7 @@ def main():
     from mmseg_hrhf.analysis.comparison.cell import parse_setting
     from mmseg_hrhf.analysis.comparison.comparison import describe, plan_cells, plan_runs, write_tables
     from mmseg_hrhf.analysis.comparison.runs import Scheduler
+    from mmseg_hrhf.analysis.comparison.table import read_published
     from mmseg_hrhf.config.comparison import choose_methods, load_base
     from mmseg_hrhf.config.load import enable_amp
     base = load_base(args.config, args.cfg_options)
@@ -63,6 +66,8 @@ def main():
     settings = args.settings or [base.scenario.get('setting', 'overlapped')]
     cells = plan_cells(work_dir, choose_methods(args.methods, own), [parse_setting(text) for text in settings],
                        args.seeds)
+    columns = {f'{cell.task or base.scenario.get("task")} {cell.setting}' for cell in cells}
+    published = read_published(columns) if args.published else None
     failed = []
     if args.dry_run:
         print(describe(plan_runs(cells, base, write=False)))
@@ -76,7 +81,8 @@ def main():
               f'{scheduler.processes}, total batch size: {scheduler.processes * base.train_dataloader.batch_size}',
               flush=True)
         failed = scheduler.run(runs)
-    table = write_tables(work_dir, cells, f'{name}: comparison', args.by_step, {run.cell for run in failed})
+    table = write_tables(work_dir, cells, f'{name}: comparison', args.by_step, {run.cell for run in failed},
+                         published)
     print(f'\n{table}\n{osp.join(work_dir, "table.md")}')
     if failed:
         sys.exit(f'error: {len(failed)} runs failed: ' + '; '.join(run.cell.name for run in failed))

@@ -14,6 +14,7 @@ def parse_args():
                         help='work dir of tools/train.py, or a folder that contains finished runs at any depth')
     parser.add_argument('--out', help='HTML file to write (default: report.html in the first work dir)')
     parser.add_argument('--images', type=int, default=8, help='number of test images to show; 0: none (default: 8)')
+    parser.add_argument('--published', action='store_true', help='add published figures of the same tasks and settings')
     return parser.parse_args()
 
 
@@ -22,11 +23,13 @@ def main():
     # Imported only now: --help must not wait for the toolbox.
     import mmseg_hrhf
     mmseg_hrhf.register_all()
+    from mmseg_hrhf.analysis.comparison.table import read_published
     from mmseg_hrhf.analysis.report import write_report
     from mmseg_hrhf.analysis.results import find_runs
     runs = find_runs(args.work_dir)
     out = args.out or osp.join(args.work_dir[0].split('=')[-1], 'report.html')
-    write_report(out, runs, args.images)
+    published = read_published({run.column for run in runs}) if args.published else None
+    write_report(out, runs, args.images, published)
     print(out)
 
 

@@ -22,13 +22,15 @@ _PICTURE = (240, 320)
 _MATRIX_CLASSES = 30
 
 
-def write_report(path: PathLike, runs: Sequence[RunRecord], num_images: int = 8) -> None:
+def write_report(path: PathLike, runs: Sequence[RunRecord], num_images: int = 8,
+                 published: Optional[Sequence[dict]] = None) -> None:
     """Write the report.
 
     Args:
         path: HTML file.
         runs: runs of any methods, tasks, settings and seeds.
         num_images: number of test images to show; with 0, no checkpoint is loaded.
+        published: rows of ``read_published``, for a table of their own; None: no such table.
     """
     columns = [_column([run for run in runs if run.column == name], f'c{i}', num_images)
                for i, name in enumerate(dict.fromkeys(run.column for run in runs))]
@@ -41,6 +43,7 @@ def write_report(path: PathLike, runs: Sequence[RunRecord], num_images: int = 8)
         seeds=sorted({run.seed for run in runs}),
         tiles=_tiles(runs[0]) if len(runs) == 1 else [],
         tables={background: paper_table(runs, background) for background in BACKGROUND},
+        published=published,
         columns=columns,
         runs=[_run(run) for run in runs],
         mixed_environments=any(run.last.get('environment') != runs[0].last.get('environment') for run in runs),

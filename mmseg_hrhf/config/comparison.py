@@ -145,7 +145,7 @@ def compared_config(base: Config, method: str, task: Optional[str], setting: str
         base: config of the comparison.
         method: name of the method.
         task: ``'B-I'``, or None for that of the config.
-        setting: ``'overlapped'``, ``'disjoint'`` or ``'sequential'``.
+        setting: one of ``SETTINGS``.
     Raises:
         UserError: a method that does not match the config, or whose ``custom_imports`` cannot be imported; a task or
             setting that needs its own image lists.

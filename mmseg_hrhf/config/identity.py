@@ -4,7 +4,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import os.path as osp
-from typing import Any, Iterable, Mapping
+from typing import Any, Iterable, Mapping, Optional
 
 from ..datasets.source import type_name
 from ..utils.io import sha256
@@ -44,6 +44,8 @@ def training_identity(run: RunConfig, step: int) -> dict:
         identity.update({f'{name}.sha256': _sha256(path, osp.getmtime(path)) for name, path in weight_files(run.user)
                          if osp.isfile(path)})
     identity['method'] = None if step == 0 and run.method.shares_first_step else _plain(run.method_options)
+    if run.scenario.get('setting') == 'partitioned' and not run.method.joint:
+        identity['partition_seed'] = run.scenario.get('partition_seed', 0)
     if run.replay is not None:
         # Feature statistics are recorded at the end of a step, for the synthetic images of the next.
         identity['replay'] = dict(feature_statistics=_plain(run.replay.statistics))
@@ -66,13 +68,23 @@ def test_identity(run: RunConfig, step: int) -> dict:
     return identity
 
 
-def data_identity(classes: Iterable[str], label_map: Mapping[int, int], names: Iterable[str]) -> dict:
-    """Classes, labels and images of a step, as JSON data."""
-    listed = '\n'.join(names)
-    return dict(
-        classes=list(classes),
-        labels=', '.join(f'{raw}: {label_map[raw]}' for raw in sorted(label_map)),
-        images=hashlib.sha256(listed.encode('utf-8', 'surrogateescape')).hexdigest())
+def data_identity(classes: Iterable[str], label_map: Mapping[int, int], names: Optional[Iterable[str]] = None,
+                  image_list: Optional[str] = None) -> dict:
+    """Classes, labels and images of a step, as JSON data.
+
+    Args:
+        classes: by class index.
+        label_map: class index of each raw label.
+        names: file names of the images; None: not known, and left out.
+        image_list: file that lists them.
+    """
+    identity: dict[str, Any] = dict(
+        classes=list(classes), labels=', '.join(f'{raw}: {label_map[raw]}' for raw in sorted(label_map)),
+        image_list=None if image_list is None else _sha256(image_list, osp.getmtime(image_list)))
+    if names is not None:
+        listed = '\n'.join(names)
+        identity['images'] = hashlib.sha256(listed.encode('utf-8', 'surrogateescape')).hexdigest()
+    return identity
 
 
 def run_identity(run: RunConfig) -> dict:

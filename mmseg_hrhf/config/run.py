@@ -167,7 +167,7 @@ class RunConfig:
         """
         if not self.method.joint:
             return dict(self.scenario), step
-        divided = ('task', 'steps', 'class_order', 'setting', 'image_lists')
+        divided = ('task', 'steps', 'class_order', 'setting', 'partition_seed', 'image_lists')
         options = {key: value for key, value in self.scenario.items() if key not in divided}
         return dict(options, steps=[list(scenario.seen_classes(step))]), 0
 

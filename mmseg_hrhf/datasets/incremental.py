@@ -132,6 +132,20 @@ def image_names(source: Source) -> list[str]:
     return [osp.splitext(osp.basename(source.get_data_info(i)['img_path']))[0] for i in range(len(source))]
 
 
+def image_paths(source: Source) -> list[str]:
+    """Path of each image in the image folder of its dataset, without extension, in the dataset's order.
+
+    Unlike the stem it is unique, and unlike the whole path the same on every machine.
+    """
+    paths = []
+    for part in source.parts:
+        folder = part.data_prefix.get('img_path') or part.data_root or ''
+        for path in (part.get_data_info(i)['img_path'] for i in range(len(part))):
+            within = path[len(folder):] if folder and path.startswith(folder) else osp.basename(path)
+            paths.append(osp.splitext(within.replace('\\', '/').lstrip('/'))[0])
+    return paths
+
+
 def count_labels(source: Source, scenario: Scenario, cache_dir: Optional[str] = None) -> np.ndarray:
     """Count the pixels of each raw label in the masks of ``source``, and check its local images.
 
@@ -166,7 +180,8 @@ def select_images(source: Source, scenario: Scenario, presence: np.ndarray, step
     elif step in scenario.image_lists:
         positions, purpose = load_image_list(scenario.image_lists[step], image_names(source)), 'training'
     else:
-        positions, purpose = scenario.select_train(presence, step), 'training'
+        names = image_paths(source) if scenario.setting == 'partitioned' else ()
+        positions, purpose = scenario.select_train(presence, step, names), 'training'
     if len(positions) == 0:
         raise UserError(f'Step {step} ({", ".join(scenario.steps[step])}) has no {purpose} images in the '
                         f'{scenario.setting} setting, out of {len(source)} in {source.data_root!r}: check the data, or '

@@ -135,7 +135,8 @@ class RunPlan:
             found[t] = dict(
                 training=training_identity(self.run, t),
                 training_data=data_identity(classes, self._train_label_map(t),
-                                            self._names(self.train_source, self.train_positions[t])),
+                                            self._names(self.train_source, self.train_positions[t]),
+                                            self._trained[t][0].image_lists.get(self._trained[t][1])),
                 test=test_identity(self.run, t),
                 test_data=data_identity(classes, test_map, self._names(self.test_source, self.test_positions[t])))
         return found

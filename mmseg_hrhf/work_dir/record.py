@@ -53,10 +53,11 @@ def _differing(held: dict, now: dict, parts: Iterable[str]) -> list[str]:
     found = []
     for part in parts:
         if part in held and part in now:
-            # Ignore keys that an earlier version did not record.
-            known = {key: value for key, value in now[part].items() if key in held[part]}
+            # Ignore keys that an earlier version did not record, and those that are not known now.
+            known = held[part].keys() & now[part].keys()
             prefix = part if part.endswith('_data') else ''
-            found += _differences(held[part], known, prefix)
+            old, new = ({key: each[part][key] for key in known} for each in (held, now))
+            found += _differences(old, new, prefix)
     return sorted(found)
 
 

@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 
+from mmseg_hrhf.analysis.comparison.table import read_published
 from mmseg_hrhf.analysis.report import class_table, confusion_table, differing_options, paper_table, write_report
 from mmseg_hrhf.analysis.results import find_runs
 from mmseg_hrhf.evaluation.incremental_iou import group_means
@@ -132,3 +133,24 @@ def test_no_method_has_a_class(run_without, tmp_path):
     assert [cells[1] for _, cells in table['rows']] == [None, None]
     assert [cells[0]['best'] for _, cells in table['rows']] == [True, True]
     write_report(tmp_path / 'report.html', runs, num_images=0)
+
+
+def test_the_report_tool_adds_published_figures_on_request(run_tool, work_dir, tmp_path):
+    for options, number in (([], 0), (['--published'], 1)):
+        done = run_tool('report.py', work_dir, '--images', 0, '--out', tmp_path / 'report.html', *options)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / 'report.html').read_text().count('<h2>Published</h2>') == number
+
+
+def test_published_figures_have_a_section_of_their_own(work_dir, tmp_path):
+    runs, pages = find_runs([str(work_dir)]), {}
+    for name, rows in (('none', None), ('empty', read_published({run.column for run in runs})),
+                       ('some', read_published(['15-1 disjoint']))):
+        write_report(tmp_path / 'report.html', runs, num_images=0, published=rows)
+        pages[name] = (tmp_path / 'report.html').read_text()
+    assert 'Published' not in pages['none']
+    assert 'not measured here. None for these tasks and settings.' in pages['empty']
+    before, section = pages['some'].split('<section id="published">')
+    section, after = section.split('</section>', 1)
+    assert '<td class="text">arXiv:2104.00875, Table 1</td>' in section and section.count('<tr>') == 11
+    assert 'arXiv' not in before + after and '72.6' in section

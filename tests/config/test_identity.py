@@ -149,6 +149,19 @@ def test_another_setting_has_other_images(tiny_config, cache):
         check_steps(tiny_config.work_dir, identities(changed(tiny_config, {'scenario.setting': 'disjoint'}), cache))
 
 
+def test_another_partition_has_other_images_except_for_joint(three_steps, cache):
+    first, other = (changed(three_steps, {'scenario.setting': 'partitioned', 'scenario.partition_seed': seed})
+                    for seed in (0, 1))
+    for step, identity in identities(first, cache).items():
+        write_json(StepFiles(first.work_dir, step).identity, identity)
+        write_json(StepFiles(first.work_dir, step).result, {})
+    with pytest.raises(ValueError, match=r'step 0 was trained with other settings of partition_seed, '
+                       r'training_data\.images\..* to retrain steps 0, 1, 2\.'):
+        check_steps(first.work_dir, identities(other, cache))
+    joint = [identities(changed(cfg, {'method': dict(type='Joint', _delete_=True)}), cache) for cfg in (first, other)]
+    assert joint[0] == joint[1]
+
+
 @pytest.mark.parametrize('option', TEST)
 def test_another_test_leaves_the_weights_and_repeats_the_test(three_steps, cache, option):
     finish(three_steps, cache)

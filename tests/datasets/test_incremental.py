@@ -10,6 +10,7 @@ from mmseg_hrhf.datasets.incremental import (
     build_source,
     check_paths,
     count_labels,
+    image_paths,
     load_sample,
     scenario_of,
     scenario_of_config,
@@ -177,6 +178,67 @@ def test_joined_and_repeated_datasets_keep_their_images_order_and_pipelines(voc,
     assert [step1.get_data_info(i)['img_path'][-5] for i in range(2)] == ['a', 'a']
     assert [part.tolist() for part in dataset.by_part()] == [[0], [1, 2, 3, 4]]
     assert [part.tolist() for part in step1.by_part()] == [[0, 1]]
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """24 images that show aeroplane (1) and tvmonitor (20), in two folders with the same file names."""
+    for folder in ('images/day', 'images/night', 'masks/day', 'masks/night'):
+        (tmp_path / folder).mkdir(parents=True)
+    names = [f'{time}/{i}' for time in ('day', 'night') for i in range(12)]
+    for name in names:
+        write_pair(tmp_path, name, np.array([[0, 1], [20, 255]], np.uint8))
+    (tmp_path / 'all.txt').write_text('\n'.join(names))
+    return dict(type='PascalVOCDataset', data_root=str(tmp_path), ann_file='all.txt', pipeline=PIPELINE,
+                data_prefix=dict(img_path='images', seg_map_path='masks'))
+
+
+def steps_of_images(dataset, **scenario):
+    """Step of each image by its folder and name, which may come several times in one step."""
+    found = {}
+    for step in (0, 1):
+        view = incremental(dataset, step, setting='partitioned', **scenario)
+        for path in (view.get_data_info(i)['img_path'] for i in range(len(view))):
+            assert found.setdefault('/'.join(path.split('/')[-2:]), step) == step
+    return found
+
+
+def test_a_partition_tells_images_of_the_same_name_apart(pairs):
+    found = steps_of_images(pairs)
+    assert len(found) == 24 and set(found.values()) == {0, 1}
+    assert any(found[f'day/{i}.jpg'] != found[f'night/{i}.jpg'] for i in range(12))
+    assert steps_of_images(pairs, partition_seed=1) != found
+
+
+def test_a_partition_moves_with_the_data(pairs, tmp_path):
+    found = steps_of_images(pairs)
+    (tmp_path / 'elsewhere').mkdir()
+    for folder in ('images', 'masks', 'all.txt'):
+        (tmp_path / folder).rename(tmp_path / 'elsewhere' / folder)
+    assert steps_of_images(dict(pairs, data_root=str(tmp_path / 'elsewhere'))) == found
+
+
+def test_a_repeated_image_is_of_one_step(pairs, tmp_path):
+    (tmp_path / 'some.txt').write_text(''.join(f'day/{i}\n' for i in range(12)))
+    some = dict(pairs, ann_file='some.txt')
+    joined = dict(type='ConcatDataset', datasets=[some, dict(type='RepeatDataset', times=2, dataset=pairs)])
+    assert steps_of_images(joined) == steps_of_images(pairs)
+    assert steps_of_images(some).items() <= steps_of_images(pairs).items()
+    assert sum(len(incremental(joined, step, setting='partitioned')) for step in (0, 1)) == 12 + 2 * 24
+
+
+def test_a_partition_of_images_listed_by_whole_paths(pairs, tmp_path):
+    (tmp_path / 'whole.txt').write_text(''.join(f'{tmp_path}/images/day/{i}\n' for i in range(12)))
+    source = build_source(dict(pairs, ann_file='whole.txt'))
+    assert image_paths(source) == [f'day/{i}' for i in range(12)]
+    outside = build_source(dict(pairs, ann_file='whole.txt', data_prefix=dict(img_path='masks', seg_map_path='masks')))
+    assert image_paths(outside) == [f'{i}' for i in range(12)]
+
+
+def test_an_image_list_takes_the_place_of_the_partition(pairs, tmp_path):
+    np.save(tmp_path / 'list.npy', np.arange(24))
+    listed = incremental(pairs, 1, setting='partitioned', image_lists={1: str(tmp_path / 'list.npy')})
+    assert len(listed) == 24 > len(incremental(pairs, 1, setting='partitioned'))
 
 
 def test_joined_datasets_must_mean_the_same_by_a_label(voc):

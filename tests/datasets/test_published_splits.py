@@ -64,6 +64,19 @@ def test_voc_training_images_by_step(task, setting, counts):
     assert [len(scenario.select_train(matrix, t)) for t in range(scenario.num_steps)] == counts
 
 
+@pytest.mark.parametrize('task', ['19-1', '15-1'])
+def test_voc_partition_has_each_image_once_and_the_expected_share_of_them(task):
+    matrix = presence('voc/train_cls.txt')
+    names = [f'image {i}' for i in range(len(matrix))]
+    scenario = Scenario.build(VOC, task=task, setting='partitioned')
+    steps = [scenario.select_train(matrix, t, names) for t in range(scenario.num_steps)]
+    np.testing.assert_array_equal(np.sort(np.concatenate(steps)), np.arange(10582))
+    for t, positions in enumerate(steps):
+        share = matrix[:, scenario.raw(scenario.steps[t])].sum(axis=1) / matrix.sum(axis=1)
+        # Five standard deviations of the sum of the draws.
+        assert abs(len(positions) - share.sum()) < 5 * np.sqrt((share * (1 - share)).sum())
+
+
 def test_voc_evaluation_images_by_step():
     matrix = presence('voc/val_cls.txt')
     scenario = Scenario.build(VOC, task='15-1')

@@ -81,6 +81,19 @@ def test_two_steps_leave_a_table_and_plain_checkpoints(tiny_config):
     assert scalars.count('"inversion/classification"') == 4
 
 
+def test_two_partitioned_steps_share_no_image(tiny_config):
+    tiny_config.merge_from_dict(dict(scenario=dict(_delete_=True, steps=[['red'], ['green', 'blue']],
+                                                   setting='partitioned')))
+    tiny_config.train_cfg.max_epochs = tiny_config.train_cfg.val_interval = 1
+    tiny_config.param_scheduler[0].end = 1
+    runner = RUNNERS.build(tiny_config)
+    results = runner.train()
+    # 12 images show red and green, one blue and red, 7 blue alone.
+    first, second = (set(runner.plan.train_positions[step].tolist()) for step in (0, 1))
+    assert first and not first & second and first | second == set(range(20)) and second > set(range(12, 19))
+    assert [result['num_train_images'] for result in results] == [len(first), len(second)]
+
+
 def test_iteration_based_loop_with_workers_and_no_fakes_at_step_0(tiny_iter_config):
     tiny_iter_config.train_dataloader.num_workers = 2
     results = train(tiny_iter_config)

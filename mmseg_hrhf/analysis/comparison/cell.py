@@ -31,7 +31,7 @@ class Cell:
         method: name of the method.
         task: ``'B-I'``, or None for that of the config. If ``comparison.tasks`` of the config has the key
             ``'TASK/SETTING'`` or ``'TASK'``, its value is the scenario.
-        setting: ``'overlapped'``, ``'disjoint'`` or ``'sequential'``.
+        setting: one of ``SETTINGS``.
         seed: seed of the run.
     """
     root: str
@@ -102,7 +102,7 @@ def joint_identity(run: RunConfig) -> Optional[dict]:
     if not run.method.joint:
         return None
     identity = run_identity(run)
-    of_setting = ('setting', 'image_lists')
+    of_setting = ('setting', 'partition_seed', 'image_lists')
     return dict(identity, scenario={key: value for key, value in identity['scenario'].items() if key not in of_setting})
 
 

@@ -8,7 +8,7 @@ from typing import Collection, Optional, Sequence
 
 from mmengine.config import Config
 
-from ...config.identity import test_identity, training_identity
+from ...config.identity import data_identity, test_identity, training_identity
 from ...config.run import RunConfig
 from ...datasets.incremental import scenario_of_config
 from ...scenario import Scenario
@@ -18,7 +18,7 @@ from ...work_dir.record import check_steps
 from ..charts import plot_curves
 from .cell import FIRST_STEP, Cell, cell_config, first_step_identity, joint_identity, write_cell_config
 from .runs import Run
-from .table import BACKGROUND, collect, csv_text, markdown, statistics_of
+from .table import BACKGROUND, collect, csv_text, markdown, published_markdown, statistics_of
 
 
 def plan_cells(root: PathLike, methods: Sequence[str], settings: Sequence[tuple[Optional[str], str]],
@@ -91,9 +91,19 @@ def _scenario(run: RunConfig) -> Scenario:
 
 def _identities(cell: Cell, run: RunConfig) -> dict[int, dict]:
     """JSON data that identifies the steps of a run, as far as the config determines them."""
-    last = _scenario(run).num_steps - 1
-    steps = [0] if cell.method == FIRST_STEP else [last] if run.method.joint else range(last + 1)
-    return {t: dict(training=training_identity(run, t), test=test_identity(run, t)) for t in steps}
+    scenario, found = _scenario(run), {}
+    last = scenario.num_steps - 1
+    for t in [0] if cell.method == FIRST_STEP else [last] if run.method.joint else range(last + 1):
+        options, learnt = run.training_scenario(scenario, t)
+        trained = scenario_of_config(run.plain.train_dataloader.dataset, options)
+        classes = scenario.class_names(t)
+        found[t] = dict(
+            training=training_identity(run, t),
+            training_data=data_identity(classes, trained.train_label_map(learnt),
+                                        image_list=trained.image_lists.get(learnt)),
+            test=test_identity(run, t),
+            test_data=data_identity(classes, scenario.test_label_map(t)))
+    return found
 
 
 def describe(runs: Sequence[Run]) -> str:
@@ -139,7 +149,7 @@ def _different_batches(cells: Sequence[Cell]) -> list[str]:
 
 
 def write_tables(root: PathLike, cells: Sequence[Cell], title: str, by_step: bool = False,
-                 failed: Collection[Cell] = ()) -> str:
+                 failed: Collection[Cell] = (), published: Optional[Sequence[dict]] = None) -> str:
     """Write ``table.md``, ``table.csv``, ``table.json`` and ``curves.png``; returns the Markdown.
 
     Args:
@@ -148,6 +158,7 @@ def write_tables(root: PathLike, cells: Sequence[Cell], title: str, by_step: boo
         title: heading of the page.
         by_step: see ``collect``.
         failed: failed cells, which are excluded because their results may be of another test.
+        published: rows of ``read_published``, for a section of their own below the measured ones.
     """
     finished = [cell for cell in cells if cell not in failed]
     records = collect(finished, by_step)
@@ -157,6 +168,9 @@ def write_tables(root: PathLike, cells: Sequence[Cell], title: str, by_step: boo
     parts += _different_batches(cells)
     for background in BACKGROUND:
         parts += ['', f'## {background.capitalize()}', '', markdown(records, cells, background).rstrip()]
+    if published is not None:
+        parts += ['', '## Published', '', 'mIoU in % as printed in the source, not measured here.', '',
+                  published_markdown(published).rstrip()]
     text = '\n'.join(parts) + '\n'
     rows = statistics_of(records)
     write_text(osp.join(root, 'table.md'), text)

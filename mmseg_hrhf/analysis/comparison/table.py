@@ -1,13 +1,31 @@
-"""The paper's table: methods as rows, tasks and settings as columns, mean and standard deviation over seeds."""
+"""The paper's table: methods as rows, tasks and settings as columns, mean and standard deviation over seeds.
+
+Published figures are read from ``published.csv`` and are never part of it.
+"""
 from __future__ import annotations
 
 import csv
 import io
+import re
 import statistics
-from typing import Optional, Sequence
+from pathlib import Path
+from typing import Collection, Optional, Sequence
 
+from ...scenario import SETTINGS
+from ...utils.errors import UserError
+from ...utils.io import PathLike
 from ..results import BACKGROUND, group_scores
 from .cell import Cell
+
+# Package data, unlike configs: a tool of a wheel finds it beside this code, wherever it is started.
+PUBLISHED = Path(__file__).parents[1] / 'published.csv'
+_TEXT, _SCORE = ('.+', 'some text'), r'\d{1,2}(\.\d+)?|100(\.0+)?'
+# Pattern of each column of PUBLISHED, and its description for messages. Scores stay text, as printed in the source.
+_COLUMNS = dict(
+    method=_TEXT, year=(r'(\d{4})?', 'a year or empty'), dataset=_TEXT, task=(r'\d+-\d+', "of the form 'B-I'"),
+    setting=('|'.join(SETTINGS), f'one of {", ".join(SETTINGS)}'), backbone=_TEXT,
+    old=(f'({_SCORE})?', 'a percentage or empty'), new=(f'({_SCORE})?', 'a percentage or empty'),
+    all=(_SCORE, 'a percentage'), background=('in|out', 'in or out'), source=_TEXT)
 
 
 def collect(cells: Sequence[Cell], by_step: bool = False) -> list[dict]:
@@ -98,6 +116,41 @@ def mean_and_deviation(series: Sequence[Sequence[Optional[float]]]) -> tuple[lis
     means = [statistics.mean(column) if column else float('nan') for column in columns]
     spreads = [statistics.stdev(column) if len(column) > 1 else 0.0 for column in columns]
     return means, spreads
+
+
+def read_published(columns: Collection[str], path: PathLike = PUBLISHED) -> list[dict[str, str]]:
+    """Published figures of the given columns, in the order of the file.
+
+    Args:
+        columns: tasks and settings, such as ``'15-1 overlapped'``.
+        path: CSV file with one line per method, task and setting. ``year`` is the method's; ``old``, ``new`` and
+            ``all`` are mIoU in %, empty where the source does not print them; ``background`` says whether ``old`` and
+            ``all`` include background.
+    Raises:
+        UserError: a malformed line; names it.
+    """
+    rows = []
+    with open(path, encoding='utf-8', newline='') as file:
+        reader = csv.DictReader(file)
+        if reader.fieldnames != list(_COLUMNS):
+            raise UserError(f'{path}, line 1: the columns must be {",".join(_COLUMNS)}.')
+        for row in reader:
+            if None in row or None in row.values():
+                raise UserError(f'{path}, line {reader.line_num}: {len(_COLUMNS)} fields are required.')
+            for name, (pattern, wanted) in _COLUMNS.items():
+                if not re.fullmatch(pattern, row[name]):
+                    raise UserError(f'{path}, line {reader.line_num}: {name}={row[name]!r} must be {wanted}.')
+            rows.append(row)
+    return [row for row in rows if f'{row["task"]} {row["setting"]}' in columns]
+
+
+def published_markdown(rows: Sequence[dict[str, str]]) -> str:
+    """Rows of ``read_published`` as a table in Markdown."""
+    if not rows:
+        return 'None for these tasks and settings.\n'
+    lines = ['| ' + ' | '.join(_COLUMNS) + ' |', '|---' * len(_COLUMNS) + '|']
+    lines += ['| ' + ' | '.join(value or '-' for value in row.values()) + ' |' for row in rows]
+    return '\n'.join(lines) + '\n'
 
 
 def _cell(values: Sequence[float]) -> str:

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -185,6 +186,19 @@ def test_an_unknown_setting_is_named():
         parse_setting('15-1/overlaped')
 
 
+@pytest.mark.parametrize('options, shown', [
+    (['--settings', '15-1/overlapped', 'disjoint'], {'15-1 | overlapped'}),
+    (['--cfg-options', 'scenario.task=15-1', 'scenario.setting=disjoint'], {'15-1 | disjoint'}), ([], set())])
+def test_published_figures_of_the_compared_tasks(run_tool, tiny_config_file, tmp_path, options, shown):
+    done = run_tool('compare.py', tiny_config_file, '--table-only', '--published', '--work-dir', tmp_path / 'c',
+                    *options)
+    assert done.returncode == 0, done.stderr
+    measured, published = done.stdout.split('## Published')
+    assert 'arXiv' not in measured and ('None for these tasks' in published) == (not shown)
+    assert set(re.findall(r'15-1 \| \w+', published)) == shown
+    assert published.count('arXiv:2104.00875, Table 1') == 10 * len(shown)
+
+
 def test_the_plan_shares_step_0_and_equal_fakes(tiny_config, tmp_path):
     methods = ['FT', 'HRHF', 'HRHF without KD', 'HRHF 1:2', 'HRHF AVG', 'Joint']
     tiny_config.train_dataloader.batch_size = 6
@@ -204,7 +218,7 @@ def test_the_plan_shares_joint_among_settings_of_a_task_and_seed(tiny_config, tm
     runs = {run.cell: run for run in plan_runs(cells, tiny_config)}
     shared = {(cell.column, cell.seed): run.same_as.cell for cell, run in runs.items() if run.same_as is not None}
     first = {seed: Cell(str(tmp_path), 'Joint', None, 'overlapped', seed) for seed in (0, 1)}
-    assert shared == {(setting, seed): first[seed] for setting in ('disjoint', 'sequential') for seed in (0, 1)}
+    assert shared == {(setting, seed): first[seed] for setting in SETTINGS[1:] for seed in (0, 1)}
     # What is trained, and on which images, is the same indeed; the setting is named where the test images are chosen.
     runs = []
     for setting in SETTINGS:
@@ -213,7 +227,7 @@ def test_the_plan_shares_joint_among_settings_of_a_task_and_seed(tiny_config, tm
         step, = plan.steps
         kept = {key: value for key, value in plan.configs[step].items() if not key.startswith(('val_', 'test_'))}
         runs.append((Config(kept).pretty_text, plan.train_positions[step].tolist(), plan.test_positions[step].tolist()))
-    assert runs[0] == runs[1] == runs[2]
+    assert len(runs) == 4 and all(run == runs[0] for run in runs)
 
 
 def test_a_row_brings_modules_of_its_own(tiny_config, tmp_path, monkeypatch):
@@ -331,6 +345,24 @@ def test_runs_of_another_config_are_refused_and_left_alone(tiny_config, tmp_path
     with pytest.raises(ValueError, match=fr'overlapped, seed 0: .*holds a run of another config.*{changed}'):
         planned(tiny_config, tmp_path, ['FT', 'HRHF'])
     assert before == {path: path.read_text() for path in tmp_path.rglob('*.py')}
+
+
+@pytest.mark.parametrize('changed, named', [
+    (dict(class_order=['green', 'blue', 'red']), r'step 0 .*training_data\.classes, training_data\.labels'),
+    (dict(label_protocol='plop'), r'step 0 .*training_data\.labels'),
+    (dict(image_lists=['{folder}/first.txt', '{folder}/other.txt']), r'step 1 .*training_data\.image_list'),
+], ids=lambda value: next(iter(value)) if isinstance(value, dict) else '')
+def test_runs_of_other_data_are_refused(tiny_config, tmp_path, changed, named):
+    for name in ('first', 'second', 'other'):
+        (tmp_path / f'{name}.txt').write_text(f'{name}\n')
+    if 'image_lists' in changed:
+        changed = dict(image_lists=[path.format(folder=tmp_path) for path in changed['image_lists']])
+        tiny_config.scenario.image_lists = [str(tmp_path / 'first.txt'), str(tmp_path / 'second.txt')]
+    finish(planned(tiny_config, tmp_path, ['FT'])['FT'])
+    assert planned(tiny_config, tmp_path, ['FT'])['FT'].is_done()
+    tiny_config.scenario.update(changed)
+    with pytest.raises(ValueError, match=named):
+        planned(tiny_config, tmp_path, ['FT'])
 
 
 def test_image_lists_are_those_of_one_task_and_setting(tiny_config, tmp_path):

@@ -1,15 +1,26 @@
 import csv
 import io
 import json
+import re
 import shutil
 import statistics
+import subprocess
+import sys
 
 import pytest
 
 from mmseg_hrhf.analysis.comparison.cell import Cell
 from mmseg_hrhf.analysis.comparison.comparison import plan_cells, write_tables
 from mmseg_hrhf.analysis.comparison.runs import Run, _outcome
-from mmseg_hrhf.analysis.comparison.table import collect, group_scores, markdown, statistics_of
+from mmseg_hrhf.analysis.comparison.table import (
+    PUBLISHED,
+    collect,
+    group_scores,
+    markdown,
+    read_published,
+    statistics_of,
+)
+from mmseg_hrhf.scenario import SETTINGS
 from mmseg_hrhf.utils.io import read_json, write_json
 from mmseg_hrhf.work_dir.layout import StepFiles
 
@@ -170,3 +181,107 @@ def test_a_table_of_unequal_batches_says_so(cells, tmp_path):
     warning = ('**Batch sizes differ** (batch size per process x number of processes): 1 processes: 2 runs, '
                'such as FT, 2-1 overlapped, seed 0; 8 processes: 1 runs, such as HRHF 1:2, disjoint, seed 1.')
     assert warning in write_tables(tmp_path, cells, 'tiny')
+
+
+# -- published figures -----------------------------------------------------------------------------------------------
+
+COLUMNS = [f'{task} {setting}' for setting in SETTINGS
+           for task in ('19-1', '15-5', '15-1', '100-50', '100-10', '50-50')]
+# Table 1's and Table 7's columns, as the text of the paper has them.
+TABLES = {1: [(f'{task} {setting}', 3 * i) for i, (task, setting) in enumerate(
+    (task, setting) for task in ('19-1', '15-5', '15-1') for setting in ('disjoint', 'overlapped'))],
+    7: [('100-50 disjoint', 0), ('100-10 disjoint', 3), ('50-50 disjoint', 10)]}
+
+
+def test_published_rows_are_those_of_the_paper_s_methods_and_settings():
+    rows = read_published(COLUMNS)
+    found = {(row['method'], f'{row["task"]} {row["setting"]}') for row in rows}
+    assert len(rows) == len(found) == 10 * 6 + 7 * 3
+    assert len(read_published([])) == 0 < len(read_published(['15-1 overlapped'])) == 10
+    assert {(row['backbone'], row['background']) for row in rows} == {('ResNet-101', 'out')}
+
+
+# Where `all` is not the mean of the printed groups: slips of the paper (docs/paper_map.md), kept as printed.
+SLIPS = {('Joint', '19-1', 'disjoint'), ('EWC', '15-5', 'overlapped'), ('HRHF', '15-5', 'overlapped'),
+         ('HRHF', '15-1', 'overlapped')}
+
+
+def test_published_figures_exclude_background():
+    sizes = {'19-1': (19, 1), '15-5': (15, 5), '15-1': (15, 5), '100-50': (100, 50)}
+    odd = set()
+    for row in read_published(COLUMNS):
+        if row['new']:
+            old, new = sizes[row['task']]
+            mean = (old * float(row['old']) + new * float(row['new'])) / (old + new)
+            if abs(mean - float(row['all'])) > 0.1001:
+                odd.add((row['method'], row['task'], row['setting']))
+    assert odd == SLIPS
+
+
+@pytest.mark.parametrize('number', TABLES)
+def test_published_figures_are_those_of_the_paper(shared, number):
+    text = next((shared / 'paper').glob('*.txt')).read_text(encoding='utf-8')
+    body = text.split(f'Table {number}. Comparison of mIoU on')[1].split('\n\n')[1]
+    rows = {(row['method'], f'{row["task"]} {row["setting"]}'): row for row in read_published(COLUMNS)
+            if row['source'] == f'arXiv:2104.00875, Table {number}'}
+    checked = 0
+    for line in body.splitlines()[2:]:
+        name, *values = [cell for cell in line.split('\t') if cell]
+        for column, start in TABLES[number] if values[0][0].isdigit() else ():
+            row = rows[re.sub(r'\[.*', '', name), column]
+            last = {'100-10 disjoint': 9, '50-50 disjoint': 13}.get(column, start + 2)
+            assert (row['old'], row['all']) == (values[start], values[last])
+            assert row['new'] in ('', values[start + 1]) and bool(row['new']) == (last == start + 2)
+            checked += 1
+    assert checked == len(rows) == {1: 60, 7: 21}[number]
+
+
+GOOD = 'HRHF,2021,VOC 2012,15-1,overlapped,ResNet-101,72.4,39.6,64.6,out,"arXiv:2104.00875, Table 1"'
+MALFORMED = {
+    'a field too few': (GOOD.replace('2021,', ''), '11 fields are required'),
+    'a field too many': (f'{GOOD},72', '11 fields are required'),
+    'no method': (GOOD.replace('HRHF', ''), "method='' must be some text"),
+    'year': (GOOD.replace('2021', '21'), "year='21' must be a year or empty"),
+    'task': (GOOD.replace('15-1', '15_1'), "task='15_1' must be of the form 'B-I'"),
+    'setting': (GOOD.replace('overlapped', 'overlap'), "setting='overlap' must be one of overlapped, disjoint"),
+    'a share': (GOOD.replace('72.4', '172.4'), "old='172.4' must be a percentage or empty"),
+    'no mean': (GOOD.replace('64.6', ''), "all='' must be a percentage"),
+    'background': (GOOD.replace('out', 'no'), "background='no' must be in or out"),
+}
+
+
+@pytest.mark.parametrize('case', MALFORMED)
+def test_a_malformed_published_row_is_named_by_its_line(tmp_path, case):
+    line, message = MALFORMED[case]
+    path, header = tmp_path / 'own.csv', PUBLISHED.read_text().splitlines()[0]
+    path.write_text('\n'.join([header, GOOD, line]))
+    with pytest.raises(ValueError, match=rf'own\.csv, line 3: {message}'):
+        read_published([], path)
+    path.write_text('\n'.join([header, GOOD]))
+    assert [row['all'] for row in read_published(['15-1 overlapped'], path)] == ['64.6']
+    path.write_text(GOOD)
+    with pytest.raises(ValueError, match=r'own\.csv, line 1: the columns must be method,year,dataset'):
+        read_published([], path)
+
+
+def test_published_rows_stand_apart_from_the_measured(cells, tmp_path):
+    plain = write_tables(tmp_path, cells, 'tiny')
+    files = [(tmp_path / name).read_text() for name in ('table.csv', 'table.json')]
+    text = write_tables(tmp_path, cells, 'tiny', published=read_published(['15-1 overlapped']))
+    measured, published = text.split('\n\n## Published\n\n')
+    assert measured.rstrip() == plain.rstrip() and 'as printed in the source, not measured here' in published
+    assert ('| HRHF | 2021 | VOC 2012 | 15-1 | overlapped | ResNet-101 | 72.4 | 39.6 | 64.6 | out | '
+            'arXiv:2104.00875, Table 1 |') in published
+    assert '| FT | - | VOC 2012 | 15-1 | overlapped |' in published
+    assert [(tmp_path / name).read_text() for name in ('table.csv', 'table.json')] == files
+    assert 'None for these tasks and settings.' in write_tables(tmp_path, cells, 'tiny', published=[])
+
+
+def test_the_published_figures_are_in_a_wheel(repo, tmp_path):
+    """``build_py`` collects what a wheel holds."""
+    for name in ('setup.py', 'pyproject.toml', 'README.md', 'model-index.yml'):
+        shutil.copy(repo / name, tmp_path)
+    for name in ('mmseg_hrhf', 'configs', 'tools'):
+        shutil.copytree(repo / name, tmp_path / name, ignore=shutil.ignore_patterns('__pycache__'))
+    subprocess.run([sys.executable, 'setup.py', '-q', 'build_py', '--build-lib', 'built'], cwd=tmp_path, check=True)
+    assert (tmp_path / 'built' / PUBLISHED.relative_to(repo)).read_bytes() == PUBLISHED.read_bytes()
