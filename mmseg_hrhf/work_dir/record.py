@@ -55,6 +55,8 @@ def _differing(held: dict, now: dict, parts: Iterable[str]) -> list[str]:
         if part in held and part in now:
             # Ignore keys that an earlier version did not record, and those that are not known now.
             known = held[part].keys() & now[part].keys()
+            if 'images' in known:  # which say more than the list that names them
+                known -= {'image_list'}
             prefix = part if part.endswith('_data') else ''
             old, new = ({key: each[part][key] for key in known} for each in (held, now))
             found += _differences(old, new, prefix)
