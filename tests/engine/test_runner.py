@@ -133,10 +133,10 @@ def test_teacher_is_the_previous_step_unchanged_and_outside_optimizer_and_checkp
 def test_norms_stay_those_of_a_step_0_that_was_trained_without_freezing(one_step_config):
     cfg = one_step_config
     cfg.method.freeze_norm = True
-    cfg.incremental_overrides = dict(optim_wrapper=dict(optimizer=dict(lr=0.01)))
+    cfg.incremental_overrides = dict(optim_wrapper=dict(optimizer=dict(lr=0.01)),
+                                     custom_hooks=[dict(type='EMAHook', momentum=0.1)])
     cfg.val_dataloader, cfg.val_evaluator, cfg.val_cfg = cfg.test_dataloader, cfg.test_evaluator, dict(type='ValLoop')
     cfg.train_cfg.val_interval = 3
-    cfg.custom_hooks = [dict(type='EMAHook', momentum=0.1)]
     train(cfg)
     before, after = (weights(cfg.work_dir, step) for step in (0, 1))
     statistics = [name for name in before if 'running_' in name or name.endswith('num_batches_tracked')]
