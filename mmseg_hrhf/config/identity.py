@@ -44,6 +44,8 @@ def training_identity(run: RunConfig, step: int) -> dict:
         identity.update({f'{name}.sha256': _sha256(path, osp.getmtime(path)) for name, path in weight_files(run.user)
                          if osp.isfile(path)})
     identity['method'] = None if step == 0 and run.method.shares_first_step else _plain(run.method_options)
+    if first and identity['method'] is not None:
+        identity['method'].pop('freeze_norm', None)  # without effect
     if run.replay is not None:
         # Feature statistics are recorded at the end of a step, for the synthetic images of the next.
         identity['replay'] = dict(feature_statistics=_plain(run.replay.statistics))

@@ -4,7 +4,7 @@ from mmengine.config import Config
 from mmseg_hrhf.analysis.comparison.cell import Cell, cell_config
 from mmseg_hrhf.analysis.comparison.comparison import plan_cells, plan_runs
 from mmseg_hrhf.config.comparison import GROUPS, METHODS, choose_methods, load_base, method_options
-from mmseg_hrhf.config.identity import run_identity
+from mmseg_hrhf.config.identity import run_identity, training_identity
 from mmseg_hrhf.config.load import load_config
 from mmseg_hrhf.config.run import RunConfig
 
@@ -107,6 +107,14 @@ def test_frozen_rows_share_step_0_and_fakes_with_the_others(repo, tmp_path):
     assert first.only_first_step and all(run.first_step is first for run in (plain, frozen, tuned))
     assert frozen.fakes_from == (plain.cell, )
     assert frozen.identities[0] == plain.identities[0] and frozen.identities[1] != plain.identities[1]
+
+
+def test_a_step_0_of_its_own_is_the_same_with_frozen_norms(tiny_config):
+    identities = []
+    for freeze in (False, True):
+        tiny_config.method = dict(type='EWC', freeze_norm=freeze)
+        identities.append([training_identity(RunConfig.parse(tiny_config), step) for step in (0, 1)])
+    assert identities[0][0] == identities[1][0] and identities[0][1] != identities[1][1]
 
 
 def test_the_config_adds_to_a_method_or_defines_one():
