@@ -29,6 +29,8 @@ _TABLE_1 = {
     'Joint': 'Joint',
 }
 R_VALUES = (0.5, 1, 5, 10, 20)
+# A row with this after its name is the same with frozen norm layers.
+FROZEN = ' frozen'
 
 
 def _method(name: str) -> Callable[[Config], dict]:
@@ -99,26 +101,29 @@ GROUPS = {
 }
 GROUPS['ablations'] = list(dict.fromkeys(name for t in range(2, 7) for name in GROUPS[f'table{t}']))
 GROUPS['all'] = list(dict.fromkeys(GROUPS['table1'] + GROUPS['ablations']))
+GROUPS['frozen'] = [name + FROZEN for name in (*_TABLE_1, 'HRHF without fakes') if name != 'Joint']
 
 
 def choose_methods(names: Sequence[str], own: Sequence[str] = ()) -> list[str]:
-    """Methods by name or by group (``table1`` ... ``table7``, ``ablations``, ``all``), each once, in order.
+    """Methods by name or by group (``table1`` ... ``table7``, ``ablations``, ``all``, ``frozen``), each once, in order.
 
     Args:
-        names: names of methods or groups.
+        names: names of methods or groups. Every method except Joint also exists as ``'NAME frozen'``.
         own: names of methods that the config defines.
     Raises:
         UserError: an unknown name; suggests the closest known one.
     """
     chosen = []
+    rows = [*METHODS, *own]
+    frozen = [name + FROZEN for name in rows if name != 'Joint']
     for name in names:
         if name in GROUPS:
             chosen += GROUPS[name]
-        elif name in METHODS or name in own:
+        elif name in (*rows, *frozen):
             chosen.append(name)
         else:
-            known = [*GROUPS, *METHODS, *own]
-            hint = suggest(name, known, f': choose among {", ".join(known)}.')
+            hint = suggest(name, [*GROUPS, *rows, *frozen],
+                           f': choose among {", ".join([*GROUPS, *rows])}, and all but Joint with {FROZEN!r} after it.')
             raise UserError(f'There is no method {name!r}{hint}')
     return list(dict.fromkeys(chosen))
 
@@ -128,14 +133,18 @@ def method_options(name: str, cfg: Config, task: Optional[str] = None) -> dict:
 
     ``cfg.comparison['methods'][name]`` extends the options of a known method or defines a new method.
     ``cfg.comparison['methods_by_task'][task][name]`` has options published for a single task, such as MiB's weight.
-    They only apply if neither ``cfg.method`` nor the former sets them.
+    They only apply if neither ``cfg.method`` nor the former sets them. ``'NAME frozen'`` has the options of NAME.
     """
-    options = METHODS[name](cfg) if name in METHODS else {}
     comparison = cfg.get('comparison') or {}
+    own = comparison.get('methods') or {}
+    same = name.removesuffix(FROZEN)
+    if same != name and (same in METHODS or same in own):
+        options = _merged(method_options(same, cfg, task), dict(method=dict(freeze_norm=True)))
+    else:
+        options = METHODS[name](cfg) if name in METHODS else {}
     by_task = (comparison.get('methods_by_task') or {}).get(task) or {}
     # A copy, since merging removes every `_delete_` from its argument, which other seeds still need.
-    return copy.deepcopy(
-        _merged(_filled(options, by_task.get(name) or {}), (comparison.get('methods') or {}).get(name) or {}))
+    return copy.deepcopy(_merged(_filled(options, by_task.get(name) or {}), own.get(name) or {}))
 
 
 def compared_config(base: Config, method: str, task: Optional[str], setting: str) -> Config:

@@ -23,6 +23,7 @@ from ..datasets.label_check import check_loaded_labels, describe_shares
 from ..datasets.source import Source, split_mix
 from ..models.growth import check_growth, load_first_step
 from ..models.heads import check_head, main_head
+from ..models.student_pass import norms_with_statistics
 from ..replay.inversion.pixels import PixelMap, fastest_memory_format
 from ..replay.sampler import split_batch
 from ..scenario import IGNORE, Scenario
@@ -96,6 +97,7 @@ class RunPlan:
             t: select_images(self.test_source, self.scenario, counts > 0, t, True) for t in self.steps
         }
         self.test_pixels = {t: counts[positions].sum(axis=0) for t, positions in self.test_positions.items()}
+        self._freezes_nothing = False  # until the preflight finds it
         # Build the config of every step now, so that no error shows hours later.
         self.configs = {t: self._step_config(t) for t in self.steps}
 
@@ -192,6 +194,7 @@ class RunPlan:
         options = {key: value for key, value in self.configs[1].model.items() if not key.startswith('teacher')}
         model = _build(options)
         check_growth(first, model.student)
+        self._freezes_nothing = bool(model.freeze_norm) and not norms_with_statistics(model.student)
         if self.run.method.needs_teacher:
             check_head(main_head(model.student))
         self.run.method.check_segmentor(_build(self.configs[1].model.student),
@@ -238,6 +241,8 @@ class RunPlan:
             name, share = self._widespread
             lines.append(f'No class is background, and {name!r}, with {100 * share:.1f} % of all pixels, is learnt as '
                          f'a class: set scenario.background={name!r} if it is background.')
+        if self._freezes_nothing:
+            lines.append('method.freeze_norm has no effect: no layer of the network has running statistics.')
         for name, source in (('train', self.train_source), ('test', self.test_source)):
             if source.reduces_zero_label:
                 lines.append(f'{name}_dataloader: reduce_zero_label of {source.raw_labels.dataset} is disabled: label '

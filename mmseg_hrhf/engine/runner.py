@@ -24,7 +24,7 @@ from ..config.standalone import is_complete_plain_config, write_plain_config
 from ..config.step import resumed_config
 from ..datasets.incremental import palette_of
 from ..evaluation.incremental_iou import IncrementalIoUMetric
-from ..evaluation.summary import finite, number, write_confusion, write_summary
+from ..evaluation.summary import collapsed_class, finite, number, write_confusion, write_summary
 from ..models.growth import load_first_step
 from ..models.segmentors.base import unwrapped
 from ..replay.recording import step_statistics
@@ -210,6 +210,14 @@ class IncrementalRunner:
         save_checkpoint(files.checkpoint, weights, meta, **extra)
         self._write_plain_config(step)
         write_confusion(files.confusion, self.scenario.class_names(step), confusion)
+        only = collapsed_class(confusion)
+        if step > 0 and only is not None:
+            name = self.scenario.class_names(step)[only]
+            print_log(f'Step {step} has collapsed: it predicts {name!r} for nearly all test pixels. Likely causes: the '
+                      'learning rate is too high, above all for frozen norm layers (method.freeze_norm): lower it, or '
+                      'clip gradients by optim_wrapper.clip_grad=dict(max_norm=1). Or no loss of the method preserves '
+                      'the old classes (FT), or one outweighs all others.',
+                      logger=self.logger, level=logging.WARNING)
         given = self.run.first_step_from if step == 0 else None
         write_json(
             files.result,

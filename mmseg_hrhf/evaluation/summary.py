@@ -117,6 +117,22 @@ def number(value: Optional[float]) -> str:
     return '-' if value is None else f'{value:.2f}'
 
 
+# Share of the test pixels.
+_COLLAPSED = 0.999
+
+
+def collapsed_class(counts: np.ndarray) -> Optional[int]:
+    """Index of a class that is predicted for nearly all pixels, but is not nearly all of the ground truth.
+
+    Args:
+        counts: (C, C) confusion matrix; row: true class, column: predicted class.
+    """
+    least = _COLLAPSED * counts.sum()
+    predicted, true = counts.sum(axis=0), counts.sum(axis=1)
+    found = int(predicted.argmax())
+    return found if predicted[found] > least > true[found] else None
+
+
 _CORNER = 'true \\ predicted'
 
 

@@ -228,6 +228,28 @@ def rule_of(growth: Growth) -> Optional[Callable[[Growth], Tensor]]:
     return (lambda growth: growth.old) if growth.new.shape == growth.old.shape else None
 
 
+def start_network(network: nn.Module) -> None:
+    """Initialise the weights of a network as configured.
+
+    Raises:
+        UserError: pretrained weights cannot be loaded; names them.
+    """
+    try:
+        network.init_weights()
+    except (OSError, RuntimeError, EOFError) as error:  # no network, missing file, not a checkpoint
+        wanted = sorted({cfg['checkpoint'] for module in network.modules()
+                         for cfg in _inits(getattr(module, 'init_cfg', None)) if cfg.get('checkpoint')})
+        if not wanted:
+            raise
+        raise UserError(f'Cannot load the pretrained weights {", ".join(wanted)}: {error}. Set init_cfg.checkpoint '
+                        '(or pretrained) to a local file, or train from scratch with model.pretrained=None '
+                        'model.backbone.init_cfg=None.') from error
+
+
+def _inits(init_cfg) -> list:
+    return list(init_cfg) if isinstance(init_cfg, (list, tuple)) else [init_cfg] if init_cfg else []
+
+
 def load_first_step(segmentor: nn.Module, path: str, scenario: Scenario, names: Sequence[str] = ()) -> None:
     """Load all weights of a network trained elsewhere.
 

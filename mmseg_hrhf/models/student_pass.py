@@ -1,4 +1,4 @@
-"""Student pass with fused losses, for mmseg's standard heads; and feature maps for distillation."""
+"""Student pass: fused losses for mmseg's standard heads, feature maps for distillation, and frozen norm layers."""
 from __future__ import annotations
 
 import contextlib
@@ -19,6 +19,8 @@ from .heads import HeadLoss, has_plain_logits
 from .losses.distillation import DistillationLoss
 from .losses.fused import FusedTerms, fused_losses
 
+# Values of the option `freeze_norm`.
+FREEZE_NORM = (False, True, 'all')
 # mmseg adds it to denominators.
 _EPS = torch.finfo(torch.float32).eps
 
@@ -137,6 +139,22 @@ def with_labels(data_samples: list, labels: Tensor) -> list:
         sample.gt_sem_seg = PixelData(data=label[None])
         relabelled.append(sample)
     return relabelled
+
+
+def norms_with_statistics(network: nn.Module) -> list[nn.Module]:
+    """Norm layers with running statistics: batch norms, and instance norms with ``track_running_stats``."""
+    return [layer for layer in network.modules() if getattr(layer, 'running_mean', None) is not None]
+
+
+def freeze_norms(network: nn.Module, affine: bool) -> None:
+    """Switch ``norms_with_statistics`` to eval mode and, with ``affine``, stop training their weights and biases.
+
+    A synchronised batch norm in eval mode normalises with its running statistics, without synchronising.
+    """
+    for layer in norms_with_statistics(network):
+        layer.eval()
+        if affine:
+            layer.requires_grad_(False)
 
 
 # Maximum side, in pixels, of the images for trying a backbone.

@@ -4,7 +4,7 @@ from mmengine.config import Config
 from mmseg_hrhf.analysis.comparison.cell import Cell, cell_config
 from mmseg_hrhf.analysis.comparison.comparison import plan_cells, plan_runs
 from mmseg_hrhf.config.comparison import GROUPS, METHODS, choose_methods, load_base, method_options
-from mmseg_hrhf.config.identity import run_identity
+from mmseg_hrhf.config.identity import run_identity, training_identity
 from mmseg_hrhf.config.load import load_config
 from mmseg_hrhf.config.run import RunConfig
 
@@ -41,7 +41,7 @@ def test_every_group_runs_on_the_configs(repo, tmp_path, name):
     options = ['train_dataloader.batch_size=6']
     base = load_base(repo / f'configs/hrhf/{name}.py', options)
     cells = plan_cells(tmp_path, choose_methods(['all', *GROUPS]), [(None, 'overlapped'), (None, 'disjoint')], [0])
-    assert len(plan_runs(cells, base)) == 2 * (len(METHODS) + 1)
+    assert len(plan_runs(cells, base)) == 2 * (len(METHODS) + len(GROUPS['frozen']) + 1)
 
 
 def test_a_batch_that_a_ratio_does_not_divide_is_refused_with_the_method_s_name(repo, tmp_path):
@@ -64,7 +64,7 @@ def test_every_ablation_config_is_checked_above(repo):
 
 def test_groups_name_known_methods_and_all_covers_them():
     assert set(GROUPS['all']) == set(METHODS)
-    assert all(name in METHODS for names in GROUPS.values() for name in names)
+    assert all(name.removesuffix(' frozen') in METHODS for names in GROUPS.values() for name in names)
 
 
 def test_choose_keeps_the_order_and_takes_each_once():
@@ -81,6 +81,40 @@ def test_a_method_of_the_config_keeps_its_options_where_the_method_is_the_same()
     assert method_options('HRHF', cfg)['method']['loss_kd'] == dict(loss_weight=3.0)
     assert 'loss_kd' not in method_options('FT', cfg)['method']
     assert method_options('HRHF without KD', cfg)['method']['loss_kd'] is None
+
+
+def test_every_method_of_several_steps_has_a_frozen_row(repo):
+    base = load_config(str(repo / 'configs/hrhf/voc_15-1.py'))
+    base.comparison['methods'] = {'MiB': dict(method=dict(classifier_start='random')),
+                                  'FT frozen': dict(method=dict(freeze_norm='all')), 'my frozen': dict(seed=1)}
+    assert method_options('MiB frozen', base, '15-1')['method'] == dict(
+        method_options('MiB', base, '15-1')['method'], freeze_norm=True)
+    assert method_options('MiB', base, '15-1')['method']['loss_kd'] == dict(loss_weight=100.0)
+    assert method_options('HRHF without fakes frozen', base) == dict(
+        method=dict(method_options('HRHF', base)['method'], freeze_norm=True), replay=None)
+    assert method_options('FT frozen', base)['method']['freeze_norm'] == 'all'
+    assert method_options('my frozen', base) == dict(seed=1)
+    rows = ['HRHF AVG frozen', 'my frozen', 'FT frozen']
+    assert choose_methods(rows, own=base.comparison['methods']) == rows
+    with pytest.raises(ValueError, match="no method 'Joint frozen'"):
+        choose_methods(['Joint frozen'])
+
+
+def test_frozen_rows_share_step_0_and_fakes_with_the_others(repo, tmp_path):
+    base = load_base(repo / 'configs/hrhf/shapes_3-1.py', None)
+    cells = plan_cells(tmp_path, ['HRHF', 'HRHF frozen', 'FT frozen'], [(None, 'overlapped')], [0])
+    first, plain, frozen, tuned = sorted(plan_runs(cells, base, write=False), key=lambda run: not run.only_first_step)
+    assert first.only_first_step and all(run.first_step is first for run in (plain, frozen, tuned))
+    assert frozen.fakes_from == (plain.cell, )
+    assert frozen.identities[0] == plain.identities[0] and frozen.identities[1] != plain.identities[1]
+
+
+def test_a_step_0_of_its_own_is_the_same_with_frozen_norms(tiny_config):
+    identities = []
+    for freeze in (False, True):
+        tiny_config.method = dict(type='EWC', freeze_norm=freeze)
+        identities.append([training_identity(RunConfig.parse(tiny_config), step) for step in (0, 1)])
+    assert identities[0][0] == identities[1][0] and identities[0][1] != identities[1][1]
 
 
 def test_the_config_adds_to_a_method_or_defines_one():

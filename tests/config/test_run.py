@@ -55,6 +55,16 @@ def test_a_seed_of_the_command_line_takes_precedence(tiny_config):
         RunConfig.parse(tiny_config, seed=-1)
 
 
+@pytest.mark.parametrize('options, told', [
+    (dict(freeze_norm=3), r'method\.freeze_norm=3 must be True or False or a string\.'),
+    (dict(freeze_norms=True), "method HRHF has no option 'freeze_norms': did you mean 'freeze_norm'"),
+])
+def test_a_mistake_in_freeze_norm_is_named(tiny_config, options, told):
+    tiny_config.method.update(options)
+    with pytest.raises(ValueError, match=told):
+        RunConfig.parse(tiny_config)
+
+
 def test_planning_parses_once_and_builds_the_inversion_once(tiny_config):
     tiny_config.scenario.task = '1-1'
     counted = [(config_run, 'method_class'), (ReplayConfig, 'parse'), (SegInversion, '__init__')]

@@ -24,7 +24,7 @@ def default(taker, option):
 
 SCENARIO = {field.name for field in dataclasses.fields(Scenario)} - {'labels'} | {'steps', 'class_order',
                                                                                   'ignored_classes'}
-METHOD = options(HRHF) | {'classifier_start'}
+METHOD = options(HRHF) | {'classifier_start', 'freeze_norm'}
 # Of all methods, and of the worked example.
 METHODS = METHOD.union(*map(options, (ILT, PLOP, ImportanceSegmentor))) | {'type', 'threshold'}
 REPLAY = {'ratio', 'num_images', 'inversion', 'feature_statistics'}

@@ -28,6 +28,14 @@ def test_names_finished_steps_and_refuses_the_work_dir_of_another_run(one_step_c
         dry_run(one_step_config)
 
 
+@pytest.mark.parametrize('norm, expected', [(dict(type='GN', num_groups=2), True), (dict(type='BN'), False)])
+def test_says_that_there_is_no_norm_to_freeze(tiny_config, norm, expected):
+    tiny_config.method.freeze_norm = True
+    tiny_config.model.backbone.norm_cfg = tiny_config.model.decode_head.norm_cfg = norm
+    line = 'method.freeze_norm has no effect: no layer of the network has running statistics.'
+    assert (line in dry_run(tiny_config).splitlines()) == expected
+
+
 def test_names_a_missing_image(tiny_config, tiny_root, tmp_path):
     root = tmp_path / 'data'
     shutil.copytree(tiny_root, root)

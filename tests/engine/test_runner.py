@@ -143,6 +143,37 @@ def test_teacher_is_the_previous_step_unchanged_and_outside_optimizer_and_checkp
     assert not torch.equal(before['backbone.conv1.weight'], after['backbone.conv1.weight'])
 
 
+def test_norms_stay_those_of_a_step_0_that_was_trained_without_freezing(one_step_config):
+    cfg = one_step_config
+    cfg.method.freeze_norm = True
+    cfg.incremental_overrides = dict(optim_wrapper=dict(optimizer=dict(lr=0.01)),
+                                     custom_hooks=[dict(type='EMAHook', momentum=0.1)])
+    cfg.val_dataloader, cfg.val_evaluator, cfg.val_cfg = cfg.test_dataloader, cfg.test_evaluator, dict(type='ValLoop')
+    cfg.train_cfg.val_interval = 3
+    train(cfg)
+    before, after = (weights(cfg.work_dir, step) for step in (0, 1))
+    statistics = [name for name in before if 'running_' in name or name.endswith('num_batches_tracked')]
+    assert len(statistics) > 20 and all(torch.equal(before[name], after[name]) for name in statistics)
+    assert not torch.equal(before['backbone.bn1.weight'], after['backbone.bn1.weight'])
+
+
+@HOOKS.register_module()
+class Collapse(Hook):
+    """Makes the network predict one class everywhere."""
+
+    def after_train(self, runner):
+        torch.nn.init.zeros_(runner.model.student.decode_head.conv_seg.weight)
+        runner.model.student.decode_head.conv_seg.bias.data = torch.tensor([0., 0., 9., 0.])
+
+
+def test_a_collapsed_step_is_said_in_the_log(one_step_config, tiny_runs):
+    one_step_config.incremental_overrides = dict(custom_hooks=[dict(type='Collapse')], train_cfg=dict(max_epochs=1))
+    train(one_step_config)
+    said, healthy = ((Path(folder) / 'run.log').read_text() for folder in (one_step_config.work_dir, tiny_runs / 'two'))
+    assert "WARNING - Step 1 has collapsed: it predicts 'green' for nearly all test pixels." in said
+    assert 'freeze_norm' in said and 'collapsed' not in healthy and 'Step 1 finished' in healthy
+
+
 def test_a_work_dir_of_another_config_is_refused(one_step_config):
     one_step_config.optim_wrapper.optimizer.lr = 0.5
     named = r'another config: step 0 was trained with other settings of optim_wrapper\.optimizer\.lr'

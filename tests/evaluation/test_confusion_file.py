@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mmseg_hrhf.evaluation.summary import read_confusion, write_confusion
+from mmseg_hrhf.evaluation.summary import collapsed_class, read_confusion, write_confusion
 
 
 def test_a_table_comes_back_as_it_was_written(tmp_path):
@@ -22,3 +22,15 @@ def test_another_file_is_named(tmp_path, text):
     (tmp_path / 'confusion.csv').write_text(text)
     with pytest.raises(ValueError, match=r'confusion\.csv is not a confusion matrix'):
         read_confusion(tmp_path / 'confusion.csv')
+
+
+@pytest.mark.parametrize('counts, expected', [
+    ([[0, 6000, 0], [0, 4000, 0], [0, 0, 0]], 1),
+    ([[0, 6000, 10], [0, 3990, 0], [0, 0, 0]], None),  # exactly 99.9 %
+    ([[0, 5000, 5], [0, 4995, 0], [0, 0, 0]], 1),
+    ([[9995, 0, 0], [5, 0, 0], [0, 0, 0]], None),  # nearly all of the ground truth, too
+    ([[0, 0], [0, 7]], None),
+    ([[0, 0], [0, 0]], None),
+])
+def test_a_network_that_predicts_one_class_has_collapsed(counts, expected):
+    assert collapsed_class(np.array(counts)) == expected

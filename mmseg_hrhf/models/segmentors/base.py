@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Iterator, Mapping, Optional, Union
 
 import torch
 from mmengine.model import BaseModel, is_model_wrapper, revert_sync_batchnorm
@@ -16,10 +16,10 @@ from ...utils.compat import FollowedByOthers, rename_in_state
 from ...utils.errors import UserError
 from ...utils.options import check_choice
 from ...work_dir.checkpoint import load_checkpoint
-from ..growth import CLASSIFIER_STARTS, grow_classifier
+from ..growth import CLASSIFIER_STARTS, grow_classifier, start_network
 from ..heads import captured_logits, check_losses, predicted_logits
 from ..losses.base import TeacherLoss, build_loss
-from ..student_pass import fuses, inherits, small_logits
+from ..student_pass import FREEZE_NORM, freeze_norms, fuses, inherits, small_logits
 
 
 class IncrementalSegmentor(FollowedByOthers, BaseModel):
@@ -36,6 +36,8 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
         teacher: config of the same segmentor with the classes of the previous step; None at step 0.
         teacher_checkpoint: plain checkpoint of the previous step.
         classifier_start: ``'mib'`` or ``'random'``, see ``grow_tensor``.
+        freeze_norm: from step 1 on, norm layers keep the running statistics of the previous step, and normalise with
+            them. True: their affine parameters train; ``'all'``: these are frozen, too.
         channels_last: run both networks in channels-last memory format; set by ``channels_last`` of the config.
     """
     # Whether the method uses the previous step's network in addition to its weights.
@@ -56,8 +58,10 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
                  teacher: Optional[dict] = None,
                  teacher_checkpoint: Optional[str] = None,
                  classifier_start: str = 'mib',
+                 freeze_norm: Union[bool, str] = False,
                  channels_last: bool = False) -> None:
         check_choice('method.classifier_start', classifier_start, CLASSIFIER_STARTS)
+        check_choice('method.freeze_norm', freeze_norm, FREEZE_NORM)
         built: nn.Module = MODELS.build(student)
         super().__init__()
         self.student = built
@@ -77,6 +81,9 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
             self._hidden_teacher = [previous.eval().requires_grad_(False)]
             self.num_old = previous.num_classes
         self.first_step = teacher is None
+        self.freeze_norm = freeze_norm
+        # Before DDP and the optimizer collect what trains, and whether or not train() is called.
+        self._freeze_norms()
         self.channels_last = channels_last
         # Here instead of in a hook: DDP lays out its buckets by the strides it finds.
         self.to(memory_format=self.memory_format)
@@ -156,13 +163,23 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
         if self.first_step:
             # Random weights are drawn in memory order: a seed must give the same weights in every memory format.
             self.student.to(memory_format=torch.contiguous_format)
-            _start(self.student)
+            start_network(self.student)
             self.student.to(memory_format=self.memory_format)
         elif self.teacher is not None:
             grow_classifier(self.student, self.teacher.state_dict(), self.teacher.num_classes,
                             self.student.num_classes, self.classifier_start)
             if not self.needs_teacher:
                 self._hidden_teacher = []
+
+    def train(self, mode: bool = True) -> IncrementalSegmentor:
+        """Set the mode of all layers except frozen norm layers."""
+        super().train(mode)
+        self._freeze_norms()
+        return self
+
+    def _freeze_norms(self) -> None:
+        if self.freeze_norm and not self.first_step:
+            freeze_norms(self.student, affine=self.freeze_norm == 'all')
 
     def forward(self, inputs: Tensor, data_samples=None, mode: str = 'tensor'):
         if mode == 'loss':
@@ -243,23 +260,6 @@ def _bare_name(name: str, prefix: str) -> str:
     """Name of a member of the student in the plain segmentor."""
     start = f'{prefix}.' if prefix else ''
     return start + name[len(start) + len('student.'):] if name.startswith(f'{start}student.') else name
-
-
-def _start(student: nn.Module) -> None:
-    try:
-        student.init_weights()
-    except (OSError, RuntimeError, EOFError) as error:  # no network, missing file, not a checkpoint
-        wanted = sorted({cfg['checkpoint'] for module in student.modules()
-                         for cfg in _inits(getattr(module, 'init_cfg', None)) if cfg.get('checkpoint')})
-        if not wanted:
-            raise
-        raise UserError(f'Cannot load the pretrained weights {", ".join(wanted)}: {error}. Set init_cfg.checkpoint '
-                        '(or pretrained) to a local file, or train from scratch with model.pretrained=None '
-                        'model.backbone.init_cfg=None.') from error
-
-
-def _inits(init_cfg) -> list:
-    return list(init_cfg) if isinstance(init_cfg, (list, tuple)) else [init_cfg] if init_cfg else []
 
 
 def _load_strictly(model: nn.Module, state: dict, path: str) -> None:

@@ -73,14 +73,18 @@ class ImportanceSegmentor(IncrementalSegmentor):
     def init_weights(self) -> None:
         super().init_weights()
         self.num_updates = 0
-        previous, self._previous_state = self._previous_state or {}, None
+        weights = self._weights()
+        # The previous step may have trained weights that this step freezes.
+        previous = {kind: {name: tensor for name, tensor in tensors.items() if name in weights}
+                    for kind, tensors in (self._previous_state or {}).items() if kind != 'method'}
+        self._previous_state = None
         self.statistics = self.start_statistics(previous)
         if not self.first_step:
             none = self.filled(0.)
             self._importance = {
                 name: with_first_rows(none[name], tensor) for name, tensor in self.importance_of(previous).items()
             }
-            self._anchor = {name: weight.detach().clone() for name, weight in self._weights().items()}
+            self._anchor = {name: weight.detach().clone() for name, weight in weights.items()}
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
         losses = self.student.loss(inputs, data_samples)

@@ -73,6 +73,25 @@ def test_what_a_system_gathers_is_that_of_the_whole_batch(config_file, train_in_
                 torch.testing.assert_close(theirs, ours, rtol=1e-2, atol=1e-6)
 
 
+def test_frozen_norms_are_those_of_the_whole_batch(tiny_config_file, train_in_process, tmp_path):
+    """Batch norms that share no statistics; synchronised ones in training mode would fail on a CPU."""
+    text = tiny_config_file.read_text() + CONFIG.replace("dict(type='GN', num_groups=2)", "dict(type='SyncBN')")
+    tiny_config_file.write_text(text + "method = dict(_delete_=True, type='MiB', freeze_norm='all')\nreplay = None\n")
+    train_in_process(tiny_config_file, tmp_path / 'on_1', options=['only_step=0'])
+    (tmp_path / 'on_2/step_0').mkdir(parents=True)
+    for name in ('checkpoint.pth', 'result.json'):
+        shutil.copy(tmp_path / 'on_1/step_0' / name, tmp_path / 'on_2/step_0')
+    first = load_checkpoint(tmp_path / 'on_1/step_0/checkpoint.pth')['state_dict']
+    weights = []
+    for ranks in (1, 2):
+        train_in_process(tiny_config_file, tmp_path / f'on_{ranks}', ranks=ranks,
+                         options=[f'train_dataloader.batch_size={4 // ranks}'])
+        weights.append(load_checkpoint(tmp_path / f'on_{ranks}/step_1/checkpoint.pth')['state_dict'])
+    torch.testing.assert_close(*weights, rtol=1e-4, atol=1e-5)
+    changed = {name for name, weight in weights[1].items() if not torch.equal(weight, first[name])}
+    assert 'backbone.conv1.weight' in changed and not any('bn' in name for name in changed)
+
+
 def test_another_number_of_processes_takes_over_the_fakes(config_file, train_in_process, tmp_path):
     work_dir = tmp_path / 'work'
     train_in_process(config_file, work_dir, ranks=2, options=['default_hooks.checkpoint.interval=1'])

@@ -34,7 +34,10 @@ def losses_of(build_system, make_batch, monkeypatch, system, fused, head=None, *
 
 @pytest.mark.parametrize('head', [None, dict(align_corners=True),
                                   dict(loss_decode=dict(type='CrossEntropyLoss', loss_weight=.7, avg_non_ignore=True))])
-@pytest.mark.parametrize('system, options', [('HRHF', {}), ('HRHF', dict(loss_kd=None)), ('MiB', {}), ('PLOP', {})])
+@pytest.mark.parametrize('system, options', [
+    ('HRHF', {}), ('HRHF', dict(loss_kd=None)), ('MiB', {}), ('PLOP', {}),
+    ('HRHF', dict(freeze_norm=True)), ('MiB', dict(freeze_norm='all')), ('PLOP', dict(freeze_norm='all')),
+])
 def test_fused_and_readable_path_agree(build_system, make_batch, monkeypatch, fused_calls, system, options, head):
     """Auxiliary heads included: the tiny segmentor has one."""
     (fused, gradients), (readable, expected) = (
