@@ -43,7 +43,8 @@ def train(name: str, out: Path, iterations: int) -> Path:
     from zoo_config import zoo_config
     from zoo_families import FAMILIES as ZOO
 
-    import mmseg_hrhf  # noqa: F401
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     torch.set_num_threads(1)
     init_default_scope('mmseg')
     cfg, _ = zoo_config(name, ZOO[name], out / name, iterations)

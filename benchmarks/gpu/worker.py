@@ -96,7 +96,8 @@ def _as_at_start(place: Place) -> None:
     import torch
     from mmengine.registry import init_default_scope
 
-    import mmseg_hrhf  # noqa: F401
+    import mmseg_hrhf
+    mmseg_hrhf.register_all()
     init_default_scope('mmseg')
     gc.collect()
     torch.use_deterministic_algorithms(False)

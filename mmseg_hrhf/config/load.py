@@ -34,12 +34,12 @@ def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
     _register_package_names()
     try:
         cfg = Config.fromfile(path)
+        _drop_own_scope(list(cfg.values()))  # imports the types of pure-Python configs
     except (SyntaxError, FileNotFoundError, KeyError) as error:
         raise UserError(f'Config {path!r} cannot be read: {error}') from error
     except ImportError as error:  # mmengine's message lists sys.path; its first line names the missing module
         raise UserError(f'Config {path!r} needs a package that cannot be imported: {str(error).splitlines()[0]} '
                         f'Cause: {error.__cause__ or error.__context__ or error}.') from error
-    _drop_own_scope(list(cfg.values()))
     if cfg.get('_scope_') == 'mmseg_hrhf':
         cfg.pop('_scope_')
     if options:

@@ -6,6 +6,7 @@ from mmengine.config import Config
 
 from mmseg_hrhf.config.load import load_config
 from mmseg_hrhf.config.run import RunConfig
+from mmseg_hrhf.utils.errors import UserError
 from mmseg_hrhf.utils.options import check_choice, check_names, check_types, parameters, suggest
 
 
@@ -67,3 +68,13 @@ def test_options_of_parents_count():
         def __init__(self, *, b: float = 1.0, **kwargs) -> None: ...
 
     assert parameters(Child) == dict(a=int, b=float)
+
+
+@pytest.mark.parametrize('name, message', [('no_such_package', r'needs a package .*no_such_package'),
+                                           ('mmengine', r'needs a package .*Failed to import Missing from mmengine')])
+def test_what_a_pure_python_config_cannot_import_is_named(tmp_path, name, message):
+    path = tmp_path / 'pure.py'
+    path.write_text(f'from mmengine.dataset import DefaultSampler\nfrom {name} import Missing\n'
+                    'sampler = dict(type=DefaultSampler)\nmodel = dict(type=Missing)\n')
+    with pytest.raises(UserError, match=message):
+        load_config(str(path))
