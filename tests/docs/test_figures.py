@@ -59,4 +59,4 @@ def test_speeds_are_those_of_the_json_file(repo):
     page = (repo / 'docs/performance.md').read_text()
     shown = set(re.findall(r'(\d+\.\d+) \((\d+\.\d+) to (\d+\.\d+)\)', page.split('<!-- gpu: end -->')[1]))
     assert len(shown) > 30
-    assert shown - held == {('1.206', '1.100', '1.366')}  # start-up: measured later, as the page says
+    assert not shown - held
