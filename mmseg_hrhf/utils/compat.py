@@ -10,8 +10,6 @@ rename_in_state: ``Module._register_state_dict_hook``, ``_register_load_state_di
     Public since torch 2.5; the public names are used there. test_state_is_renamed_alone_and_nested
 FollowedByOthers: ``Module._apply`` is overridden.
     ``to()``, ``half()``, ``cuda()`` and similar methods all call it. test_others_follow
-config_dict: ``Config._cfg_dict``.
-    ``Config.to_dict`` copies and converts classes to text. test_a_config_holds_a_dict
 set_package_name: ``mmengine.config.utils.MODULE2PACKAGE`` is added to.
     ``_base_ = 'mmseg::...'`` is resolved only there. test_a_config_is_found_by_the_name_of_a_package
 dataset_metainfo: ``BaseDataset._load_metainfo``.
@@ -40,7 +38,6 @@ import contextlib
 import copy
 from typing import Any, Callable, Iterator, Mapping, Optional
 
-from mmengine.config import Config, ConfigDict
 from mmengine.config import utils as config_utils
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from mmengine.runner.checkpoint import _get_mmengine_home as mmengine_home
@@ -56,7 +53,6 @@ __all__ = [
     'FollowedByOthers',
     'InstanceNorm',
     'NoTrace',
-    'config_dict',
     'dataset_metainfo',
     'end_data_workers',
     'forget',
@@ -112,11 +108,6 @@ class FollowedByOthers:
 
 
 # -- configs and datasets --------------------------------------------------------------------------------------------
-
-
-def config_dict(cfg: Config) -> ConfigDict:
-    """The dict inside a config, for reading or changing in place; types given as classes stay classes."""
-    return cfg._cfg_dict
 
 
 def set_package_name(module: str, package: str) -> None:

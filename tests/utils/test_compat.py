@@ -106,15 +106,6 @@ def test_others_follow(move, nested):
 # -- configs and datasets --------------------------------------------------------------------------------------------
 
 
-def test_a_config_holds_a_dict():
-    cfg = Config(dict(a=dict(type=nn.Linear), b=[dict(c=1)]))
-    held = compat.config_dict(cfg)
-    assert held['a']['type'] is nn.Linear
-    del held['a']
-    held['b'][0]['c'] = 2
-    assert list(cfg.keys()) == ['b'] and cfg.b[0].c == 2
-
-
 def test_a_config_is_found_by_the_name_of_a_package(monkeypatch, tmp_path):
     from mmengine.config import utils
     monkeypatch.setattr(utils, 'MODULE2PACKAGE', dict(utils.MODULE2PACKAGE))
