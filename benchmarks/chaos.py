@@ -70,7 +70,7 @@ def differences(work_dir, expected):
                       for folder in (work_dir, expected))
         if one.keys() != other.keys() or not all(torch.equal(one[name], other[name]) for name in one):
             differing.append(f'weights of step {step}')
-        fakes = [{path.name: path.read_bytes() for path in (folder / f'step_{step}/fakes/images').glob('*.png')}
+        fakes = [{path.name: path.read_bytes() for path in (folder / f'step_{step}/fakes/images').glob('*.bmp')}
                  for folder in (work_dir, expected)]
         if fakes[0] != fakes[1]:
             differing.append(f'fakes of step {step}')

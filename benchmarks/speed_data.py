@@ -1,6 +1,6 @@
 """Cost of data: a batch of real and synthetic images against plain mmseg, and the class index against decoding.
 
-Generated images have VOC's size, 500 x 375 (JPEG), and synthetic ones 512 x 512 (PNG, as the buffer writes them). They
+Generated images have VOC's size, 500 x 375 (JPEG), and synthetic ones 512 x 512 (BMP, as the buffer writes them). They
 pass through the training pipeline of configs/_base_/datasets/voc.py. Masks are VOC's if HRHF_SHARED (or ../shared) has
 data/voc_train_aug_masks.tar, otherwise generated. Seconds are process time, workers included.
 """

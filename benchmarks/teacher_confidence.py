@@ -1,6 +1,6 @@
 """Measure the confidence of a finished step's network on images: what distillation can add to hard labels.
 
-    python benchmarks/teacher_confidence.py WORK_DIR/step_0 WORK_DIR/step_1/fakes/images/*.png
+    python benchmarks/teacher_confidence.py WORK_DIR/step_0 WORK_DIR/step_1/fakes/images/*.bmp
 
 Prints the share of pixels with a label probability above 0.9, and the mean entropy in nats. All images must have the
 same size.

@@ -637,9 +637,9 @@ def test_damaged_fakes_are_made_again_alike(tiny_config, work):
     fakes = work / 'step_1' / 'fakes'
     before = {path.name: path.read_bytes() for path in sorted((fakes / 'images').iterdir())}
     manifest = (fakes / 'manifest.jsonl').read_bytes()
-    content = bytearray(before['000001.png'])
+    content = bytearray(before['000001.bmp'])
     content[len(content) // 2] ^= 1
-    (fakes / 'images/000001.png').write_bytes(content)
+    (fakes / 'images/000001.bmp').write_bytes(content)
     cut(fakes / 'manifest.jsonl')
     cut(fakes / 'batches/000002.json')
     (fakes / 'blank.png').unlink()

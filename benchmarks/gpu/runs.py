@@ -92,7 +92,7 @@ def weights(work_dir: Path, step: int) -> torch.Tensor:
 
 def fakes(work_dir: Path) -> np.ndarray:
     """(N, H, W, 3) fakes of step 1 as float."""
-    paths = sorted((work_dir / 'step_1/fakes/images').glob('*.png'))
+    paths = sorted((work_dir / 'step_1/fakes/images').glob('*.bmp'))
     return np.stack([np.asarray(Image.open(path), dtype=float) for path in paths])
 
 

@@ -12,7 +12,6 @@ from ..datasets.source import split_mix
 from ..replay.inversion.pixels import PixelMap
 from ..scenario import Scenario
 from ..work_dir.layout import StepFiles
-from .check import refuse_unsupported
 from .evaluation import set_evaluation
 from .plain import as_list, choose_wrapper, is_epoch_based, loop_type, set_classes
 from .run import RunConfig
@@ -34,7 +33,6 @@ def step_config(run: RunConfig,
     """
     files, seed = StepFiles(run.work_dir, step), run.seed + step
     out = copy.deepcopy(run.at(step))
-    refuse_unsupported(out, run.replay is not None)
     _set_model(out, run, scenario, files)
     out.custom_hooks = as_list(out.get('custom_hooks')) + [dict(type=name) for name in run.method.hooks]
     _set_train_data(out, run, scenario, files, num_real, pixel_map)

@@ -6,18 +6,17 @@ from typing import Any, Callable, Optional, Sequence
 import numpy as np
 from mmengine.dataset import Compose
 from mmseg.registry import DATASETS
-from PIL import Image
 from torch.utils.data import Dataset
 
 from ..datasets.incremental import load_sample
 from ..datasets.transforms import Loading, find_loading
 from ..utils.io import PathLike
 from ..utils.randomness import sample_randomness
-from .buffer import FakeImageBuffer
+from .buffer import FakeImageBuffer, load_image
 
 
 class LoadFakeImage:
-    """Replaces a pipeline's image loader: synthetic images are local PNG files, independent of the real images' format.
+    """Replaces a pipeline's image loader: synthetic images are local BMP files, independent of the real images' format.
 
     Sets ``img`` ((H, W, 3), BGR like mmcv), ``img_shape`` and ``ori_shape``.
 
@@ -29,8 +28,7 @@ class LoadFakeImage:
         self.dtype = dtype
 
     def __call__(self, results: dict) -> dict:
-        with Image.open(results['img_path']) as image:
-            pixels = np.asarray(image.convert('RGB'))
+        pixels = load_image(results['img_path'], results.get('sha256'))
         results['img'] = np.ascontiguousarray(pixels[..., ::-1]).astype(self.dtype, copy=False)
         results['img_shape'] = results['ori_shape'] = pixels.shape[:2]
         return results
@@ -87,6 +85,7 @@ class FakeImageDataset(Dataset):
     def get_data_info(self, idx: int) -> dict:
         return dict(
             img_path=str(self.buffer.image_path(idx % len(self))),
+            sha256=self.buffer.hash_of(idx % len(self)),
             seg_map_path=str(self.buffer.blank_mask),
             label_map=None,
             reduce_zero_label=False,

@@ -93,4 +93,4 @@ def test_fakes(browse, run, tmp_path):
     assert errors == []
     assert seen['all'] == '4 of 4 images' and seen['open'] and float(seen['mask']) == 0 and not seen['wide']
     assert seen['red'] and all(' 1 ' in classes for classes in seen['red'])
-    assert 'images/000001.png' in seen['details'] and 'classification loss' in seen['details']
+    assert 'images/000001.bmp' in seen['details'] and 'classification loss' in seen['details']

@@ -2,14 +2,17 @@
 
 import numpy as np
 import pytest
-from mmcv.transforms import BaseTransform
+from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.dataset import Compose
+from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import TRANSFORMS
 from PIL import Image
 
 from mmseg_hrhf.datasets.transforms import Loading, find_loading
 from mmseg_hrhf.replay.buffer import FakeImageBuffer
 from mmseg_hrhf.replay.dataset import FakeImageDataset, fake_pipeline
+from mmseg_hrhf.utils.errors import UserError
+from mmseg_hrhf.utils.io import sha256
 
 LOAD, LABELS, PACK = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations'), dict(type='PackSegInputs')
 
@@ -126,9 +129,23 @@ def test_a_fake_comes_as_it_was_stored_without_labels(buffer, pipeline):
 
 def test_a_fake_is_described_as_a_dataset_describes_its_images(buffer):
     dataset = FakeImageDataset(buffer.folder, 2, Compose([]))
+    buffer.close()
     for idx, path in ((1, buffer.image_path(1)), (2, buffer.image_path(0))):  # mosaics ask for one beyond the last
-        described = dict(info(), img_path=str(path), seg_map_path=str(buffer.blank_mask), sample_idx=idx)
+        described = dict(info(), img_path=str(path), sha256=sha256(path), seg_map_path=str(buffer.blank_mask),
+                         sample_idx=idx)
         assert dataset.get_data_info(idx) == described
+
+
+def test_an_image_that_changes_during_a_run_ends_it(buffer):
+    buffer.close()
+    pipeline = fake_pipeline([LoadImageFromFile(), LoadAnnotations()], Loading(0, 1, np.dtype(np.uint8)))
+    dataset = FakeImageDataset(buffer.folder, 2, pipeline)
+    assert dataset[1]['img'].shape == (8, 8, 3)
+    content = bytearray(buffer.image_path(1).read_bytes())
+    content[-1] ^= 1
+    buffer.image_path(1).write_bytes(content)
+    with pytest.raises(UserError, match=r'000001\.bmp has changed since it was written'):
+        dataset[1]
 
 
 def test_one_transform_that_loads_both_is_replaced_by_both(buffer):

@@ -43,7 +43,7 @@ def test_real_images_come_first_then_each_fake(build):
     assert len(dataset) == NUM_REAL + NUM_FAKE
     names = [dataset[i]['data_samples'].img_path for i in range(len(dataset))]
     # Images 12 to 19 hold blue.
-    expected = [f'train/{i:03d}.png' for i in range(12, 20)] + [f'images/{i:06d}.png' for i in range(NUM_FAKE)]
+    expected = [f'train/{i:03d}.png' for i in range(12, 20)] + [f'images/{i:06d}.bmp' for i in range(NUM_FAKE)]
     assert [name.replace('\\', '/').rsplit('/', 2)[-2:] for name in names] == [name.split('/') for name in expected]
 
 
