@@ -36,6 +36,12 @@ def parse_args():
     parser.add_argument(
         '--by-step', action='store_true', help="add a column for the classes of each step to the table (Table 7)")
     parser.add_argument(
+        '--background',
+        choices=('out', 'in', 'both'),
+        default='out',
+        help='out: figures without background (1-15, 16-20, all), as in the paper and MiB (default); in: figures with '
+        'background (0-15, 16-20, "all, with background"), as in later papers')
+    parser.add_argument(
         '--published', action='store_true', help='add published figures of the same tasks and settings')
     parser.add_argument(
         '--dry-run', action='store_true', help='check all runs and list them with their folders; writes nothing')
@@ -54,7 +60,7 @@ def main():
     from mmseg_hrhf.analysis.comparison.cell import parse_setting
     from mmseg_hrhf.analysis.comparison.comparison import describe, plan_cells, plan_runs, write_tables
     from mmseg_hrhf.analysis.comparison.runs import Scheduler
-    from mmseg_hrhf.analysis.comparison.table import read_published
+    from mmseg_hrhf.analysis.comparison.table import BACKGROUND, read_published
     from mmseg_hrhf.config.comparison import choose_methods, load_base
     from mmseg_hrhf.config.load import enable_amp
     base = load_base(args.config, args.cfg_options)
@@ -82,7 +88,7 @@ def main():
               flush=True)
         failed = scheduler.run(runs)
     table = write_tables(work_dir, cells, f'{name}: comparison', args.by_step, {run.cell for run in failed},
-                         published)
+                         published, dict(out=BACKGROUND[:1], both=BACKGROUND).get(args.background, BACKGROUND[1:]))
     print(f'\n{table}\n{osp.join(work_dir, "table.md")}')
     if failed:
         sys.exit(f'error: {len(failed)} runs failed: ' + '; '.join(run.cell.name for run in failed))

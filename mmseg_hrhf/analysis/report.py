@@ -13,7 +13,14 @@ from ..evaluation.summary import read_confusion, summarise
 from ..utils.io import PathLike
 from ..utils.pictures import fit
 from .charts import css_colour, mask_uri, photo_uri, step_curves, write_page
-from .comparison.table import group_names, mean_and_deviation, statistics_of
+from .comparison.table import (
+    PUBLISHED_PROTOCOLS,
+    group_names,
+    mean_and_deviation,
+    protocol_note,
+    published_tables,
+    statistics_of,
+)
 from .finished_step import Panel, make_panels
 from .results import BACKGROUND, RunRecord
 
@@ -30,7 +37,7 @@ def write_report(path: PathLike, runs: Sequence[RunRecord], num_images: int = 8,
         path: HTML file.
         runs: runs of any methods, tasks, settings and seeds.
         num_images: number of test images to show; with 0, no checkpoint is loaded.
-        published: rows of ``read_published``, for a table of their own; None: no such table.
+        published: rows of ``read_published``, for a section of their own; None: no such section.
     """
     columns = [_column([run for run in runs if run.column == name], f'c{i}', num_images)
                for i, name in enumerate(dict.fromkeys(run.column for run in runs))]
@@ -43,7 +50,9 @@ def write_report(path: PathLike, runs: Sequence[RunRecord], num_images: int = 8,
         seeds=sorted({run.seed for run in runs}),
         tiles=_tiles(runs[0]) if len(runs) == 1 else [],
         tables={background: paper_table(runs, background) for background in BACKGROUND},
-        published=published,
+        protocols=protocol_note([run.table_record() for run in runs]),
+        published=None if published is None else published_tables(published),
+        published_protocols=PUBLISHED_PROTOCOLS,
         columns=columns,
         runs=[_run(run) for run in runs],
         mixed_environments=any(run.last.get('environment') != runs[0].last.get('environment') for run in runs),

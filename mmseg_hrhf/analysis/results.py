@@ -10,11 +10,14 @@ from typing import Optional, Sequence
 
 from mmengine.config import Config
 
+from ..scenario import Scenario
 from ..utils.errors import UserError
 from ..utils.io import PathLike, read_json
 from ..work_dir.layout import StepFiles
 
 BACKGROUND = ('without background', 'with background')
+# Names of the group of all classes: one for each convention, since their means differ.
+ALL = dict(zip(BACKGROUND, ('all', 'all, with background')))
 
 
 def group_scores(result: dict, sizes: Sequence[int]) -> dict[str, dict[str, Optional[float]]]:
@@ -24,28 +27,31 @@ def group_scores(result: dict, sizes: Sequence[int]) -> dict[str, dict[str, Opti
         result: ``result.json`` of a step, with ``classes`` and ``metrics``, which has ``IoU/<class>`` in percent.
         sizes: number of classes of each group, starting with that of step 0.
     Returns:
-        The groups and ``'all'``, for ``'without background'`` and ``'with background'``. Group names are class ranges
-        as in Tables 1 and 7, such as ``'1-15'`` and ``'16-20'``. Background belongs to the first group (``0-15`` in
-        later papers) and to ``all``. Classes without pixels are skipped; a group without any is None.
+        The groups for each of ``BACKGROUND``. Their names are class ranges: ``'1-15'``, ``'16-20'`` and ``'all'``
+        without background, as in Tables 1 and 7; ``'0-15'``, ``'16-20'`` and ``'all, with background'`` with it, as in
+        later papers. Classes without pixels are skipped; a group without any is None.
     """
     classes = result['classes']
     values = [result['metrics'][f'IoU/{name}'] for name in classes]
     background = result['metrics']['IoU/background']
-    ends = list(itertools.accumulate(sizes))
-    groups = {_span(end - size + 1, end): values[end - size:end] for size, end in zip(sizes, ends) if size}
-    groups['all'] = values
-    holds_background = {_span(1, sizes[0]), 'all'}
+    base, ends = sizes[0], list(itertools.accumulate(sizes))
+    added = {class_span(end - size + 1, end): _mean(values[end - size:end])
+             for size, end in zip(sizes[1:], ends[1:]) if size}
+    without, included = BACKGROUND
     return {
-        BACKGROUND[0]: {name: _mean(held) for name, held in groups.items()},
-        BACKGROUND[1]: {
-            name: _mean([background, *held] if name in holds_background else held)
-            for name, held in groups.items()
-        },
+        without: {class_span(1, base): _mean(values[:base]), **added, ALL[without]: _mean(values)},
+        included: {class_span(0, base): _mean([background, *values[:base]]), **added,
+                   ALL[included]: _mean([background, *values])},
     }
 
 
-def _span(first: int, last: int) -> str:
+def class_span(first: int, last: int) -> str:
     return str(first) if first == last else f'{first}-{last}'
+
+
+def label_protocol(identity: dict) -> str:
+    """Label protocol of a run, from its ``run.json``."""
+    return (identity['scenario'] or {}).get('label_protocol', Scenario.label_protocol)
 
 
 def _mean(values: Sequence[Optional[float]]) -> Optional[float]:
@@ -113,7 +119,8 @@ class RunRecord:
 
     def table_record(self) -> dict:
         """Record for ``statistics_of``."""
-        return dict(method=self.method, column=self.column, seed=self.seed, scores=self.scores())
+        return dict(method=self.method, column=self.column, seed=self.seed,
+                    label_protocol=label_protocol(self.identity), scores=self.scores())
 
 
 def read_results(work_dir: PathLike) -> Optional[dict]:

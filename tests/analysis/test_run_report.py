@@ -98,10 +98,11 @@ def test_classes_that_no_test_image_shows_are_empty_cells(run_without, case, tmp
     for background in ('without background', 'with background'):
         table = paper_table(runs, background)
         (_, groups), (_, cells) = table['heads'][0], table['rows'][0]
-        assert groups == ['1-2', '3', 'all']
+        assert groups == (['1-2', '3', 'all'] if background == 'without background' else
+                          ['0-2', '3', 'all, with background'])
         # In these columns background counts as well.
         counted = background == 'with background' and 0 not in absent.get(1, [])
-        assert [name for name, cell in zip(groups, cells) if cell is None] == [
+        assert [name for name, cell in zip(['1-2', '3', 'all'], cells) if cell is None] == [
             name for name in lacking if not (counted and name in ('1-2', 'all'))]
     rows = class_table(runs)['rows']
     assert all(rows[index]['ious'][step] is None for step, gone in absent.items() for index in gone)
@@ -152,5 +153,23 @@ def test_published_figures_have_a_section_of_their_own(work_dir, tmp_path):
     assert 'not measured here. None for these tasks and settings.' in pages['empty']
     before, section = pages['some'].split('<section id="published">')
     section, after = section.split('</section>', 1)
-    assert '<td class="text">arXiv:2104.00875, Table 1</td>' in section and section.count('<tr>') == 11
-    assert 'arXiv' not in before + after and '72.6' in section
+    assert 'arXiv' not in before + after and 'later papers plop' in section
+    tables = dict(part.split('</h3>') for part in section.split('<h3>')[1:])
+    assert list(tables) == ['VOC 2012 15-1, without background', 'VOC 2012 15-1, with background']
+    first, second = tables.values()
+    assert '<td class="text">arXiv:2104.00875, Table 1</td>' in first and first.count('<tr>') == 11
+    assert '<th class="text">1-15</th>' in first and '<td class="text">72.6</td>' in first
+    assert '<th class="text">0-15</th>' in second and '<th class="text">all, with background</th>' in second
+    assert '<td class="text">DKD</td>' in second and 'DKD' not in first and 'HRHF' not in second
+
+
+def test_the_label_protocols_of_the_runs_are_named(work_dir, other_dir, tmp_path):
+    copy = tmp_path / 'copy'
+    shutil.copytree(other_dir, copy)
+    identity = json.loads((copy / 'run.json').read_text())
+    for protocol, note in (('mib', 'Label protocol: mib.'), ('plop', '2-1 overlapped: mib (HRHF); plop (FT).')):
+        identity['scenario']['label_protocol'] = protocol
+        (copy / 'run.json').write_text(json.dumps(identity))
+        write_report(tmp_path / 'report.html', find_runs([str(work_dir), str(copy)]), num_images=0)
+        text = (tmp_path / 'report.html').read_text()
+        assert text.count(note) == 2 and ('Label protocols differ' in text) == (protocol == 'plop')

@@ -16,7 +16,7 @@ from ...scenario import SETTINGS
 from ...utils.errors import UserError
 from ...utils.io import read_json, write_text
 from ...work_dir.layout import StepFiles
-from ..results import read_results
+from ..results import label_protocol, read_results
 
 # Step 0, shared by all methods with plain training at step 0.
 FIRST_STEP = '_first_step'
@@ -67,6 +67,11 @@ class Cell:
         stand = all(_read_if_there(StepFiles(self.folder, result['step']).result) == result
                     for result in results['results'])
         return results if stand else None
+
+    @property
+    def label_protocol(self) -> str:
+        """Label protocol of the trained run, which may differ from that of the config."""
+        return label_protocol(read_json(osp.join(self.folder, 'run.json')))
 
 
 def _read_if_there(path: str) -> Optional[dict]:

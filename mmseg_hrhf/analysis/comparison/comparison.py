@@ -18,7 +18,17 @@ from ...work_dir.record import check_steps
 from ..charts import plot_curves
 from .cell import FIRST_STEP, Cell, cell_config, first_step_identity, joint_identity, write_cell_config
 from .runs import Run
-from .table import BACKGROUND, collect, csv_text, markdown, published_markdown, statistics_of
+from .table import (
+    BACKGROUND,
+    PUBLISHED_PROTOCOLS,
+    collect,
+    csv_text,
+    markdown,
+    protocol_note,
+    published_markdown,
+    published_tables,
+    statistics_of,
+)
 
 
 def plan_cells(root: PathLike, methods: Sequence[str], settings: Sequence[tuple[Optional[str], str]],
@@ -149,7 +159,8 @@ def _different_batches(cells: Sequence[Cell]) -> list[str]:
 
 
 def write_tables(root: PathLike, cells: Sequence[Cell], title: str, by_step: bool = False,
-                 failed: Collection[Cell] = (), published: Optional[Sequence[dict]] = None) -> str:
+                 failed: Collection[Cell] = (), published: Optional[Sequence[dict]] = None,
+                 backgrounds: Sequence[str] = BACKGROUND[:1]) -> str:
     """Write ``table.md``, ``table.csv``, ``table.json`` and ``curves.png``; returns the Markdown.
 
     Args:
@@ -159,18 +170,21 @@ def write_tables(root: PathLike, cells: Sequence[Cell], title: str, by_step: boo
         by_step: see ``collect``.
         failed: failed cells, which are excluded because their results may be of another test.
         published: rows of ``read_published``, for a section of their own below the measured ones.
+        backgrounds: those of ``BACKGROUND`` to write, both measured and published.
     """
     finished = [cell for cell in cells if cell not in failed]
-    records = collect(finished, by_step)
+    records = collect(finished, by_step, backgrounds)
     seeds = sorted({cell.seed for cell in cells})
     parts = [f'# {title}', '', f'mIoU in % after the last step, seeds {", ".join(map(str, seeds))}, '
              f'{len(records)} of {len(cells)} runs finished; mean ± sample standard deviation over seeds.']
+    parts += ['', protocol_note(records)] if records else []
     parts += _different_batches(cells)
-    for background in BACKGROUND:
+    for background in backgrounds:
         parts += ['', f'## {background.capitalize()}', '', markdown(records, cells, background).rstrip()]
     if published is not None:
-        parts += ['', '## Published', '', 'mIoU in % as printed in the source, not measured here.', '',
-                  published_markdown(published).rstrip()]
+        parts += ['', '## Published', '',
+                  f'mIoU in % as printed in the source, not measured here. {PUBLISHED_PROTOCOLS}', '',
+                  published_markdown(published_tables(published, backgrounds)).rstrip()]
     text = '\n'.join(parts) + '\n'
     rows = statistics_of(records)
     write_text(osp.join(root, 'table.md'), text)

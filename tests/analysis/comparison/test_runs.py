@@ -187,16 +187,30 @@ def test_an_unknown_setting_is_named():
 
 
 @pytest.mark.parametrize('options, shown', [
-    (['--settings', '15-1/overlapped', 'disjoint'], {'15-1 | overlapped'}),
-    (['--cfg-options', 'scenario.task=15-1', 'scenario.setting=disjoint'], {'15-1 | disjoint'}), ([], set())])
+    (['--settings', '15-1/overlapped', 'disjoint'], {'overlapped'}),
+    (['--cfg-options', 'scenario.task=15-1', 'scenario.setting=disjoint'], {'disjoint'}), ([], set())])
 def test_published_figures_of_the_compared_tasks(run_tool, tiny_config_file, tmp_path, options, shown):
     done = run_tool('compare.py', tiny_config_file, '--table-only', '--published', '--work-dir', tmp_path / 'c',
                     *options)
     assert done.returncode == 0, done.stderr
     measured, published = done.stdout.split('## Published')
     assert 'arXiv' not in measured and ('None for these tasks' in published) == (not shown)
-    assert set(re.findall(r'15-1 \| \w+', published)) == shown
+    assert re.findall(r'### (.*)', published) == ['VOC 2012 15-1, without background'] * len(shown)
+    assert set(re.findall(r'\| (overlapped|disjoint) \|', published)) == shown
     assert published.count('arXiv:2104.00875, Table 1') == 10 * len(shown)
+
+
+@pytest.mark.parametrize('value, measured, titles', [
+    ('in', ['With'], ['with']), ('both', ['Without', 'With'], ['without', 'with'])])
+def test_the_background_option_selects_measured_and_published_figures(run_tool, tiny_config_file, tmp_path, value,
+                                                                      measured, titles):
+    done = run_tool('compare.py', tiny_config_file, '--table-only', '--published', '--background', value, '--settings',
+                    '15-1/overlapped', '--work-dir', tmp_path / 'c')
+    assert done.returncode == 0, done.stderr
+    assert re.findall(r'\n## (\w+) background\n', done.stdout) == measured
+    assert re.findall(r'### VOC 2012 15-1, (\w+) background\n', done.stdout) == titles
+    assert '15-1 overlapped: all, with background |' in done.stdout
+    assert '| 0-15 | 16-20 | all, with background | source |' in done.stdout
 
 
 def test_the_plan_shares_step_0_and_equal_fakes(tiny_config, tmp_path):
