@@ -1,4 +1,4 @@
-"""Student pass: fused losses for mmseg's standard heads, feature maps for distillation, and frozen norm layers."""
+"""Student pass: fused losses for mmseg's standard heads, feature maps for distillation, and frozen layers."""
 from __future__ import annotations
 
 import contextlib
@@ -155,6 +155,12 @@ def freeze_norms(network: nn.Module, affine: bool) -> None:
         layer.eval()
         if affine:
             layer.requires_grad_(False)
+
+
+def freeze_backbone(network: nn.Module) -> None:
+    """Switch a segmentor's backbone to eval mode and stop training its weights."""
+    network.backbone.eval()  # returns None for mmseg's backbones
+    network.backbone.requires_grad_(False)
 
 
 # Maximum side, in pixels, of the images for trying a backbone.

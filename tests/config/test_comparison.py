@@ -109,10 +109,11 @@ def test_frozen_rows_share_step_0_and_fakes_with_the_others(repo, tmp_path):
     assert frozen.identities[0] == plain.identities[0] and frozen.identities[1] != plain.identities[1]
 
 
-def test_a_step_0_of_its_own_is_the_same_with_frozen_norms(tiny_config):
+@pytest.mark.parametrize('option', ['freeze_norm', 'freeze_backbone'])
+def test_a_step_0_of_its_own_is_the_same_with_frozen_layers(tiny_config, option):
     identities = []
     for freeze in (False, True):
-        tiny_config.method = dict(type='EWC', freeze_norm=freeze)
+        tiny_config.method = {'type': 'EWC', option: freeze}
         identities.append([training_identity(RunConfig.parse(tiny_config), step) for step in (0, 1)])
     assert identities[0][0] == identities[1][0] and identities[0][1] != identities[1][1]
 
