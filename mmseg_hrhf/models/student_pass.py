@@ -163,8 +163,8 @@ def freeze_backbone(network: nn.Module) -> None:
     network.backbone.requires_grad_(False)
 
 
-# Maximum side, in pixels, of the images for trying a backbone.
-_LARGEST_TRIAL = 128
+# Maximum side, in pixels, of the images for trying a network.
+LARGEST_TRIAL = 128
 
 
 @contextlib.contextmanager
@@ -217,7 +217,7 @@ def check_stages(segmentor: nn.Module, size: Sequence[int], last: Optional[int] 
         last: number of maps to compare, counted from the last; None: all.
     """
     segmentor = revert_sync_batchnorm(segmentor)
-    images = torch.zeros(2, 3, *(min(side, _LARGEST_TRIAL) for side in size))
+    images = torch.zeros(2, 3, *(min(side, LARGEST_TRIAL) for side in size))
     maps = []
     for training in (True, False):
         with captured_stages(segmentor.train(training)) as stages:
