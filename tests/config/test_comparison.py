@@ -58,6 +58,18 @@ def test_plop_weighs_less_on_ade20k(repo):
     assert 'loss_pod' not in method_options('PLOP', base, '19-1')['method']
 
 
+def test_dkd_weighs_positives_more_on_ade20k(repo):
+    base = load_config(str(repo / 'configs/hrhf/ade_100-50.py'))
+    assert method_options('DKD', base, '100-50')['method'] == dict(
+        _delete_=True, type='DKD', positive_weight=(35.0, 35.0))
+    assert method_options('DKD', base, '19-1')['method'] == dict(_delete_=True, type='DKD')
+
+
+def test_later_methods_are_a_group():
+    assert choose_methods(['later']) == ['PLOP', 'DKD'] and 'DKD' not in GROUPS['table1'] and len(GROUPS['table1']) == 11
+    assert choose_methods(['DKD frozen']) == ['DKD frozen']
+
+
 def test_every_ablation_config_is_checked_above(repo):
     assert {path.stem for path in (repo / 'configs/ablations').glob('*.py')} == {name for name, _, _ in CASES}
 
