@@ -197,7 +197,7 @@ def test_losses_of_each_family_can_be_replaced_or_are_refused(model, family):
 def test_dkd_trains_heads_that_classify_by_one_convolution(model, family):
     size, student = (SIDE, SIDE), model.student
     if any(name in family for name in ('query', 'K-Net', 'Segmenter')):
-        with pytest.raises(ValueError, match='has no per-pixel loss|does not classify by mmseg.s conv_seg alone'):
+        with pytest.raises(ValueError, match=r'has no per-pixel loss|does not classify by mmseg.s conv_seg alone'):
             DKD.check_segmentor(student, size)
         return
     DKD.check_segmentor(student, size)

@@ -280,7 +280,7 @@ class WideHead(FCNHead):
 @pytest.mark.parametrize('head', ['ScaledHead', 'NormalisedHead', 'WideHead'])
 def test_a_head_that_cannot_be_decomposed_is_refused(build_system, head):
     model = build_system('FT', head=dict(type=head)).student
-    with pytest.raises(ValueError, match=rf"{head} does not classify by mmseg's conv_seg alone, .* choose another head"):
+    with pytest.raises(ValueError, match=rf"{head} does not classify by mmseg's conv_seg alone, .*: choose another"):
         DKD.check_segmentor(model, (16, 16))
     if head != 'ScaledHead':  # found without a trial
         with pytest.raises(ValueError, match=rf'{head} does not classify'):
