@@ -1,6 +1,6 @@
-# DKD with the schedule of its paper, as far as stated: 60 epochs, lr 0.001, then 0.0001, total batch size 32 on
-# 8 GPUs (the lr scales with it). Weight decay, Nesterov momentum, crop and augmentation are not stated. They are those of the
-# other methods. In a comparison, all methods have the same schedule.
+# DKD with the schedule of its paper, as far as stated: 60 epochs, lr 0.001, then 0.0001, total batch size 32 (8 GPUs
+# with 4 each; the lr scales with it). Weight decay, Nesterov momentum, crop and augmentation are not stated: they are
+# those of the other methods. In a comparison, all methods have the same schedule.
 _base_ = '../hrhf/voc_15-1.py'
 method = dict(
     type='DKD',

@@ -107,7 +107,7 @@ GROUPS['frozen'] = [name + FROZEN for name in (*_TYPES, 'HRHF without fakes') if
 
 
 def choose_methods(names: Sequence[str], own: Sequence[str] = ()) -> list[str]:
-    """Methods by name or group (``table1`` ... ``table7``, ``ablations``, ``later``, ``all``, ``frozen``), in order.
+    """Methods by name or by group (see ``GROUPS``), each once, in order.
 
     Args:
         names: names of methods or groups. Every method except Joint also exists as ``'NAME frozen'``.

@@ -202,7 +202,7 @@ def try_classifier(segmentor: nn.Module, size: tuple[int, int]) -> None:
     if len(features) == 1:
         logits = resize(classifier(features[0]), images.shape[2:], mode='bilinear',
                         align_corners=segmentor.align_corners)
-        if torch.allclose(logits, predicted, rtol=1e-3, atol=1e-4):
+        if torch.allclose(logits, predicted, rtol=1e-3, atol=1e-4, equal_nan=True):
             return
     raise _unsuitable(main_head(segmentor))
 
