@@ -73,14 +73,14 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
         self.classifier_start = classifier_start
         self._hidden_teacher: list[nn.Module] = []
         self.num_old = 0  # channels of the teacher
-        self._previous_state: Optional[dict] = None
+        self.previous_state: Optional[dict] = None  # ``method_state`` of the previous step
         # Feature statistics of the teacher's training, for its inversion; see replay/recording.py.
         self.teacher_statistics: Optional[dict] = None
         if teacher is not None:
             previous = revert_sync_batchnorm(MODELS.build(teacher))
             checkpoint = load_checkpoint(str(teacher_checkpoint), previous.num_classes)
             _load_strictly(previous, checkpoint['state_dict'], str(teacher_checkpoint))
-            self._previous_state = checkpoint.get('method_state')
+            self.previous_state = checkpoint.get('method_state')
             self.teacher_statistics = checkpoint.get('feature_statistics')
             self._hidden_teacher = [previous.eval().requires_grad_(False)]
             self.num_old = previous.num_classes

@@ -62,7 +62,7 @@ class DKD(IncrementalSegmentor):
         # The start of new channels of auxiliary heads: MiB's assumes a softmax.
         super().__init__(classifier_start='random', **kwargs)
         name = type(self).__name__
-        state = self._previous_state or {}
+        state = self.previous_state or {}
         if not self.first_step and state.get('method') != name:
             raise UserError(f'The checkpoint of the previous step has no auxiliary classifier of {name}: train every '
                             f'step, including step 0, with method.type={name}.')
