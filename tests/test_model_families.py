@@ -11,6 +11,7 @@ from mmseg.structures import SegDataSample
 
 from mmseg_hrhf.config.plain import set_classes
 from mmseg_hrhf.models.heads import check_losses, class_heads, predicted_logits
+from mmseg_hrhf.models.segmentors import DKD
 from mmseg_hrhf.replay.inversion.base import FakeRequest
 from mmseg_hrhf.work_dir.checkpoint import save_checkpoint, weights_fingerprint
 
@@ -191,3 +192,24 @@ def test_losses_of_each_family_can_be_replaced_or_are_refused(model, family):
         return
     check_losses(model.student)
     assert all(head.loss_decode is not None for head in class_heads(model.student))
+
+
+def test_dkd_trains_heads_that_classify_by_one_convolution(model, family):
+    size, student = (SIDE, SIDE), model.student
+    if any(name in family for name in ('query', 'K-Net', 'Segmenter')):
+        with pytest.raises(ValueError, match=r'has no per-pixel loss|does not classify by mmseg.s conv_seg alone'):
+            DKD.check_segmentor(student, size)
+        return
+    DKD.check_segmentor(student, size)
+    first = DKD(student=set_classes(config(family), NAMES[:OLD]))
+    first.init_weights()
+    total, logged = first.train().parse_losses(first.loss(*old_batch()))
+    total.backward()
+    assert total.isfinite() and 'loss_ac' in logged
+
+
+def old_batch():
+    inputs, samples = batch()
+    for sample in samples:
+        sample.gt_sem_seg.data.clamp_(max=OLD - 1)
+    return inputs, samples

@@ -14,8 +14,8 @@ from ..utils.options import check_names, suggest
 from .load import load_config
 from .run import method_class
 
-# Table 1, in the paper's order, and PLOP from later work.
-_TABLE_1 = {
+# Table 1, in the paper's order, and PLOP and DKD from later work.
+_TYPES = {
     'FT': 'FineTuning',
     'PI': 'PI',
     'EWC': 'EWC',
@@ -25,6 +25,7 @@ _TABLE_1 = {
     'ILT': 'ILT',
     'MiB': 'MiB',
     'PLOP': 'PLOP',
+    'DKD': 'DKD',
     'HRHF': 'HRHF',
     'Joint': 'Joint',
 }
@@ -35,7 +36,7 @@ FROZEN = ' frozen'
 
 def _method(name: str) -> Callable[[Config], dict]:
     def options(cfg: Config) -> dict:
-        held = cfg.method if _TABLE_1.get(cfg.method['type'], cfg.method['type']) == name else {}
+        held = cfg.method if _TYPES.get(cfg.method['type'], cfg.method['type']) == name else {}
         return dict(method=dict(held, _delete_=True, type=name))
 
     return options
@@ -77,7 +78,7 @@ def _without_kd(cfg: Config) -> dict:
     return options
 
 
-METHODS: dict[str, Callable[[Config], dict]] = {name: _method(kind) for name, kind in _TABLE_1.items()}
+METHODS: dict[str, Callable[[Config], dict]] = {name: _method(kind) for name, kind in _TYPES.items()}
 METHODS.update({
     'HRHF without fakes': _without_fakes,
     'HRHF with noise': _noise,
@@ -89,9 +90,9 @@ METHODS.update({
     'HRHF 2:1': _hrhf(ratio='2:1'),
 })
 
-# Rows of the paper's tables.
+# Rows of the paper's tables, and methods from later work.
 GROUPS = {
-    'table1': list(_TABLE_1),
+    'table1': [name for name in _TYPES if name != 'DKD'],
     'table2': ['HRHF without fakes', 'HRHF with noise', 'HRHF'],
     'table3': ['FT', 'MiB', 'HRHF AVG', 'HRHF MAX', 'HRHF'],
     'table4': [*(f'HRHF r={r}' for r in R_VALUES), 'HRHF'],
@@ -100,12 +101,13 @@ GROUPS = {
     'table7': ['FT', 'LwF', 'LwF-MC', 'ILT', 'MiB', 'HRHF', 'Joint'],
 }
 GROUPS['ablations'] = list(dict.fromkeys(name for t in range(2, 7) for name in GROUPS[f'table{t}']))
-GROUPS['all'] = list(dict.fromkeys(GROUPS['table1'] + GROUPS['ablations']))
-GROUPS['frozen'] = [name + FROZEN for name in (*_TABLE_1, 'HRHF without fakes') if name != 'Joint']
+GROUPS['later'] = ['PLOP', 'DKD']
+GROUPS['all'] = list(dict.fromkeys(GROUPS['table1'] + GROUPS['later'] + GROUPS['ablations']))
+GROUPS['frozen'] = [name + FROZEN for name in (*_TYPES, 'HRHF without fakes') if name != 'Joint']
 
 
 def choose_methods(names: Sequence[str], own: Sequence[str] = ()) -> list[str]:
-    """Methods by name or by group (``table1`` ... ``table7``, ``ablations``, ``all``, ``frozen``), each once, in order.
+    """Methods by name or by group (see ``GROUPS``), each once, in order.
 
     Args:
         names: names of methods or groups. Every method except Joint also exists as ``'NAME frozen'``.

@@ -45,7 +45,8 @@ def training_identity(run: RunConfig, step: int) -> dict:
                          if osp.isfile(path)})
     identity['method'] = None if step == 0 and run.method.shares_first_step else _plain(run.method_options)
     if first and identity['method'] is not None:
-        identity['method'].pop('freeze_norm', None)  # without effect
+        for name in ('freeze_norm', 'freeze_backbone'):
+            identity['method'].pop(name, None)  # without effect
     if run.scenario.get('setting') == 'partitioned' and not run.method.joint:
         identity['partition_seed'] = run.scenario.get('partition_seed', 0)
     if run.replay is not None:

@@ -137,7 +137,8 @@ class IncrementalRunner:
             weights = dict(state_dict=model.state_dict())
             # Save what was tested: as in the test, a moving average replaces the weights.
             runner.call_hook('before_save_checkpoint', checkpoint=weights)
-            self._write_step(step, weights['state_dict'], metrics, _confusion(runner), seconds, extra)
+            self._write_step(step, model.plain_weights(weights['state_dict']), metrics, _confusion(runner), seconds,
+                             extra)
         barrier()
         # Free the memory of this step's network, data workers and optimizer before the next step.
         self._release_runner()

@@ -1,4 +1,4 @@
-"""Student pass: fused losses for mmseg's standard heads, feature maps for distillation, and frozen norm layers."""
+"""Student pass: fused losses for mmseg's standard heads, feature maps for distillation, and frozen layers."""
 from __future__ import annotations
 
 import contextlib
@@ -157,8 +157,14 @@ def freeze_norms(network: nn.Module, affine: bool) -> None:
             layer.requires_grad_(False)
 
 
-# Maximum side, in pixels, of the images for trying a backbone.
-_LARGEST_TRIAL = 128
+def freeze_backbone(network: nn.Module) -> None:
+    """Switch a segmentor's backbone to eval mode and stop training its weights."""
+    network.backbone.eval()  # returns None for mmseg's backbones
+    network.backbone.requires_grad_(False)
+
+
+# Maximum side, in pixels, of the images for trying a network.
+LARGEST_TRIAL = 128
 
 
 @contextlib.contextmanager
@@ -211,7 +217,7 @@ def check_stages(segmentor: nn.Module, size: Sequence[int], last: Optional[int] 
         last: number of maps to compare, counted from the last; None: all.
     """
     segmentor = revert_sync_batchnorm(segmentor)
-    images = torch.zeros(2, 3, *(min(side, _LARGEST_TRIAL) for side in size))
+    images = torch.zeros(2, 3, *(min(side, LARGEST_TRIAL) for side in size))
     maps = []
     for training in (True, False):
         with captured_stages(segmentor.train(training)) as stages:

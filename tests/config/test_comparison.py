@@ -58,6 +58,19 @@ def test_plop_weighs_less_on_ade20k(repo):
     assert 'loss_pod' not in method_options('PLOP', base, '19-1')['method']
 
 
+def test_dkd_weighs_positives_more_on_ade20k(repo):
+    base = load_config(str(repo / 'configs/hrhf/ade_100-50.py'))
+    assert method_options('DKD', base, '100-50')['method'] == dict(
+        _delete_=True, type='DKD', positive_weight=(35.0, 35.0))
+    assert method_options('DKD', base, '19-1')['method'] == dict(_delete_=True, type='DKD')
+
+
+def test_later_methods_are_a_group():
+    assert choose_methods(['later']) == ['PLOP', 'DKD']
+    assert len(GROUPS['table1']) == 11 and 'DKD' not in GROUPS['table1']
+    assert choose_methods(['DKD frozen']) == ['DKD frozen']
+
+
 def test_every_ablation_config_is_checked_above(repo):
     assert {path.stem for path in (repo / 'configs/ablations').glob('*.py')} == {name for name, _, _ in CASES}
 
@@ -109,10 +122,11 @@ def test_frozen_rows_share_step_0_and_fakes_with_the_others(repo, tmp_path):
     assert frozen.identities[0] == plain.identities[0] and frozen.identities[1] != plain.identities[1]
 
 
-def test_a_step_0_of_its_own_is_the_same_with_frozen_norms(tiny_config):
+@pytest.mark.parametrize('option', ['freeze_norm', 'freeze_backbone'])
+def test_a_step_0_of_its_own_is_the_same_with_frozen_layers(tiny_config, option):
     identities = []
     for freeze in (False, True):
-        tiny_config.method = dict(type='EWC', freeze_norm=freeze)
+        tiny_config.method = {'type': 'EWC', option: freeze}
         identities.append([training_identity(RunConfig.parse(tiny_config), step) for step in (0, 1)])
     assert identities[0][0] == identities[1][0] and identities[0][1] != identities[1][1]
 

@@ -59,6 +59,7 @@ def test_it_is_tested_and_continued(tiny_config, elsewhere):
 
 @pytest.mark.parametrize('options, message', [
     ({'method': dict(_delete_=True, type='EWC')}, 'step 0 of EWC differs from plain training'),
+    ({'method': dict(_delete_=True, type='DKD')}, 'step 0 of DKD differs from plain training'),
     ({'load_from': 'a.pth'}, r"replaces step 0, so load_from='a\.pth' would not be used"),
     ({'first_step_from': 'absent.pth'}, r"first_step_from='absent\.pth' does not exist"),
     ({'first_step_from': 'https://example.org/a.pth'}, 'must be a local file: download it first'),

@@ -15,13 +15,14 @@ replay = dict(
         stages=[(1.0, 1000)],
         lr=0.25))
 # For tools/compare.py: published loss weights that depend on the task. MiB's distillation weight is 100 on VOC 15-1 and
-# 10 on other tasks; PLOP's weights are lower on ADE20K than on VOC.
+# 10 on other tasks; on ADE20K, PLOP's weights are lower than on VOC, and DKD's positive weight is higher.
 comparison = dict(
     methods_by_task={
         '15-1': dict(MiB=dict(method=dict(loss_kd=dict(loss_weight=100.0)))),
         **{
             task: dict(
-                PLOP=dict(method=dict(loss_pod=dict(loss_weight=0.001), loss_pod_logits=dict(loss_weight=0.00001))))
+                PLOP=dict(method=dict(loss_pod=dict(loss_weight=0.001), loss_pod_logits=dict(loss_weight=0.00001))),
+                DKD=dict(method=dict(positive_weight=(35.0, 35.0))))
             for task in ('100-50', '100-10', '100-5', '50-50')
         }
     })

@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import abc
+import inspect
 from typing import Mapping
 
 import torch
@@ -71,6 +72,17 @@ def build_loss(name: str, options: Mapping, default: Mapping, num_new: int = 0) 
         raise UserError(f'{name}={dict(options)} fails on a student map with {2 + num_new} channels and a teacher '
                         f'map with 2: {error}') from error
     return loss
+
+
+def loss_defaults(method: type) -> dict[str, dict]:
+    """Default configs of a method's ``loss_...`` options."""
+    defaults = {}
+    for parent in reversed(method.__mro__):
+        if '__init__' in vars(parent):
+            for name, parameter in inspect.signature(parent.__init__).parameters.items():
+                if name.startswith('loss_') and isinstance(parameter.default, dict):
+                    defaults[name] = parameter.default
+    return defaults
 
 
 def _try(loss: TeacherLoss, num_new: int) -> None:

@@ -1,4 +1,4 @@
-"""Distillation of logits (eq. 3, MiB, LwF, LwF-MC) and of features (ILT, PLOP)."""
+"""Distillation of logits (eq. 3, MiB, LwF, LwF-MC, DKD) and of features (ILT, PLOP)."""
 from __future__ import annotations
 
 from typing import Sequence
@@ -126,7 +126,7 @@ def old_class_binary_distillation(student_logits: Tensor, teacher_logits: Tensor
 
 @MODELS.register_module()
 class OldClassBinaryDistillationLoss(TeacherLoss):
-    """Distillation of LwF-MC: ``-mean over pixels of sum over c of q_c log p_c + (1 - q_c) log(1 - p_c)``.
+    """Distillation of LwF-MC and DKD: ``-mean over pixels of sum over c of q_c log p_c + (1 - q_c) log(1 - p_c)``.
 
     q are the teacher's K sigmoids; p are the student's sigmoids of the same classes.
 
@@ -139,19 +139,44 @@ class OldClassBinaryDistillationLoss(TeacherLoss):
         return self.loss_weight * old_class_binary_distillation(student, teacher)
 
 
-def class_binary_cross_entropy(logits: Tensor, labels: Tensor, ignore_index: int = 255) -> Tensor:
-    """Binary cross-entropy of every class against the one-hot label, summed over classes (LwF-MC).
+def class_binary_cross_entropy(logits: Tensor,
+                               labels: Tensor,
+                               ignore_index: int = 255,
+                               first: int = 0,
+                               positive_weight: float = 1.0) -> Tensor:
+    """Binary cross-entropy of classes against the one-hot label, summed over classes (LwF-MC; DKD, eq. 3).
 
     Args:
         logits: (N, C, H, W).
         labels: (N, H, W) integers below C, or ``ignore_index``.
+        first: first class of the sum; earlier ones only count as "another class".
+        positive_weight: weight of the pixels of a class in its own term.
     Returns:
         (N, H, W), 0 on ignored pixels.
     """
-    logits = at_least_float32(logits)
-    known = labels != ignore_index
-    one_hot = F.one_hot(labels.where(known, labels.new_zeros(())), logits.shape[1]).movedim(-1, 1).to(logits)
-    return F.binary_cross_entropy_with_logits(logits, one_hot, reduction='none').sum(1) * known
+    logits = at_least_float32(logits[:, first:])
+    classes = torch.arange(first, first + logits.shape[1], device=labels.device)
+    one_hot = (labels[:, None] == classes.view(-1, *[1] * (labels.ndim - 1))).to(logits)
+    weight = None if positive_weight == 1 else logits.new_full((), positive_weight)
+    loss = F.binary_cross_entropy_with_logits(logits, one_hot, reduction='none', pos_weight=weight)
+    return loss.sum(1) * (labels != ignore_index)
+
+
+def decomposed_logits(features: Tensor, weight: Tensor) -> Tensor:
+    """Positive and negative reasoning scores of a classifier without its bias (DKD, eq. 6).
+
+    The positive score of class c is the sum of the positive elements of ``u * w_c``, the negative score that of the
+    negative ones. Each is summed separately: their difference from the logit would cancel in half precision.
+
+    Args:
+        features: u, (N, D, h, w).
+        weight: (C, D, 1, 1) of a 1x1 convolution.
+    Returns:
+        (N, 2 C, h, w): the positive scores of all classes, then the negative ones.
+    """
+    above, below = weight.relu(), (-weight).relu()
+    kernel = torch.cat([torch.cat([above, below], 1), -torch.cat([below, above], 1)])
+    return F.conv2d(torch.cat([features.relu(), (-features).relu()], 1), kernel)
 
 
 @MODELS.register_module()

@@ -1,4 +1,5 @@
 from .base import FineTuning, IncrementalSegmentor, Joint
+from .dkd import DKD
 from .hrhf import HRHF
 from .importance import EWC, PI, RW, ImportanceSegmentor
 from .lwf import ILT, LwF, LwFMC
@@ -6,6 +7,6 @@ from .mib import MiB
 from .plop import PLOP
 
 __all__ = [
-    'EWC', 'HRHF', 'ILT', 'PI', 'PLOP', 'RW', 'FineTuning', 'ImportanceSegmentor', 'IncrementalSegmentor', 'Joint',
-    'LwF', 'LwFMC', 'MiB'
+    'DKD', 'EWC', 'HRHF', 'ILT', 'PI', 'PLOP', 'RW', 'FineTuning', 'ImportanceSegmentor', 'IncrementalSegmentor',
+    'Joint', 'LwF', 'LwFMC', 'MiB'
 ]

@@ -1,7 +1,6 @@
 """Base class of all methods: a student segmentor and the frozen teacher it continues; fine-tuning and Joint."""
 from __future__ import annotations
 
-import inspect
 from typing import Any, Iterator, Mapping, Optional, Union
 
 import torch
@@ -18,8 +17,8 @@ from ...utils.options import check_choice
 from ...work_dir.checkpoint import load_checkpoint
 from ..growth import CLASSIFIER_STARTS, grow_classifier, start_network
 from ..heads import captured_logits, check_losses, predicted_logits
-from ..losses.base import TeacherLoss, build_loss
-from ..student_pass import FREEZE_NORM, freeze_norms, fuses, inherits, small_logits
+from ..losses.base import TeacherLoss, build_loss, loss_defaults
+from ..student_pass import FREEZE_NORM, freeze_backbone, freeze_norms, fuses, inherits, small_logits
 
 
 class IncrementalSegmentor(FollowedByOthers, BaseModel):
@@ -38,6 +37,8 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
         classifier_start: ``'mib'`` or ``'random'``, see ``grow_tensor``.
         freeze_norm: from step 1 on, norm layers keep the running statistics of the previous step, and normalise with
             them. True: their affine parameters train; ``'all'``: these are frozen, too.
+        freeze_backbone: from step 1 on, the backbone keeps the previous step's weights and statistics; neck and heads
+            train.
         channels_last: run both networks in channels-last memory format; set by ``channels_last`` of the config.
     """
     # Whether the method uses the previous step's network in addition to its weights.
@@ -59,31 +60,34 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
                  teacher_checkpoint: Optional[str] = None,
                  classifier_start: str = 'mib',
                  freeze_norm: Union[bool, str] = False,
+                 freeze_backbone: bool = False,
                  channels_last: bool = False) -> None:
         check_choice('method.classifier_start', classifier_start, CLASSIFIER_STARTS)
         check_choice('method.freeze_norm', freeze_norm, FREEZE_NORM)
         built: nn.Module = MODELS.build(student)
+        if freeze_backbone and not hasattr(built, 'backbone'):
+            raise UserError(f'method.freeze_backbone=True: {type(built).__name__} has no backbone: remove it.')
         super().__init__()
         self.student = built
         self.data_preprocessor = built.data_preprocessor
         self.classifier_start = classifier_start
         self._hidden_teacher: list[nn.Module] = []
         self.num_old = 0  # channels of the teacher
-        self._previous_state: Optional[dict] = None
+        self.previous_state: Optional[dict] = None  # ``method_state`` of the previous step
         # Feature statistics of the teacher's training, for its inversion; see replay/recording.py.
         self.teacher_statistics: Optional[dict] = None
         if teacher is not None:
             previous = revert_sync_batchnorm(MODELS.build(teacher))
             checkpoint = load_checkpoint(str(teacher_checkpoint), previous.num_classes)
             _load_strictly(previous, checkpoint['state_dict'], str(teacher_checkpoint))
-            self._previous_state = checkpoint.get('method_state')
+            self.previous_state = checkpoint.get('method_state')
             self.teacher_statistics = checkpoint.get('feature_statistics')
             self._hidden_teacher = [previous.eval().requires_grad_(False)]
             self.num_old = previous.num_classes
         self.first_step = teacher is None
-        self.freeze_norm = freeze_norm
+        self.freeze_norm, self.freeze_backbone = freeze_norm, freeze_backbone
         # Before DDP and the optimizer collect what trains, and whether or not train() is called.
-        self._freeze_norms()
+        self._freeze()
         self.channels_last = channels_last
         # Here instead of in a hook: DDP lays out its buckets by the strides it finds.
         self.to(memory_format=self.memory_format)
@@ -95,7 +99,7 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
 
         Called before a run starts.
         """
-        for name in _loss_defaults(cls):
+        for name in loss_defaults(cls):
             if options.get(name) is not None:
                 cls.build_loss(name, options[name])
 
@@ -108,7 +112,7 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
                 teacher; all others compare maps of the same shape.
             options: its value. Without a ``type``, it overrides options of the default.
         """
-        return build_loss(f'method.{option}', options, _loss_defaults(cls)[option], num_new=int(option == 'loss_kd'))
+        return build_loss(f'method.{option}', options, loss_defaults(cls)[option], num_new=int(option == 'loss_kd'))
 
     @classmethod
     def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:
@@ -172,14 +176,16 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
                 self._hidden_teacher = []
 
     def train(self, mode: bool = True) -> IncrementalSegmentor:
-        """Set the mode of all layers except frozen norm layers."""
+        """Set the mode of all layers except frozen ones."""
         super().train(mode)
-        self._freeze_norms()
+        self._freeze()
         return self
 
-    def _freeze_norms(self) -> None:
+    def _freeze(self) -> None:
         if self.freeze_norm and not self.first_step:
             freeze_norms(self.student, affine=self.freeze_norm == 'all')
+        if self.freeze_backbone and not self.first_step:
+            freeze_backbone(self.student)
 
     def forward(self, inputs: Tensor, data_samples=None, mode: str = 'tensor'):
         if mode == 'loss':
@@ -214,6 +220,10 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
         """Plain data and tensors that the next step needs in addition to the weights; stored in the checkpoint."""
         return {}
 
+    def plain_weights(self, state_dict: dict) -> dict:
+        """The entries of ``state_dict()`` that a plain segmentor has."""
+        return state_dict
+
     def teacher_logits(self, inputs: Tensor) -> Tensor:
         """(N, K, H, W) logits of the teacher at the resolution of ``inputs``, (N, 3, H, W)."""
         with torch.inference_mode():
@@ -244,16 +254,6 @@ class Joint(IncrementalSegmentor):
     joint = True
     needs_teacher = False
     shares_first_step = False
-
-
-def _loss_defaults(method: type) -> dict[str, dict]:
-    defaults = {}
-    for parent in reversed(method.__mro__):
-        if '__init__' in vars(parent):
-            for name, parameter in inspect.signature(parent.__init__).parameters.items():
-                if name.startswith('loss_') and isinstance(parameter.default, dict):
-                    defaults[name] = parameter.default
-    return defaults
 
 
 def _bare_name(name: str, prefix: str) -> str:

@@ -76,8 +76,8 @@ class ImportanceSegmentor(IncrementalSegmentor):
         weights = self._weights()
         # The previous step may have trained weights that this step freezes.
         previous = {kind: {name: tensor for name, tensor in tensors.items() if name in weights}
-                    for kind, tensors in (self._previous_state or {}).items() if kind != 'method'}
-        self._previous_state = None
+                    for kind, tensors in (self.previous_state or {}).items() if kind != 'method'}
+        self.previous_state = None
         self.statistics = self.start_statistics(previous)
         if not self.first_step:
             none = self.filled(0.)
@@ -132,7 +132,7 @@ class ImportanceSegmentor(IncrementalSegmentor):
         if self.first_step:
             return
         name = type(self).__name__
-        trained_by = (self._previous_state or {}).get('method')
+        trained_by = (self.previous_state or {}).get('method')
         if trained_by != name:
             raise UserError(f'The checkpoint of the previous step contains no importance of {name}' +
                             (f', only of {trained_by}' if trained_by else '') +

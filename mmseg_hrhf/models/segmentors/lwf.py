@@ -81,10 +81,14 @@ class BinaryLoss(HeadLoss):
                    ignore_index: int = 255,
                    reduction_override: Optional[str] = None,
                    **kwargs) -> Tensor:
-        loss = getattr(self.inner, 'loss_weight', 1.0) * class_binary_cross_entropy(logits, labels, ignore_index)
+        loss = getattr(self.inner, 'loss_weight', 1.0) * self.pixel_loss(logits, labels, ignore_index)
         if weight is not None:  # from the head's pixel sampler
             loss = loss * weight
         return loss if reduction_override == 'none' else loss.mean()
+
+    def pixel_loss(self, logits: Tensor, labels: Tensor, ignore_index: int) -> Tensor:
+        """(N, H, W) loss of each pixel from (N, C, H, W) logits and (N, H, W) labels; 0 on ignored pixels."""
+        return class_binary_cross_entropy(logits, labels, ignore_index)
 
 
 @MODELS.register_module()

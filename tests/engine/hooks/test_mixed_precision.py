@@ -45,7 +45,8 @@ def weights(cfg, folder, **optim_wrapper):
 
 @pytest.mark.parametrize('dtype, method', [
     ('bfloat16', 'HRHF'), ('float16', 'HRHF'), ('bfloat16', 'MiB'), ('float16', 'PLOP'), ('float16', 'LwF'),
-    ('bfloat16', 'LwFMC'), ('float16', 'ILT'), ('float16', 'EWC')
+    ('bfloat16', 'LwFMC'), ('float16', 'ILT'), ('float16', 'EWC'),
+    ('float16', 'DKD'),
 ])
 def test_close_to_full_precision(tiny_iter_config, tmp_path, dtype, method):
     cfg = tiny_iter_config

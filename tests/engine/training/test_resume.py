@@ -94,7 +94,8 @@ def test_number_of_data_workers_changes_nothing(tiny_config_file, train_in_proce
     assert_identical(outcomes[0], outcomes[2])
 
 
-@pytest.mark.parametrize('method', ["dict(type='RW')", "dict(type='PLOP')", "dict(type='MiB', freeze_norm='all')"])
+@pytest.mark.parametrize('method', ["dict(type='RW')", "dict(type='PLOP')", "dict(type='MiB', freeze_norm='all')",
+                                    "dict(type='DKD')", "dict(type='MiB', freeze_backbone=True)"])
 def test_what_a_method_has_gathered_goes_on(tiny_config_file, train_in_process, tmp_path, method):
     text = tiny_config_file.read_text() + BY_EPOCH + f"method = {method}\nmethod['_delete_'] = True\nreplay = None\n"
     text += "default_hooks['checkpoint']['interval'] = 1\n"

@@ -47,9 +47,9 @@ def test_same_weights_and_fakes_as_one_process_of_the_whole_batch(config_file, t
     assert len(fakes[0]) == 4 and fakes[0] == fakes[1]
 
 
-@pytest.mark.parametrize('method', ['EWC', 'PI', 'RW', 'PLOP'])
+@pytest.mark.parametrize('method', ['EWC', 'PI', 'RW', 'PLOP', 'DKD'])
 def test_what_a_system_gathers_is_that_of_the_whole_batch(config_file, train_in_process, tmp_path, method):
-    """Importance, step 0 included, and PLOP's thresholds: both steps end in the same weights."""
+    """Importance and auxiliary classifier, step 0 included, and PLOP's thresholds: both steps end equal."""
     held = []
     for ranks in (1, 2):
         work_dir = tmp_path / f'on_{ranks}'

@@ -1,8 +1,10 @@
-"""Norm layers that keep the previous step's running statistics."""
+"""Norm layers that keep the previous step's running statistics, and backbones that keep all of it."""
 import pytest
 import torch
+from mmseg.registry import MODELS
 from torch import nn
 
+from mmseg_hrhf.models.segmentors import FineTuning
 from mmseg_hrhf.models.student_pass import freeze_norms, norms_with_statistics
 
 NORM, CONV = 'backbone.bn1', 'backbone.conv1.weight'
@@ -47,10 +49,39 @@ def test_the_mode_survives_every_switch(build_system):
     assert norms and all(layer.training for layer in model.train().modules() if id(layer) not in norms)
 
 
-def test_step_0_is_trained_as_without_it(build_system, make_batch):
-    plain, frozen = (train(build_system('HRHF', num_old=0, freeze_norm=freeze).train(), make_batch([0, 3, 4]))
-                     for freeze in (False, 'all'))
+@pytest.mark.parametrize('options', [dict(freeze_norm='all'), dict(freeze_backbone=True)])
+def test_step_0_is_trained_as_without_it(build_system, make_batch, options):
+    plain, frozen = (train(build_system('HRHF', num_old=0, **given).train(), make_batch([0, 3, 4]))
+                     for given in ({}, options))
     assert all(torch.equal(plain[name], tensor) for name, tensor in frozen.items())
+
+
+@pytest.mark.parametrize('method', ['HRHF', 'FT', 'LwFMC', 'ILT', 'MiB'])
+def test_a_frozen_backbone_stays_as_the_teacher_has_it(build_system, make_batch, method):
+    model = build_system(method, freeze_backbone=True)  # whether or not train() is called
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    after = train(model.train(), make_batch([0, 3, 4]))
+    same = {name for name, tensor in before.items() if torch.equal(after[name], tensor)}
+    assert same == {name for name in before if name.startswith('backbone.')} and len(same) > 20
+    assert not any(weight.requires_grad for weight in build_system(method, freeze_backbone=True).backbone.parameters())
+
+
+def test_a_frozen_backbone_survives_every_switch(build_system):
+    model = build_system('MiB', freeze_backbone=True)
+    for _ in range(2):
+        assert model.train() is model and model.training and all(part.training for part in model.decode_head.modules())
+        assert not any(part.training for part in model.backbone.modules())
+        assert model.eval() is model and not any(layer.training for layer in model.modules())
+
+
+@MODELS.register_module(force=True)
+class WithoutBackbone(nn.Module):
+    """Such as SAN, whose encoders have other names."""
+
+
+def test_a_network_without_a_backbone_is_refused():
+    with pytest.raises(ValueError, match=r'method\.freeze_backbone=True: WithoutBackbone has no backbone: remove it'):
+        FineTuning(student=dict(type='WithoutBackbone'), freeze_backbone=True)
 
 
 @pytest.mark.parametrize('method', ['EWC', 'PI', 'RW'])

@@ -9,6 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
+from mmengine.runner import Runner
 from mmseg.registry import MODELS, RUNNERS
 
 from mmseg_hrhf.work_dir.checkpoint import load_checkpoint
@@ -78,6 +79,31 @@ def test_lwf_mc_trains_its_own_first_step(tiny_iter_config, tmp_path):
     assert set(weights(cfg.work_dir, 1)) == set(MODELS.build(cfg.model).state_dict())
 
 
+@pytest.mark.parametrize('threshold', [0.5, 0.3])
+def test_dkd_leaves_plain_networks_and_passes_its_auxiliary_classifier_on(tiny_iter_config, tmp_path, threshold):
+    cfg = of_system(tiny_iter_config, 'DKD', tmp_path / 'work', iterations=8)
+    cfg.method.threshold = threshold
+    cfg.incremental_overrides = dict(optim_wrapper=dict(optimizer=dict(lr=0.)))  # step 1 stays as it starts
+    results = RUNNERS.build(cfg).train()
+    terms = [{key for key in curves(cfg.work_dir, step)[0] if 'loss' in key} for step in (0, 1)]
+    assert terms[0] == {'loss', 'decode.loss_bce', 'loss_ac'} and terms[1] == terms[0] | {'loss_kd', 'loss_dkd'}
+    assert finite(record['loss'] for step in (0, 1) for record in curves(cfg.work_dir, step))
+    checkpoints = [load_checkpoint(Path(cfg.work_dir) / f'step_{step}' / 'checkpoint.pth') for step in (0, 1)]
+    first, second = (checkpoint['state_dict'] for checkpoint in checkpoints)
+    assert set(first) == set(second) == set(MODELS.build(cfg.model).state_dict())
+    auxiliary = checkpoints[0]['method_state']['classifier']
+    assert auxiliary['bias'] < -0.1  # trained: it starts at 0, and all pixels are negative
+    for name in ('weight', 'bias'):
+        before, after = (state[f'decode_head.conv_seg.{name}'] for state in (first, second))
+        assert not before[0].any() and before[1:].all() and torch.equal(after[:3], before)
+        assert torch.equal(after[3:], auxiliary[name])
+    for step, result in enumerate(results):  # mmseg alone
+        folder = Path(cfg.work_dir) / f'step_{step}'
+        plain = Config.fromfile(folder / 'config.py')
+        plain.load_from, plain.work_dir = str(folder / 'checkpoint.pth'), str(tmp_path / f'plain {step}')
+        assert Runner.from_cfg(plain).test()['mIoU'] == pytest.approx(result['metrics']['mIoU'], abs=1e-4)
+
+
 @HOOKS.register_module()
 class StopAfter(Hook):
     """Ends a run in its middle, as a killed job does."""
@@ -142,10 +168,11 @@ def test_joint_has_no_other_step(tiny_iter_config, tmp_path):
         RUNNERS.build(cfg).train()
 
 
-@pytest.mark.parametrize('system', ['EWC', 'PI', 'RW', 'PLOP'])
+@pytest.mark.parametrize('system', ['EWC', 'PI', 'RW', 'PLOP', 'DKD'])
 def test_weights_to_start_from_hold_no_state_of_a_system(tiny_iter_config, tmp_path, system):
     cfg = of_system(tiny_iter_config, system, tmp_path / 'work')
     start = MODELS.build(cfg.model)
     cfg.load_from, cfg.only_step = str(tmp_path / 'start.pth'), 0
     torch.save(dict(state_dict=start.state_dict()), cfg.load_from)
     assert len(RUNNERS.build(cfg).train()) == 1
+    assert weights(cfg.work_dir, 0)['decode_head.conv_seg.weight'][0].any() == (system != 'DKD')
