@@ -12,7 +12,7 @@ from mmseg.registry import MODELS
 from ..models.segmentors.base import IncrementalSegmentor
 from ..replay.inversion.base import build_inversion
 from ..replay.recording import statistics_options
-from ..replay.sampler import split_batch
+from ..replay.sampler import enlarged_batch, split_batch
 from ..scenario import Scenario
 from ..utils.errors import UserError
 from ..utils.options import check_names, check_types, parameters, suggest
@@ -20,7 +20,7 @@ from .check import check_first_step, check_keys, check_overridden, check_plain, 
 from .load import named_types
 from .plain import inversion_batch, plain_config, training_size, with_overrides
 
-_REPLAY_OPTIONS = ('ratio', 'num_images', 'inversion', 'feature_statistics')
+_REPLAY_OPTIONS = ('ratio', 'added', 'num_images', 'inversion', 'feature_statistics')
 # Options of a method that are set per step.
 _SET_BY_STEP = {'student', 'teacher', 'teacher_checkpoint', 'channels_last'}
 
@@ -32,6 +32,7 @@ class ReplayConfig:
     Args:
         options: the user's options, with ``inversion`` as below.
         ratio: ratio of real to synthetic images in a batch, such as ``'1:1'``.
+        added: synthetic images are added to ``batch_size`` real ones, instead of replacing some of them.
         num_images: size of a step's buffer; None: set from the number of real images.
         inversion: options of the inversion, with defaults for ``size`` and ``batch_size`` filled in.
         size: (height, width) of synthetic images.
@@ -39,6 +40,7 @@ class ReplayConfig:
     """
     options: Mapping[str, Any]
     ratio: str
+    added: bool
     num_images: Optional[int]
     inversion: Mapping[str, Any]
     size: tuple[int, int]
@@ -55,7 +57,9 @@ class ReplayConfig:
             raise UserError(f'replay={options!r} must be a dict, or None to train without synthetic images.')
         check_names('replay', options, _REPLAY_OPTIONS)
         ratio, number = options.get('ratio', '1:1'), options.get('num_images')
-        split_batch(plain.train_dataloader.batch_size, ratio)
+        added = options.get('added', False)
+        check_types('replay', dict(added=added), dict(added=bool))
+        (enlarged_batch if added else split_batch)(plain.train_dataloader.batch_size, ratio)
         if number is not None and (type(number) is not int or number < 1):
             raise UserError(f'replay.num_images={number!r} must be a positive whole number, or None for as many as the '
                             'step has real images, within 512 to 4096.')
@@ -68,7 +72,7 @@ class ReplayConfig:
                                 'the training pipeline gives the size on which the network trains: set it.')
             inversion.setdefault('batch_size', inversion_batch(size))
         built = build_inversion(inversion)  # an error in its options must not show hours later, at step 1
-        return cls(dict(options, inversion=inversion), ratio, number, inversion, built.size,
+        return cls(dict(options, inversion=inversion), ratio, added, number, inversion, built.size,
                    statistics_options(options))
 
 

@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from ..datasets.source import split_mix
 from ..replay.inversion.pixels import PixelMap
+from ..replay.sampler import enlarged_batch
 from ..scenario import Scenario
 from ..work_dir.layout import StepFiles
 from .evaluation import set_evaluation
@@ -94,6 +95,8 @@ def _set_train_data(out: Config, run: RunConfig, scenario: Scenario, files: Step
                 cache_dir=osp.join(run.work_dir, 'class_index'))
     num_fake = run.num_fake_images(files.step, num_real)
     replay = run.replay if num_fake else None
+    if replay is not None and replay.added:
+        loader.batch_size = enlarged_batch(loader.batch_size, replay.ratio)
     # Full batches only, resumable at any: batch norm of a single pooled image is undefined.
     loader.sampler = dict(
         type='RealFakeSampler',

@@ -21,6 +21,8 @@ from .losses.fused import FusedTerms, fused_losses
 
 # Values of the option `freeze_norm`.
 FREEZE_NORM = (False, True, 'all')
+# Metainfo of the data sample of a synthetic image.
+SYNTHETIC = 'synthetic'
 # mmseg adds it to denominators.
 _EPS = torch.finfo(torch.float32).eps
 
@@ -129,6 +131,11 @@ def inherits(module: nn.Module, base: type, *methods: str) -> bool:
 def stacked_labels(data_samples: list) -> Tensor:
     """(N, H, W) ground truth of a batch."""
     return torch.stack([sample.gt_sem_seg.data[0] for sample in data_samples])
+
+
+def num_real(data_samples: list) -> int:
+    """Number of real images in a batch; synthetic ones come after them (``RealFakeSampler``)."""
+    return next((i for i, sample in enumerate(data_samples) if sample.get(SYNTHETIC)), len(data_samples))
 
 
 def with_labels(data_samples: list, labels: Tensor) -> list:

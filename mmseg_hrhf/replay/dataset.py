@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from ..datasets.incremental import load_sample
 from ..datasets.transforms import Loading, find_loading
+from ..models.student_pass import SYNTHETIC
 from ..utils.io import PathLike
 from ..utils.randomness import sample_randomness
 from .buffer import FakeImageBuffer, load_image
@@ -132,4 +133,8 @@ class RealFakeDataset(Dataset):
 
     def __getitem__(self, idx: int) -> Any:
         with sample_randomness(idx):
-            return self.real[int(idx)] if idx < self.num_real else self.fake[idx - self.num_real]
+            if idx < self.num_real:
+                return self.real[int(idx)]
+            sample = self.fake[idx - self.num_real]
+        sample['data_samples'].set_metainfo({SYNTHETIC: True})
+        return sample

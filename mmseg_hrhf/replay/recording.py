@@ -13,7 +13,7 @@ from ..utils.errors import UserError
 from ..utils.options import check_names
 from ..utils.randomness import FEATURE_STATISTICS, seeded
 from .inversion.feature_statistics import layer_input
-from .sampler import split_batch
+from .sampler import parse_ratio
 
 
 def layers_to_record(model: nn.Module) -> dict[str, nn.Module]:
@@ -146,8 +146,8 @@ def step_statistics(segmentor: nn.Module,
         return None
     segmentor.eval()
     num_fake = getattr(dataset, 'num_fake', 0)
-    real_share = 1.0 if ratio is None else split_batch(batch_size, ratio)[0] / batch_size
-    positions = training_mixture(len(dataset) - num_fake, num_fake, real_share, num_images, seed)
+    real, fake = (1, 0) if ratio is None else parse_ratio(ratio)
+    positions = training_mixture(len(dataset) - num_fake, num_fake, real / (real + fake), num_images, seed)
 
     def batches() -> Iterator[Tensor]:
         for start in range(0, num_images, batch_size):

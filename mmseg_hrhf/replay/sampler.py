@@ -22,6 +22,29 @@ def split_batch(batch_size: int, ratio: str) -> tuple[int, int]:
     Raises:
         UserError: the ratio is malformed, has a side of 0, or does not divide the batch.
     """
+    real, fake = parse_ratio(ratio)
+    if batch_size < 1 or batch_size % (real + fake):
+        raise UserError(f'train_dataloader.batch_size={batch_size} cannot be divided {ratio} into real and '
+                        f'synthetic images: use a multiple of {real + fake}, such as '
+                        f'{max(1, round(batch_size / (real + fake))) * (real + fake)}.')
+    return batch_size * real // (real + fake), batch_size * fake // (real + fake)
+
+
+def enlarged_batch(num_real: int, ratio: str) -> int:
+    """Size of a batch with ``num_real`` real images and synthetic ones added at ``ratio``.
+
+    Raises:
+        UserError: the ratio is malformed, has a side of 0, or needs a fraction of an image.
+    """
+    real, fake = parse_ratio(ratio)
+    if num_real < 1 or num_real % real:
+        raise UserError(f'replay.added=True: train_dataloader.batch_size={num_real} real images cannot get synthetic '
+                        f'ones {ratio}: use a multiple of {real}, such as {max(1, round(num_real / real)) * real}.')
+    return num_real // real * (real + fake)
+
+
+def parse_ratio(ratio: str) -> tuple[int, int]:
+    """``'real:fake'`` as two numbers; ``UserError`` if it is malformed or has a side of 0."""
     match = re.fullmatch(r'(\d+):(\d+)', str(ratio)) if isinstance(ratio, str) else None
     if match is None:
         raise UserError(f"replay.ratio={ratio!r} must be of the form 'real:fake', such as '1:1'.")
@@ -29,11 +52,7 @@ def split_batch(batch_size: int, ratio: str) -> tuple[int, int]:
     if not real or not fake:
         raise UserError(f'replay.ratio={ratio!r}: both sides must be at least 1. To train without synthetic images, '
                          'set replay=None.')
-    if batch_size < 1 or batch_size % (real + fake):
-        raise UserError(f'train_dataloader.batch_size={batch_size} cannot be divided {ratio} into real and '
-                         f'synthetic images: use a multiple of {real + fake}, such as '
-                         f'{max(1, round(batch_size / (real + fake))) * (real + fake)}.')
-    return batch_size * real // (real + fake), batch_size * fake // (real + fake)
+    return real, fake
 
 
 @DATA_SAMPLERS.register_module()

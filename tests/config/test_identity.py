@@ -84,6 +84,7 @@ TRAINING = {
     'scenario.class_order': (['red', 'blue', 'green'], 1),
     'method.loss_kd': (dict(loss_weight=2.0), 1),
     'replay.ratio': ('1:3', 1),
+    'replay.added': (True, 1),
     'replay.num_images': (8, 1),
     'replay.inversion.lr': (0.2, 1),
     'replay.feature_statistics': (dict(num_images=16), 0),

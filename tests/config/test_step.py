@@ -44,6 +44,13 @@ def test_step_1_has_a_teacher_of_the_classes_before_and_mixed_batches(tiny_confi
     assert out.randomness.seed == 6
 
 
+def test_added_synthetic_images_leave_the_real_ones_of_a_batch(tiny_config, scenario):
+    tiny_config.replay.update(ratio='2:1', added=True)
+    first, later = (step_config(tiny_config, scenario, t, '/run', 8, seed=5).train_dataloader for t in (0, 1))
+    assert first.batch_size == first.sampler.batch_size == 4
+    assert later.batch_size == later.sampler.batch_size == 6 and later.sampler.ratio == '2:1'
+
+
 def test_each_step_is_evaluated_by_its_own_groups_of_classes(tiny_config, scenario):
     groups = [step_config(tiny_config, scenario, t, '/w', 8, 0).test_evaluator.groups for t in (0, 1)]
     assert groups == [dict(old=(1, 2), new=(), all=(1, 2)), dict(old=(1, 2), new=(3, ), all=(1, 2, 3))]

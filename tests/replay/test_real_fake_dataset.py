@@ -47,6 +47,12 @@ def test_real_images_come_first_then_each_fake(build):
     assert [name.replace('\\', '/').rsplit('/', 2)[-2:] for name in names] == [name.split('/') for name in expected]
 
 
+def test_synthetic_samples_are_marked(build):
+    dataset = build(CROPPED)
+    marked = [dataset[i]['data_samples'].get('synthetic', False) for i in range(len(dataset))]
+    assert marked == [False] * NUM_REAL + [True] * NUM_FAKE
+
+
 @pytest.mark.parametrize('index', [0, 7, 8, 10], ids=['first real', 'last real', 'first fake', 'last fake'])
 def test_a_sample_is_augmented_by_its_own_seed_alone(build, index):
     dataset = build(CROPPED)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from mmengine.registry import DATA_SAMPLERS
 
 from mmseg_hrhf.replay import sampler as module
-from mmseg_hrhf.replay.sampler import RealFakeSampler, split_batch
+from mmseg_hrhf.replay.sampler import RealFakeSampler, enlarged_batch, split_batch
 
 
 class Images:
@@ -81,6 +81,24 @@ def test_indivisible_batch_names_one_that_can_be_divided(batch_size, ratio, reme
     with pytest.raises(ValueError, match=message):
         split_batch(batch_size, ratio)
     assert sum(split_batch(remedy, ratio)) == remedy
+
+
+@pytest.mark.parametrize('num_real, ratio, expected', [
+    (24, '1:1', 48),
+    (24, '2:1', 36),
+    (12, '1:2', 36),
+    (6, '3:2', 10),
+])
+def test_added_images_enlarge_the_batch(num_real, ratio, expected):
+    assert enlarged_batch(num_real, ratio) == expected
+    assert split_batch(expected, ratio) == (num_real, expected - num_real)
+
+
+@pytest.mark.parametrize('num_real, ratio, remedy', [(23, '2:1', 24), (1, '3:2', 3), (0, '1:1', 1)])
+def test_a_batch_that_cannot_be_enlarged_names_one_that_can(num_real, ratio, remedy):
+    with pytest.raises(ValueError, match=rf'batch_size={num_real} real images .* {ratio}: .*, such as {remedy}\.'):
+        enlarged_batch(num_real, ratio)
+    assert enlarged_batch(remedy, ratio) > remedy
 
 
 @pytest.mark.parametrize('num_real, num_fake, ratio', [(0, 4, '1:1'), (4, 0, '1:1'), (0, 0, None)])

@@ -1,20 +1,36 @@
-"""Hooks that stop training when a loss is NaN or Inf, and seed every iteration."""
+"""Hooks that check the losses of training, and seed every iteration."""
 from __future__ import annotations
 
+import logging
 import math
 from typing import Optional
 
+import numpy as np
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
+from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 
 from ...utils.errors import UserError
 from ...utils.randomness import EVALUATION, ITERATION, seed_process
 
+# Fewer iterations are too noisy to compare their losses.
+_LEAST_ITERATIONS = 40
+
+
+def has_fallen(losses: np.ndarray) -> bool:
+    """Whether the mean of the last quarter is below that of the first twentieth; True for less than 40 iterations.
+
+    Args:
+        losses: (T,) total loss of each iteration of a step.
+    """
+    number = len(losses)
+    return number < _LEAST_ITERATIONS or bool(losses[-(number // 4):].mean() < losses[:number // 20].mean())
+
 
 @HOOKS.register_module()
 class FiniteLossHook(Hook):
-    """Stops training at the first iteration with a loss that is NaN or Inf.
+    """Stops training at the first iteration with a loss that is NaN or Inf; warns of a loss that has not fallen.
 
     It runs after mmengine fetched the losses for its log and before anything is saved, so it does not synchronise the
     device and keeps the last resume point. Losses are checked before an AMP scaler multiplies them; the scaler handles
@@ -40,6 +56,15 @@ class FiniteLossHook(Hook):
                 f'checkpoints are kept in {runner.work_dir}. Lower the learning rate, clip gradients '
                 '(optim_wrapper.clip_grad) or turn off AMP, with a new --work-dir: resuming would repeat the same '
                 'numbers.')
+
+    def after_train(self, runner) -> None:
+        history = runner.message_hub.log_scalars.get('train/loss')
+        # A resumed run does not have the first losses.
+        if history is not None and len(history.data[0]) == runner.iter and not has_fallen(history.data[0]):
+            print_log(f'Step {self.step} has learnt nothing: its loss is no lower than in the first iterations. The '
+                      'network may be dead. Lower the learning rate, or clip gradients by '
+                      'optim_wrapper.clip_grad=dict(max_norm=1), above all with frozen norm layers.',
+                      logger=runner.logger, level=logging.WARNING)
 
 
 @HOOKS.register_module()

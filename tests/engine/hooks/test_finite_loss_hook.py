@@ -1,8 +1,10 @@
 """A loss that is not finite stops the run, and nothing of it is kept."""
+import logging
 import math
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
@@ -10,7 +12,7 @@ from mmengine.logging import MessageHub
 from mmengine.registry import HOOKS
 from mmseg.registry import RUNNERS
 
-from mmseg_hrhf.engine.hooks.training import FiniteLossHook
+from mmseg_hrhf.engine.hooks.training import FiniteLossHook, has_fallen
 from mmseg_hrhf.utils.errors import UserError
 from mmseg_hrhf.work_dir.checkpoint import load_checkpoint
 
@@ -105,3 +107,41 @@ def test_a_run_stops_and_keeps_its_last_good_state(tiny_iter_config, what, itera
     resume = load_checkpoint(train / 'resume.pth')
     assert resume['meta']['iter'] == 3
     assert all(tensor.isfinite().all() for tensor in resume['state_dict'].values())
+
+
+# -- a loss that does not fall ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('losses, expected', [
+    ([2.0] * 10 + [1.9] * 190, True),
+    ([2.0] * 5 + [5.7] * 95, False),
+    ([2.0] * 100, False),
+    ([2.0, 1.0] * 10 + [3.0] * 160 + [1.4] * 60, True),
+    ([1.0] * 10 + [5.0] * 29, True),
+], ids=['falls', 'rises', 'stays', 'falls at last', 'too short'])
+def test_the_last_losses_are_compared_with_the_first(losses, expected):
+    assert has_fallen(np.array(losses)) is expected
+
+
+@pytest.mark.parametrize('losses, before, told', [
+    ([2.0] * 5 + [5.7] * 95, 0, 1),
+    ([5.7] * 5 + [2.0] * 95, 0, 0),
+    ([2.0] * 5 + [5.7] * 45, 50, 0),
+], ids=['rises', 'falls', 'resumed'])
+def test_a_loss_that_has_not_fallen_is_said_once(caplog, losses, before, told):
+    runner = SimpleNamespace(message_hub=MessageHub(f'fallen {before} {told}'), iter=before,
+                             logger=logging.getLogger('fallen'))
+    hook = FiniteLossHook(step=2)
+    for loss in losses:
+        runner.message_hub.update_scalar('train/loss', loss)
+        hook.after_train_iter(runner, 0, outputs=dict(loss=loss))
+        runner.iter += 1
+    hook.after_train(runner)
+    said = [record.message for record in caplog.records if 'Step 2 has learnt nothing' in record.message]
+    assert len(said) == told and all('clip_grad' in message for message in said)
+
+
+def test_a_step_without_iterations_says_nothing(caplog):
+    runner = SimpleNamespace(message_hub=MessageHub('no iterations'), iter=0, logger=logging.getLogger('fallen'))
+    FiniteLossHook(step=2).after_train(runner)
+    assert not caplog.records
