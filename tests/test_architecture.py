@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-MOST_AT_THE_TOP, MOST_MODULES, MOST_LINES = 10, 89, 300
+MOST_AT_THE_TOP, MOST_MODULES, MOST_LINES = 10, 90, 300
 
 
 def lint_imports(folder: Path) -> subprocess.CompletedProcess:

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Callable, Iterator, Optional, Sequence
+from typing import Callable, Iterator, NamedTuple, Optional, Sequence
 
 import torch
 from mmengine.model import revert_sync_batchnorm
@@ -51,20 +51,28 @@ def small_logits(segmentor: nn.Module, inputs: Tensor) -> Tensor:
     return segmentor.decode_head.forward(segmentor.extract_feat(inputs))
 
 
+class Part(NamedTuple):
+    """Images of a batch, and what ``fused_losses`` computes for them."""
+    images: slice = slice(None)
+    relabel: Optional[Callable[[Tensor, Tensor], Tensor]] = None
+    distil: bool = False
+    num_merged: int = 0
+    skip_new: bool = False
+    weight: float = 1.0  # of their mean cross-entropy
+
+
 def fused_pass(student: nn.Module,
                inputs: Tensor,
                data_samples: list,
                teacher_logits: Tensor,
-               relabel: Optional[Callable[[Tensor, Tensor], Tensor]] = None,
-               distil: bool = False,
-               num_merged: int = 0,
+               *parts: Part,
                weigh: Optional[Callable[[Tensor, Tensor], Tensor]] = None,
                stand_in: Optional[type] = None) -> tuple[dict, FusedTerms, Tensor]:
     """Losses of all heads of a student that ``fuses``.
 
     Args:
         teacher_logits: (N, K, h, w), see ``small_logits``.
-        relabel, distil, num_merged: see ``fused_losses``; only the main head is distilled.
+        parts: consecutive parts of the batch, which together contain all images; only the main head is distilled.
         weigh: maps (N, H, W) labels before and after ``relabel`` to (N,) weights of the images' cross-entropy.
         stand_in: see ``fuses``.
     Returns:
@@ -73,29 +81,41 @@ def fused_pass(student: nn.Module,
     features = student.extract_feat(inputs)
     head, labels = student.decode_head, stacked_labels(data_samples)
     logits = head.forward(features)
-    terms = fused_losses(logits, labels, teacher_logits, relabel, distil, num_merged, head.align_corners,
-                         head.ignore_index)
+    terms = _terms(head, logits, labels, teacher_logits, parts)
     weight = None if weigh is None else weigh(labels, terms.labels)
-    losses = add_prefix(_losses(head, terms, weight), 'decode')
+    losses = add_prefix(_losses(head, terms, parts, weight), 'decode')
+    of_auxiliary = [part._replace(relabel=None, distil=False) for part in parts]
     for name, auxiliary in _auxiliary_heads(student):
         # A head with other classes keeps its own loss.
         if auxiliary.num_classes == head.num_classes and _is_plain(auxiliary, stand_in):
-            own = fused_losses(auxiliary.forward(features), terms.labels, num_merged=num_merged,
-                               align_corners=auxiliary.align_corners, ignore_index=auxiliary.ignore_index)
-            found = _losses(auxiliary, own, weight)
+            own = _terms(auxiliary, auxiliary.forward(features), terms.labels, None, of_auxiliary)
+            found = _losses(auxiliary, own, parts, weight)
         else:
             found = auxiliary.loss(features, with_labels(data_samples, terms.labels), student.train_cfg)
         losses.update(add_prefix(found, name))
     return losses, terms, logits
 
 
-def _losses(head: nn.Module, terms: FusedTerms, weight: Optional[Tensor]) -> dict:
-    """Loss and accuracy in percent, as ``BaseDecodeHead.loss_by_feat`` returns them."""
-    loss, kept = _plain_loss(head), (terms.labels != head.ignore_index).sum()
-    total = terms.cross_entropy.sum() if weight is None else (weight * terms.cross_entropy).sum()
-    number = kept if loss.avg_non_ignore else terms.labels.numel()
-    accuracy = (terms.correct.sum() + _EPS) * (100. / (kept + _EPS))
-    return {loss.loss_name: loss.loss_weight * total / (number + _EPS), 'acc_seg': accuracy.reshape(1)}
+def _terms(head: nn.Module, logits: Tensor, labels: Tensor, teacher: Optional[Tensor],
+           parts: Sequence[Part]) -> FusedTerms:
+    found = [
+        fused_losses(logits[part.images], labels[part.images], None if teacher is None else teacher[part.images],
+                     *part[1:5], head.align_corners, head.ignore_index) for part in parts
+    ]
+    return found[0] if len(found) == 1 else FusedTerms(*map(torch.cat, zip(*found)))
+
+
+def _losses(head: nn.Module, terms: FusedTerms, parts: Sequence[Part], weight: Optional[Tensor]) -> dict:
+    """Loss, summed over the parts, and accuracy in percent, as ``BaseDecodeHead.loss_by_feat`` returns them."""
+    loss, kept = _plain_loss(head), terms.labels != head.ignore_index
+    cross_entropy = terms.cross_entropy if weight is None else weight * terms.cross_entropy
+    means = []
+    for part in parts:
+        labels = terms.labels[part.images]
+        number = kept[part.images].sum() if loss.avg_non_ignore else labels.numel()
+        means.append(part.weight * cross_entropy[part.images].sum() / (number + _EPS))
+    accuracy = (terms.correct.sum() + _EPS) * (100. / (kept.sum() + _EPS))
+    return {loss.loss_name: loss.loss_weight * sum(means), 'acc_seg': accuracy.reshape(1)}
 
 
 def _auxiliary_heads(segmentor: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -44,6 +44,11 @@ def distillation_loss(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return -(teacher_logits.detach().softmax(1) * log_prob).sum(1).mean()
 
 
+def distilled_pixels(labels: Tensor, num_old: int, ignore_index: int = 255) -> Tensor:
+    """Boolean (N, H, W): True where ``labels`` has no class that a teacher with ``num_old`` classes lacks."""
+    return (labels < num_old) | (labels == ignore_index)
+
+
 @MODELS.register_module()
 class DistillationLoss(TeacherLoss):
     """Distillation of HRHF (eq. 3): ``-mean over pixels of sum over c of q_c log p'_c``.

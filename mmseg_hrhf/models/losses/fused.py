@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .distillation import distilled_pixels
 from .upsampling import Upsampling, Workspace, at_least_float32, bands
 
 
@@ -27,9 +28,9 @@ class FusedTerms(NamedTuple):
     correct: Tensor
     labels: Tensor
 
-    def mean_distillation(self) -> Tensor:
-        """Scalar, equal to ``distillation_loss``."""
-        return self.distillation.sum() / self.labels.numel()
+    def mean_distillation(self, images: slice = slice(None)) -> Tensor:
+        """Scalar, equal to ``distillation_loss`` of these images."""
+        return self.distillation[images].sum() / self.labels[images].numel()
 
 
 def fused_losses(student: Tensor,
@@ -38,6 +39,7 @@ def fused_losses(student: Tensor,
                  relabel: Optional[Callable[[Tensor, Tensor], Tensor]] = None,
                  distil: bool = False,
                  num_merged: int = 0,
+                 skip_new: bool = False,
                  align_corners: bool = False,
                  ignore_index: int = 255) -> FusedTerms:
     """Losses of logits that are bilinearly upsampled to the size of the labels.
@@ -50,10 +52,11 @@ def fused_losses(student: Tensor,
         distil: compute eq. 3 (``distillation_loss``).
         num_merged: number of channels that count as background in the cross-entropy, as in MiB
             (``merge_old_classes``); 0 for plain cross-entropy.
+        skip_new: do not distil pixels that ``labels`` assigns to a class the teacher does not have.
         align_corners: of the upsampling.
         ignore_index: label of ignored pixels.
     """
-    return FusedTerms(*_Fused.apply(student, labels, teacher, relabel, distil, num_merged, align_corners,
+    return FusedTerms(*_Fused.apply(student, labels, teacher, relabel, distil, num_merged, skip_new, align_corners,
                                     ignore_index))
 
 
@@ -61,7 +64,7 @@ class _Fused(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, student: Tensor, labels: Tensor, teacher: Optional[Tensor], relabel, distil: bool,
-                num_merged: int, align_corners: bool, ignore_index: int) -> tuple[Tensor, ...]:
+                num_merged: int, skip_new: bool, align_corners: bool, ignore_index: int) -> tuple[Tensor, ...]:
         ctx.dtype = student.dtype
         with torch.autocast(student.device.type, enabled=False):
             student = at_least_float32(student)
@@ -74,7 +77,7 @@ class _Fused(torch.autograd.Function):
             gradients = [torch.zeros_like(student) for _ in range(1 + distil)]
             used, space = torch.empty_like(labels), Workspace(student)
             for images, rows in bands((*student.shape[:2], *size), student):
-                label = labels[images, rows]
+                label = given = labels[images, rows]
                 band = LogSoftmax(up.up(student[images], rows, space, 'student'), space)
                 if teacher is not None:
                     teacher_band = up_teacher.up(teacher[images], rows, space, 'teacher')
@@ -86,6 +89,9 @@ class _Fused(torch.autograd.Function):
                 correct[images] += ((picked >= 0) & kept).sum((1, 2))
                 if distil:
                     loss, gradient = distillation(band, teacher_band, space)
+                    if skip_new:
+                        wanted = distilled_pixels(given, teacher_band.shape[1], ignore_index)
+                        loss, gradient = loss * wanted, gradient.mul_(wanted[:, None])
                     distilled[images] += loss.sum((1, 2))
                     up.add_adjoint(gradients[1][images], gradient, rows, space)
                 loss = band.log_total[:, 0] - picked
@@ -103,7 +109,7 @@ class _Fused(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Optional[Tensor], ...]:
         terms = [saved * output.view(-1, 1, 1, 1) for saved, output in zip(ctx.saved_tensors, outputs)]
-        return (sum(terms[1:], terms[0]).to(ctx.dtype), *[None] * 7)
+        return (sum(terms[1:], terms[0]).to(ctx.dtype), *[None] * 8)
 
 
 class LogSoftmax:

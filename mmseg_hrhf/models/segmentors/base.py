@@ -108,11 +108,12 @@ class IncrementalSegmentor(FollowedByOthers, BaseModel):
         """Build the loss of a constructor argument whose default is ``dict(type=..., loss_weight=...)``.
 
         Args:
-            option: name of the argument. ``loss_kd`` compares logits, of which the student has more channels than the
-                teacher; all others compare maps of the same shape.
+            option: name of the argument. ``loss_kd`` and ``loss_kd_...`` compare logits, of which the student has more
+                channels than the teacher; all others compare maps of the same shape.
             options: its value. Without a ``type``, it overrides options of the default.
         """
-        return build_loss(f'method.{option}', options, loss_defaults(cls)[option], num_new=int(option == 'loss_kd'))
+        num_new = int(option.startswith('loss_kd'))
+        return build_loss(f'method.{option}', options, loss_defaults(cls)[option], num_new)
 
     @classmethod
     def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:

@@ -7,7 +7,7 @@ from mmseg.registry import MODELS
 from torch import Tensor
 
 from ..losses.label_merge import merge_labels
-from ..student_pass import fused_pass, fuses_distillation, stacked_labels, with_labels
+from ..student_pass import Part, fused_pass, fuses_distillation, stacked_labels, with_labels
 from .base import IncrementalSegmentor
 
 
@@ -31,7 +31,7 @@ class HRHF(IncrementalSegmentor):
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
         if self.fuses_losses() and (self.loss_kd is None or fuses_distillation(self.loss_kd)):
             losses, terms, _ = fused_pass(self.student, inputs, data_samples, self.small_teacher_logits(inputs),
-                                          relabel=merge_labels, distil=self.loss_kd is not None)
+                                          Part(relabel=merge_labels, distil=self.loss_kd is not None))
             if self.loss_kd is not None:
                 losses['loss_kd'] = self.loss_kd.weighted(terms.mean_distillation(), self.num_old)
         else:

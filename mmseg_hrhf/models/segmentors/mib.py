@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ...utils.errors import UserError
 from ..heads import HeadLoss, class_heads, losses_of, replace_losses
 from ..losses.label_merge import merge_old_classes, merge_old_labels
-from ..student_pass import fused_pass, fuses_distillation
+from ..student_pass import Part, fused_pass, fuses_distillation
 from .base import IncrementalSegmentor
 
 
@@ -45,7 +45,7 @@ class MiB(IncrementalSegmentor):
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
         if self.fuses_losses(UnbiasedLoss) and fuses_distillation(self.loss_kd):
             losses, terms, _ = fused_pass(self.student, inputs, data_samples, self.small_teacher_logits(inputs),
-                                          distil=True, num_merged=self.num_old, stand_in=UnbiasedLoss)
+                                          Part(distil=True, num_merged=self.num_old), stand_in=UnbiasedLoss)
             losses['loss_kd'] = self.loss_kd.weighted(terms.mean_distillation(), self.num_old)
         else:
             teacher_logits = self.teacher_logits(inputs)

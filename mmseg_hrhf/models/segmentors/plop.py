@@ -14,7 +14,7 @@ from ..heads import HeadLoss, replace_losses
 from ..losses.distillation import fold_new_logits
 from ..losses.label_merge import entropy_histogram, median_thresholds, pseudo_labels, sure_share
 from ..losses.upsampling import pool_upsampled
-from ..student_pass import captured_stages, check_stages, fused_pass, paired_stages, stacked_labels, with_labels
+from ..student_pass import Part, captured_stages, check_stages, fused_pass, paired_stages, stacked_labels, with_labels
 from .base import IncrementalSegmentor
 
 # Lower limit of the entropy thresholds.
@@ -70,7 +70,7 @@ class PLOP(IncrementalSegmentor):
             old = self.small_teacher_logits(inputs) if fused else self.teacher_logits(inputs)
         with captured_stages(self.student) as new_stages:
             if fused:
-                losses, _, new = fused_pass(self.student, inputs, data_samples, old, self._relabel,
+                losses, _, new = fused_pass(self.student, inputs, data_samples, old, Part(relabel=self._relabel),
                                             weigh=self._weigh, stand_in=ImageWeightedLoss)
             else:
                 raw = stacked_labels(data_samples)

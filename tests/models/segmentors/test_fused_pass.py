@@ -6,9 +6,10 @@ from mmseg.registry import MODELS
 from mmseg_hrhf.models import student_pass as fused_pass
 from mmseg_hrhf.models.segmentors.base import IncrementalSegmentor
 from mmseg_hrhf.models.segmentors.hrhf import HRHF
+from mmseg_hrhf.models.segmentors.hrhf_plus import RealFakeLoss
 from mmseg_hrhf.models.segmentors.mib import UnbiasedLoss
 from mmseg_hrhf.models.segmentors.plop import ImageWeightedLoss
-from mmseg_hrhf.models.student_pass import fuses
+from mmseg_hrhf.models.student_pass import SYNTHETIC, fuses
 
 
 @pytest.fixture
@@ -20,12 +21,15 @@ def fused_calls(monkeypatch):
     return calls
 
 
-def losses_of(build_system, make_batch, monkeypatch, system, fused, head=None, **options):
+def losses_of(build_system, make_batch, monkeypatch, system, fused, head=None, num_fake=0, **options):
     """Losses, and gradients of the student, with or without the fused path."""
     model = build_system(system, head=head, **options).double().train()
     model.thresholds = torch.tensor([.9, .5, .5])
     inputs, samples = make_batch([0, 0, 3, 4, 255], number=3)
-    assert model.fuses_losses(dict(MiB=UnbiasedLoss, PLOP=ImageWeightedLoss).get(system))
+    for sample in samples[3 - num_fake:]:
+        sample.gt_sem_seg.data.zero_()
+        sample.set_metainfo({SYNTHETIC: True})
+    assert model.fuses_losses(dict(MiB=UnbiasedLoss, PLOP=ImageWeightedLoss, HRHFPlus=RealFakeLoss).get(system))
     monkeypatch.setattr(IncrementalSegmentor, 'fuses_losses', lambda self, stand_in=None: fused)
     losses = model.loss(inputs.double(), samples)
     sum(value for name, value in losses.items() if 'loss' in name).backward()
@@ -36,13 +40,14 @@ def losses_of(build_system, make_batch, monkeypatch, system, fused, head=None, *
                                   dict(loss_decode=dict(type='CrossEntropyLoss', loss_weight=.7, avg_non_ignore=True))])
 @pytest.mark.parametrize('system, options', [
     ('HRHF', {}), ('HRHF', dict(loss_kd=None)), ('MiB', {}), ('PLOP', {}),
+    ('HRHFPlus', {}), ('HRHFPlus', dict(num_fake=1, fake_weight=.3)), ('HRHFPlus', dict(num_fake=3)),
     ('HRHF', dict(freeze_norm=True)), ('MiB', dict(freeze_norm='all')), ('PLOP', dict(freeze_norm='all')),
 ])
 def test_fused_and_readable_path_agree(build_system, make_batch, monkeypatch, fused_calls, system, options, head):
     """Auxiliary heads included: the tiny segmentor has one."""
     (fused, gradients), (readable, expected) = (
         losses_of(build_system, make_batch, monkeypatch, system, fused, head, **options) for fused in (True, False))
-    assert list(fused) == list(readable) and 'aux.loss_ce' in fused and len(fused_calls) == 2
+    assert list(fused) == list(readable) and 'aux.loss_ce' in fused and len(fused_calls) in (2, 4)
     for name, value in readable.items():
         torch.testing.assert_close(fused[name], value, check_dtype=False, rtol=1e-6, atol=1e-9)
     for name, gradient in expected.items():

@@ -1,0 +1,111 @@
+"""HRHF+ by hand: pixel by pixel in float64."""
+import math
+
+import numpy as np
+import pytest
+import torch
+from mmseg.registry import MODELS
+
+from mmseg_hrhf.models.losses.distillation import DistillationLoss, distillation_loss, distilled_pixels
+from mmseg_hrhf.models.segmentors.hrhf_plus import RealFakeLoss, selective
+from mmseg_hrhf.models.student_pass import SYNTHETIC, num_real
+from mmseg_hrhf.utils.errors import UserError
+
+NUM_OLD, NUM_CLASSES = 3, 5
+
+
+def softmax(logits):
+    shifted = np.exp(logits - logits.max())
+    return shifted / shifted.sum()
+
+
+def expected_losses(student, teacher, labels, real, fake_weight):
+    """Cross-entropy, distillation of real and of synthetic images: loops over images and pixels.
+
+    Args:
+        student, teacher: (N, C, H, W) and (N, K, H, W) logits.
+        labels: (N, H, W).
+    """
+    number, _, height, width = student.shape
+    of_real, of_fakes, kd, kd_fake = 0., 0., 0., 0.
+    for n in range(number):
+        for i in range(height):
+            for j in range(width):
+                p, q, label = softmax(student[n, :, i, j]), softmax(teacher[n, :, i, j]), labels[n, i, j]
+                merged = [p[0] + p[NUM_OLD:].sum(), *p[1:NUM_OLD]]
+                distilled = -sum(a * math.log(b) for a, b in zip(q, merged))
+                if n >= real:
+                    of_fakes -= math.log(p[q.argmax()])
+                    kd_fake += distilled
+                elif label == 255:
+                    kd += distilled
+                elif label < NUM_OLD:
+                    of_real -= math.log(p[:NUM_OLD].sum())
+                    kd += distilled
+                else:
+                    of_real -= math.log(p[label])
+    pixels = height * width
+    return dict(
+        decode=of_real / (real * pixels) + fake_weight * of_fakes / ((number - real) * pixels),
+        loss_kd=10 / NUM_OLD * kd / (real * pixels),
+        loss_kd_fake=kd_fake / ((number - real) * pixels))
+
+
+def test_the_losses_are_those_of_the_formulas(build_system, make_batch):
+    model = build_system('HRHFPlus', fake_weight=0.3).double().eval()
+    inputs, samples = make_batch([0, 0, 3, 4, 255], number=3)
+    samples[2].gt_sem_seg.data.zero_()
+    samples[2].set_metainfo({SYNTHETIC: True})
+    losses = model.loss(inputs.double(), samples)
+    labels = torch.stack([sample.gt_sem_seg.data[0] for sample in samples]).numpy()
+    with torch.no_grad():
+        student, teacher = (network.encode_decode(inputs.double(), [sample.metainfo for sample in samples]).numpy()
+                            for network in (model.student, model.teacher))
+    expected = expected_losses(student, teacher, labels, real=2, fake_weight=0.3)
+    assert losses['decode.loss_ce'].item() == pytest.approx(expected['decode'], rel=1e-6)
+    for name in ('loss_kd', 'loss_kd_fake'):
+        assert losses[name].item() == pytest.approx(expected[name], rel=1e-6), name
+
+
+def test_pixels_of_a_new_class_are_free_of_distillation():
+    """By hand: the teacher says class 1, the label says class 3; only the background pixel is distilled."""
+    labels = torch.tensor([[[0, 3, 255, 2]]])
+    assert distilled_pixels(labels, NUM_OLD).tolist() == [[[True, False, True, True]]]
+    student, teacher = torch.zeros(1, 4, 1, 2, requires_grad=True), torch.tensor([[[[0., 9.]], [[0., 90.]]]])
+    wanted = torch.tensor([[[True, False]]])
+    value = selective(DistillationLoss(), student, teacher, wanted)
+    # Teacher (1/2, 1/2); student background 3/4, class 1 1/4; one of two pixels.
+    assert value.item() == pytest.approx(-0.5 * (0.5 * math.log(0.75) + 0.5 * math.log(0.25)))
+    gradient, = torch.autograd.grad(value, student)
+    assert gradient[..., 0].abs().sum() > 0 and gradient[..., 1].abs().sum() == 0
+    everywhere = selective(DistillationLoss(), student, teacher, torch.ones_like(wanted))
+    torch.testing.assert_close(everywhere, distillation_loss(student, teacher))
+    nowhere = selective(DistillationLoss(), student, teacher, torch.zeros_like(wanted))
+    assert nowhere.item() == 0 and torch.autograd.grad(nowhere, student)[0].abs().sum() == 0
+
+
+@pytest.mark.parametrize('num_fake, names', [(0, {'loss_kd'}), (1, {'loss_kd', 'loss_kd_fake'}), (2, {'loss_kd_fake'})])
+def test_a_batch_has_the_losses_of_what_it_holds(build_system, make_batch, num_fake, names):
+    model, (inputs, samples) = build_system('HRHFPlus').train(), make_batch([0, 3])
+    for sample in samples[2 - num_fake:]:
+        sample.set_metainfo({SYNTHETIC: True})
+    assert num_real(samples) == 2 - num_fake
+    losses = model.loss(inputs, samples)
+    assert {name for name in losses if name.startswith('loss_')} == names
+    assert all(value.isfinite().all() for value in losses.values())
+
+
+def test_a_loss_with_pixel_weights_gets_those_of_its_part():
+    """As from OHEM: (N, H, W) weights."""
+    head = RealFakeLoss(MODELS.build(dict(type='CrossEntropyLoss')), NUM_CLASSES, NUM_OLD, 0.5, lambda: 1)
+    torch.manual_seed(0)
+    logits, labels = torch.randn(3, NUM_CLASSES, 2, 2), torch.tensor([[[0, 3], [4, 1]]] * 3)
+    weight = torch.tensor([1., 0., 0.]).view(3, 1, 1).expand(3, 2, 2)
+    alone = RealFakeLoss(head.inner, NUM_CLASSES, NUM_OLD, 0.5, lambda: 1)(logits[:1], labels[:1])
+    torch.testing.assert_close(head(logits, labels, weight=weight), alone)
+
+
+@pytest.mark.parametrize('weight', [-1.0, float('nan')])
+def test_a_negative_weight_is_refused(build_system, weight):
+    with pytest.raises(UserError, match=f'method.fake_weight={weight} must not be negative'):
+        build_system('HRHFPlus', fake_weight=weight)
