@@ -72,6 +72,17 @@ def _noise(cfg: Config) -> dict:
     return dict(_method('HRHF')(cfg), replay=dict(inversion=noise))
 
 
+def _plus(options_of: Callable[[Config], dict]) -> Callable[[Config], dict]:
+    """HRHF+ with the replay of a row of HRHF."""
+
+    def options(cfg: Config) -> dict:
+        replay = options_of(cfg)['replay']
+        added = None if replay is None else dict(dict(ratio='2:1', added=True), **replay)
+        return dict(method=_method('HRHFPlus')(cfg)['method'], replay=added)
+
+    return options
+
+
 def _without_kd(cfg: Config) -> dict:
     options = _method('HRHF')(cfg)
     options['method']['loss_kd'] = None
@@ -88,6 +99,9 @@ METHODS.update({
     'HRHF without KD': _without_kd,
     'HRHF 1:2': _hrhf(ratio='1:2'),
     'HRHF 2:1': _hrhf(ratio='2:1'),
+    'HRHF+': _plus(_hrhf()),
+    'HRHF+ without fakes': _plus(_without_fakes),
+    'HRHF+ with noise': _plus(_noise),
 })
 
 # Rows of the paper's tables, and methods from later work.
@@ -101,9 +115,10 @@ GROUPS = {
     'table7': ['FT', 'LwF', 'LwF-MC', 'ILT', 'MiB', 'HRHF', 'Joint'],
 }
 GROUPS['ablations'] = list(dict.fromkeys(name for t in range(2, 7) for name in GROUPS[f'table{t}']))
-GROUPS['later'] = ['PLOP', 'DKD']
-GROUPS['all'] = list(dict.fromkeys(GROUPS['table1'] + GROUPS['later'] + GROUPS['ablations']))
-GROUPS['frozen'] = [name + FROZEN for name in (*_TYPES, 'HRHF without fakes') if name != 'Joint']
+GROUPS['later'] = ['PLOP', 'DKD', 'HRHF+']
+GROUPS['plus'] = ['HRHF+ without fakes', 'HRHF+ with noise', 'HRHF+']
+GROUPS['all'] = list(dict.fromkeys(GROUPS['table1'] + GROUPS['later'] + GROUPS['plus'] + GROUPS['ablations']))
+GROUPS['frozen'] = [name + FROZEN for name in (*_TYPES, 'HRHF without fakes', *GROUPS['plus']) if name != 'Joint']
 
 
 def choose_methods(names: Sequence[str], own: Sequence[str] = ()) -> list[str]:

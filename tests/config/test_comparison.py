@@ -3,7 +3,14 @@ from mmengine.config import Config
 
 from mmseg_hrhf.analysis.comparison.cell import Cell, cell_config
 from mmseg_hrhf.analysis.comparison.comparison import plan_cells, plan_runs
-from mmseg_hrhf.config.comparison import GROUPS, METHODS, choose_methods, load_base, method_options
+from mmseg_hrhf.config.comparison import (
+    GROUPS,
+    METHODS,
+    choose_methods,
+    compared_config,
+    load_base,
+    method_options,
+)
 from mmseg_hrhf.config.identity import run_identity, training_identity
 from mmseg_hrhf.config.load import load_config
 from mmseg_hrhf.config.run import RunConfig
@@ -66,7 +73,7 @@ def test_dkd_weighs_positives_more_on_ade20k(repo):
 
 
 def test_later_methods_are_a_group():
-    assert choose_methods(['later']) == ['PLOP', 'DKD']
+    assert choose_methods(['later']) == ['PLOP', 'DKD', 'HRHF+']
     assert len(GROUPS['table1']) == 11 and 'DKD' not in GROUPS['table1']
     assert choose_methods(['DKD frozen']) == ['DKD frozen']
 
@@ -176,3 +183,13 @@ def test_a_second_seed_gets_the_same_options(repo):
         base.merge_from_dict(method_options('HRHF AVG', base))
         merged.append(base.replay.inversion.aggregation)
     assert merged[0] == merged[1] == dict(type='AverageAggregation')
+
+
+def test_hrhf_plus_adds_synthetic_images_to_the_real_ones_of_the_base(repo):
+    base = load_config(str(repo / 'configs/hrhf/voc_15-1.py'), ['replay.num_images=7'])
+    rows = {name: compared_config(base, name, '15-1', 'overlapped') for name in (*GROUPS['plus'], 'HRHF')}
+    assert rows['HRHF+'].method.type == rows['HRHF+ without fakes'].method.type == 'HRHFPlus'
+    assert rows['HRHF+'].replay == dict(rows['HRHF'].replay, ratio='2:1', added=True)
+    assert rows['HRHF+'].replay.num_images == 7 and rows['HRHF+ without fakes'].replay is None
+    assert rows['HRHF+ with noise'].replay.inversion == dict(type='GaussianNoise')
+    assert rows['HRHF+ with noise'].replay.added

@@ -120,4 +120,4 @@ def write_cell_config(cell: Cell, cfg: Config) -> None:
 
 
 def _slug(text: str) -> str:
-    return re.sub(r'[^\w.=-]+', '_', text)
+    return re.sub(r'[^\w.=+-]+', '_', text)
