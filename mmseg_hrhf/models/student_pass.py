@@ -58,7 +58,6 @@ class Part(NamedTuple):
     distil: bool = False
     num_merged: int = 0
     skip_new: bool = False
-    weight: float = 1.0  # of their mean cross-entropy
 
 
 def fused_pass(student: nn.Module,
@@ -100,20 +99,20 @@ def _terms(head: nn.Module, logits: Tensor, labels: Tensor, teacher: Optional[Te
            parts: Sequence[Part]) -> FusedTerms:
     found = [
         fused_losses(logits[part.images], labels[part.images], None if teacher is None else teacher[part.images],
-                     *part[1:5], head.align_corners, head.ignore_index) for part in parts
+                     *part[1:], head.align_corners, head.ignore_index) for part in parts
     ]
     return found[0] if len(found) == 1 else FusedTerms(*map(torch.cat, zip(*found)))
 
 
 def _losses(head: nn.Module, terms: FusedTerms, parts: Sequence[Part], weight: Optional[Tensor]) -> dict:
-    """Loss, summed over the parts, and accuracy in percent, as ``BaseDecodeHead.loss_by_feat`` returns them."""
+    """Sum of the parts' mean losses, and accuracy in percent, as ``BaseDecodeHead.loss_by_feat`` returns them."""
     loss, kept = _plain_loss(head), terms.labels != head.ignore_index
     cross_entropy = terms.cross_entropy if weight is None else weight * terms.cross_entropy
     means = []
     for part in parts:
         labels = terms.labels[part.images]
         number = kept[part.images].sum() if loss.avg_non_ignore else labels.numel()
-        means.append(part.weight * cross_entropy[part.images].sum() / (number + _EPS))
+        means.append(cross_entropy[part.images].sum() / (number + _EPS))
     accuracy = (terms.correct.sum() + _EPS) * (100. / (kept.sum() + _EPS))
     return {loss.loss_name: loss.loss_weight * sum(means), 'acc_seg': accuracy.reshape(1)}
 

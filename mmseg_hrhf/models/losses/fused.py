@@ -28,9 +28,9 @@ class FusedTerms(NamedTuple):
     correct: Tensor
     labels: Tensor
 
-    def mean_distillation(self, images: slice = slice(None)) -> Tensor:
-        """Scalar, equal to ``distillation_loss`` of these images."""
-        return self.distillation[images].sum() / self.labels[images].numel()
+    def mean_distillation(self) -> Tensor:
+        """Scalar, equal to ``distillation_loss``."""
+        return self.distillation.sum() / self.labels.numel()
 
 
 def fused_losses(student: Tensor,

@@ -1,4 +1,4 @@
-"""HRHF+: unbiased losses on real images, selective distillation, synthetic images on top of a full batch."""
+"""HRHF+: unbiased losses and selective distillation of real images; synthetic images where real ones lack classes."""
 from __future__ import annotations
 
 import functools
@@ -12,10 +12,11 @@ from ...utils.errors import UserError
 from ..heads import HeadLoss, replace_losses
 from ..losses.base import TeacherLoss
 from ..losses.distillation import distilled_pixels
-from ..losses.label_merge import merge_labels, merge_old_classes, merge_old_labels
+from ..losses.label_merge import merge_labels, merge_old_classes, merge_old_labels, predicted_class
 from ..student_pass import Part, fused_pass, fuses_distillation, num_real, stacked_labels, with_labels
 from .base import IncrementalSegmentor
 from .mib import check_softmax
+from .plop import ImageWeightedLoss
 
 
 @MODELS.register_module()
@@ -25,15 +26,17 @@ class HRHFPlus(IncrementalSegmentor):
     Real images: MiB's unbiased cross-entropy and unbiased distillation. Pixels with the label of a new class are not
     distilled: the teacher calls them by an old name, which contradicts the label.
 
-    Synthetic images: cross-entropy on the teacher's labels, and distillation (eq. 3). Without synthetic images, the
-    method trains on the real ones alone.
+    Synthetic images: cross-entropy on the teacher's labels, and distillation (eq. 3). With ``balanced``, an image
+    counts as much as the real images of its batch lack its classes (``lack_of_classes``). Without synthetic images,
+    the method trains on the real ones alone.
 
     Use it with ``replay=dict(ratio='2:1', added=True)``: synthetic images then do not replace real ones.
 
     Args:
         loss_kd: distillation loss of real images.
         loss_kd_fake: distillation loss of synthetic images.
-        fake_weight: weight of the cross-entropy of synthetic images.
+        fake_weight: weight of both losses of synthetic images.
+        balanced: weight synthetic images; False: all count the same.
         **kwargs: see ``IncrementalSegmentor``.
     """
     uses_fake_images = True
@@ -44,18 +47,19 @@ class HRHFPlus(IncrementalSegmentor):
                  loss_kd: dict = dict(type='UnbiasedDistillationLoss', loss_weight=10.0),
                  loss_kd_fake: dict = dict(type='DistillationLoss', loss_weight=1.0),
                  fake_weight: float = 1.0,
+                 balanced: bool = True,
                  **kwargs) -> None:
         super().__init__(**kwargs)
         if not fake_weight >= 0:
             raise UserError(f'method.fake_weight={fake_weight} must not be negative.')
         self.loss_kd = self.build_loss('loss_kd', loss_kd)
         self.loss_kd_fake = self.build_loss('loss_kd_fake', loss_kd_fake)
-        self.fake_weight = fake_weight
-        self._num_real = 0  # in the current batch
+        self.fake_weight, self.balanced = fake_weight, balanced
+        self._weights: Tensor = torch.empty(0)  # of the synthetic images of the current batch
         if self.teacher is not None:
             check_softmax(self.student)
             replace_losses(self.student, functools.partial(
-                RealFakeLoss, num_old=self.num_old, fake_weight=fake_weight, num_real=lambda: self._num_real))
+                RealFakeLoss, num_old=self.num_old, fake_weights=lambda: self._weights))
 
     @classmethod
     def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:
@@ -63,29 +67,82 @@ class HRHFPlus(IncrementalSegmentor):
         check_softmax(segmentor)
 
     def incremental_loss(self, inputs: Tensor, data_samples: list) -> dict:
-        real = self._num_real = num_real(data_samples)
-        fakes, losses_kd = len(data_samples) - real, (self.loss_kd, self.loss_kd_fake)
-        distilled: list[Optional[Tensor]] = [None, None]
-        if self.fuses_losses(RealFakeLoss) and all(map(fuses_distillation, losses_kd)):
-            parts = [Part(slice(real), distil=True, num_merged=self.num_old, skip_new=True),
-                     Part(slice(real, None), relabel=merge_labels, distil=True, weight=self.fake_weight)]
-            losses, terms, _ = fused_pass(self.student, inputs, data_samples, self.small_teacher_logits(inputs),
-                                          *[part for part in parts if data_samples[part.images]],
-                                          stand_in=RealFakeLoss)
-            distilled = [loss.weighted(terms.mean_distillation(part.images), self.num_old)
-                         for loss, part in zip(losses_kd, parts)]
-        else:
-            teacher_logits, labels = self.teacher_logits(inputs), stacked_labels(data_samples)
-            merged = torch.cat([labels[:real], merge_labels(labels[real:], teacher_logits[real:])])
-            losses, student_logits = self.student_loss(inputs, with_labels(data_samples, merged))
-            wanted = distilled_pixels(labels, self.num_old)
-            distilled = [selective(loss, student_logits[images], teacher_logits[images], wanted[images])
-                         for loss, images in zip(losses_kd, (slice(real), slice(real, None)))]
+        real, labels = num_real(data_samples), stacked_labels(data_samples)
+        fused = self.fuses_losses(RealFakeLoss) and all(map(fuses_distillation, (self.loss_kd, self.loss_kd_fake)))
+        losses, distilled = (self._fused if fused else self._readable)(inputs, data_samples, labels, real)
         if real:
             losses['loss_kd'] = distilled[0]
-        if fakes:
+        if real < len(labels):
             losses['loss_kd_fake'] = distilled[1]
         return losses
+
+    def _fused(self, inputs: Tensor, data_samples: list, labels: Tensor, real: int) -> tuple[dict, list[Tensor]]:
+        seen = labels.new_zeros(self.num_old)
+
+        def count(labels: Tensor, teacher_logits: Tensor) -> Tensor:
+            seen.add_(self._count_old(labels, teacher_logits))
+            return labels
+
+        def weigh(labels: Tensor, named: Tensor) -> Tensor:
+            self._weights = self._weigh(seen, labels[:real], named[real:])
+            return torch.cat([self._weights.new_ones(real), self._weights])
+
+        parts = [Part(slice(real), count, distil=True, num_merged=self.num_old, skip_new=True),
+                 Part(slice(real, None), merge_labels, distil=True)]
+        losses, terms, _ = fused_pass(self.student, inputs, data_samples, self.small_teacher_logits(inputs),
+                                      *[part for part in parts if data_samples[part.images]], weigh=weigh,
+                                      stand_in=RealFakeLoss)
+        means = terms.distillation / labels[0].numel()
+        return losses, [self.loss_kd.weighted(means[:real].mean(), self.num_old),
+                        self.loss_kd_fake.weighted((self._weights * means[real:]).mean(), self.num_old)]
+
+    def _readable(self, inputs: Tensor, data_samples: list, labels: Tensor, real: int) -> tuple[dict, list[Tensor]]:
+        old = self.teacher_logits(inputs)
+        seen = self._count_old(labels[:real], old[:real])
+        named = torch.cat([labels[:real], merge_labels(labels[real:], old[real:])])
+        self._weights = self._weigh(seen, labels[:real], named[real:])
+        losses, new = self.student_loss(inputs, with_labels(data_samples, named))
+        wanted = distilled_pixels(labels[:real], self.num_old)
+        of_fakes = [weight * self.loss_kd_fake(new[i:i + 1], old[i:i + 1])
+                    for i, weight in enumerate(self._weights, real)]
+        return losses, [selective(self.loss_kd, new[:real], old[:real], wanted),
+                        torch.stack(of_fakes).mean() if of_fakes else new.sum()]
+
+    def _count_old(self, labels: Tensor, teacher_logits: Tensor) -> Tensor:
+        """(K,) numbers of pixels that the teacher assigns to each class, where no new class is labelled."""
+        found = predicted_class(teacher_logits)[distilled_pixels(labels, self.num_old)]
+        return torch.bincount(found, minlength=self.num_old)
+
+    def _weigh(self, seen: Tensor, labels: Tensor, named: Tensor) -> Tensor:
+        """(n,) weights of synthetic images, see ``lack_of_classes``.
+
+        Args:
+            seen: (K,) see ``_count_old``.
+            labels: (N - n, H, W) of the real images.
+            named: (n, H, W) the teacher's classes of the synthetic images.
+        """
+        if not self.balanced:
+            return torch.full((len(named), ), self.fake_weight, device=named.device)
+        is_new = ~distilled_pixels(labels, self.num_old)
+        new = is_new.sum() / (self.student.num_classes - self.num_old)
+        return self.fake_weight * lack_of_classes(seen, new, named)
+
+
+def lack_of_classes(seen: Tensor, new: Tensor, named: Tensor) -> Tensor:
+    """How much real images lack the old classes that synthetic images show.
+
+    Old class c is lacking by ``max(0, 1 - seen_c / new)``; an image by the mean of its foreground pixels.
+
+    Args:
+        seen: (K,) pixels of each old class in the real images; background first.
+        new: pixels of a new class in the real images, mean over the new classes.
+        named: (n, H, W) old classes of the synthetic images' pixels.
+    Returns:
+        (n,) between 0 and 1; 0 for an image without foreground.
+    """
+    lack = (1 - seen / new.clamp(min=1)).clamp(min=0)
+    shown = (named > 0) & (named < len(lack))  # 255: padding
+    return (lack[named.where(shown, 0)] * shown).sum((1, 2)) / shown.sum((1, 2)).clamp(min=1)
 
 
 def selective(loss: TeacherLoss, student: Tensor, teacher: Tensor, wanted: Tensor) -> Tensor:
@@ -106,28 +163,26 @@ def selective(loss: TeacherLoss, student: Tensor, teacher: Tensor, wanted: Tenso
 
 
 class RealFakeLoss(HeadLoss):
-    """A head's loss: unbiased (MiB) on real images, plus ``fake_weight`` times that of synthetic images.
+    """A head's loss: unbiased (MiB) on real images, plus that of the weighted synthetic images.
 
     Args:
         inner, num_classes: see ``HeadLoss``.
         num_old: number of classes of the previous step, including background.
-        fake_weight: weight of the synthetic images' loss.
-        num_real: returns the number of real images in the batch, which come first.
+        fake_weights: returns the (n,) weights of the batch's synthetic images, which come last.
     """
 
-    def __init__(self, inner: nn.Module, num_classes: int, num_old: int, fake_weight: float,
-                 num_real: Callable[[], int]) -> None:
+    def __init__(self, inner: nn.Module, num_classes: int, num_old: int, fake_weights: Callable[[], Tensor]) -> None:
         super().__init__(inner, num_classes)
-        self.num_old, self.fake_weight, self.num_real = num_old, fake_weight, num_real
+        self.num_old, self.fake_weights = num_old, fake_weights
+        self.of_fakes = ImageWeightedLoss(inner, num_classes, fake_weights)
 
     def class_loss(self, logits: Tensor, labels: Tensor, weight: Optional[Tensor] = None, **kwargs) -> Tensor:
-        real = self.num_real()
-        logits_of = merge_old_classes(logits[:real], self.num_old), logits[real:]
-        labels_of = merge_old_labels(labels[:real], self.num_old), labels[real:]
-        weight_of = (None, None) if weight is None else (weight[:real], weight[real:])
-        losses = [
-            share * self.inner(*part, weight=pixel_weight, **kwargs)
-            for share, pixel_weight, *part in zip((1.0, self.fake_weight), weight_of, logits_of, labels_of)
-            if len(part[0])
-        ]
+        real = len(labels) - len(self.fake_weights())
+        of_real, of_fakes = ({}, {}) if weight is None else (dict(weight=weight[:real]), dict(weight=weight[real:]))
+        losses = []
+        if real:
+            losses.append(self.inner(merge_old_classes(logits[:real], self.num_old),
+                                     merge_old_labels(labels[:real], self.num_old), **of_real, **kwargs))
+        if real < len(labels):
+            losses.append(self.of_fakes(logits[real:], labels[real:], **of_fakes, **kwargs))
         return torch.stack(losses).sum(0)

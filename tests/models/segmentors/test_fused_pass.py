@@ -25,7 +25,7 @@ def losses_of(build_system, make_batch, monkeypatch, system, fused, head=None, n
     """Losses, and gradients of the student, with or without the fused path."""
     model = build_system(system, head=head, **options).double().train()
     model.thresholds = torch.tensor([.9, .5, .5])
-    inputs, samples = make_batch([0, 0, 3, 4, 255], number=3)
+    inputs, samples = make_batch([0, *[3, 4] * 5, 255] if num_fake else [0, 0, 3, 4, 255], number=3)
     for sample in samples[3 - num_fake:]:
         sample.gt_sem_seg.data.zero_()
         sample.set_metainfo({SYNTHETIC: True})
@@ -41,6 +41,7 @@ def losses_of(build_system, make_batch, monkeypatch, system, fused, head=None, n
 @pytest.mark.parametrize('system, options', [
     ('HRHF', {}), ('HRHF', dict(loss_kd=None)), ('MiB', {}), ('PLOP', {}),
     ('HRHFPlus', {}), ('HRHFPlus', dict(num_fake=1, fake_weight=.3)), ('HRHFPlus', dict(num_fake=3)),
+    ('HRHFPlus', dict(num_fake=2, balanced=False)),
     ('HRHF', dict(freeze_norm=True)), ('MiB', dict(freeze_norm='all')), ('PLOP', dict(freeze_norm='all')),
 ])
 def test_fused_and_readable_path_agree(build_system, make_batch, monkeypatch, fused_calls, system, options, head):

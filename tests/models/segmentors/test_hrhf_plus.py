@@ -7,7 +7,7 @@ import torch
 from mmseg.registry import MODELS
 
 from mmseg_hrhf.models.losses.distillation import DistillationLoss, distillation_loss, distilled_pixels
-from mmseg_hrhf.models.segmentors.hrhf_plus import RealFakeLoss, selective
+from mmseg_hrhf.models.segmentors.hrhf_plus import RealFakeLoss, lack_of_classes, selective
 from mmseg_hrhf.models.student_pass import SYNTHETIC, num_real
 from mmseg_hrhf.utils.errors import UserError
 
@@ -19,7 +19,7 @@ def softmax(logits):
     return shifted / shifted.sum()
 
 
-def expected_losses(student, teacher, labels, real, fake_weight):
+def expected_losses(student, teacher, labels, real, fake_weight, balanced):
     """Cross-entropy, distillation of real and of synthetic images: loops over images and pixels.
 
     Args:
@@ -27,7 +27,8 @@ def expected_losses(student, teacher, labels, real, fake_weight):
         labels: (N, H, W).
     """
     number, _, height, width = student.shape
-    of_real, of_fakes, kd, kd_fake = 0., 0., 0., 0.
+    of_real, of_fakes, kd, kd_fake = 0., np.zeros(number), 0., np.zeros(number)
+    seen, new, shown = np.zeros(NUM_OLD), 0, np.zeros((number, NUM_OLD))
     for n in range(number):
         for i in range(height):
             for j in range(width):
@@ -35,36 +36,56 @@ def expected_losses(student, teacher, labels, real, fake_weight):
                 merged = [p[0] + p[NUM_OLD:].sum(), *p[1:NUM_OLD]]
                 distilled = -sum(a * math.log(b) for a, b in zip(q, merged))
                 if n >= real:
-                    of_fakes -= math.log(p[q.argmax()])
-                    kd_fake += distilled
-                elif label == 255:
+                    of_fakes[n] -= math.log(p[q.argmax()])
+                    kd_fake[n] += distilled
+                    shown[n, q.argmax()] += 1
+                    continue
+                if label == 255 or label < NUM_OLD:
                     kd += distilled
-                elif label < NUM_OLD:
+                    seen[q.argmax()] += 1
+                if label < NUM_OLD:
                     of_real -= math.log(p[:NUM_OLD].sum())
-                    kd += distilled
-                else:
+                elif label != 255:
                     of_real -= math.log(p[label])
-    pixels = height * width
+                    new += 1 / (NUM_CLASSES - NUM_OLD)
+    weight = np.full(number, fake_weight)
+    if balanced:
+        lack = [max(0, 1 - count / new) for count in seen]
+        for n in range(real, number):
+            weight[n] *= sum(shown[n, c] * lack[c] for c in range(1, NUM_OLD)) / shown[n, 1:].sum()
+    pixels, fakes = height * width, slice(real, None)
     return dict(
-        decode=of_real / (real * pixels) + fake_weight * of_fakes / ((number - real) * pixels),
+        decode=of_real / (real * pixels) + (weight * of_fakes)[fakes].mean() / pixels,
         loss_kd=10 / NUM_OLD * kd / (real * pixels),
-        loss_kd_fake=kd_fake / ((number - real) * pixels))
+        loss_kd_fake=(weight * kd_fake)[fakes].mean() / pixels), weight[fakes]
 
 
-def test_the_losses_are_those_of_the_formulas(build_system, make_batch):
-    model = build_system('HRHFPlus', fake_weight=0.3).double().eval()
-    inputs, samples = make_batch([0, 0, 3, 4, 255], number=3)
-    samples[2].gt_sem_seg.data.zero_()
-    samples[2].set_metainfo({SYNTHETIC: True})
+@pytest.mark.parametrize('balanced', [True, False])
+def test_the_losses_are_those_of_the_formulas(build_system, make_batch, balanced):
+    model = build_system('HRHFPlus', fake_weight=0.3, balanced=balanced).double().eval()
+    inputs, samples = make_batch([0, *[3, 4] * 5, 255], number=4)
+    for sample in samples[2:]:
+        sample.gt_sem_seg.data.zero_()
+        sample.set_metainfo({SYNTHETIC: True})
     losses = model.loss(inputs.double(), samples)
     labels = torch.stack([sample.gt_sem_seg.data[0] for sample in samples]).numpy()
     with torch.no_grad():
         student, teacher = (network.encode_decode(inputs.double(), [sample.metainfo for sample in samples]).numpy()
                             for network in (model.student, model.teacher))
-    expected = expected_losses(student, teacher, labels, real=2, fake_weight=0.3)
+    expected, weights = expected_losses(student, teacher, labels, 2, 0.3, balanced)
+    assert balanced != all(weight == 0.3 for weight in weights) and min(weights) > 0
     assert losses['decode.loss_ce'].item() == pytest.approx(expected['decode'], rel=1e-6)
     for name in ('loss_kd', 'loss_kd_fake'):
         assert losses[name].item() == pytest.approx(expected[name], rel=1e-6), name
+
+
+def test_an_image_counts_as_much_as_its_classes_are_lacking():
+    """By hand: class 1 is seen half as often as a new class, class 2 not at all, class 3 twice as often."""
+    seen, new = torch.tensor([900, 50, 0, 200]), torch.tensor(100.)
+    named = torch.tensor([[[1, 1]], [[2, 0]], [[3, 3]], [[0, 0]], [[1, 2]], [[2, 255]], [[1, 3]]])
+    assert lack_of_classes(seen, new, named).tolist() == [.5, 1, 0, 0, .75, 1, .25]
+    nothing_new = lack_of_classes(seen, torch.tensor(0.), named)
+    assert nothing_new.tolist() == [0, 1, 0, 0, .5, 1, 0]
 
 
 def test_pixels_of_a_new_class_are_free_of_distillation():
@@ -95,14 +116,20 @@ def test_a_batch_has_the_losses_of_what_it_holds(build_system, make_batch, num_f
     assert all(value.isfinite().all() for value in losses.values())
 
 
-def test_a_loss_with_pixel_weights_gets_those_of_its_part():
-    """As from OHEM: (N, H, W) weights."""
-    head = RealFakeLoss(MODELS.build(dict(type='CrossEntropyLoss')), NUM_CLASSES, NUM_OLD, 0.5, lambda: 1)
+@pytest.mark.parametrize('loss', ['CrossEntropyLoss', 'LovaszLoss'])
+def test_other_losses_and_pixel_weights_get_their_part(loss):
+    """Pixel weights, (N, H, W), come from OHEM; Lovasz takes none."""
+    options = dict(reduction='none') if loss == 'LovaszLoss' else {}
+    inner = MODELS.build(dict(type=loss, **options))
     torch.manual_seed(0)
     logits, labels = torch.randn(3, NUM_CLASSES, 2, 2), torch.tensor([[[0, 3], [4, 1]]] * 3)
-    weight = torch.tensor([1., 0., 0.]).view(3, 1, 1).expand(3, 2, 2)
-    alone = RealFakeLoss(head.inner, NUM_CLASSES, NUM_OLD, 0.5, lambda: 1)(logits[:1], labels[:1])
-    torch.testing.assert_close(head(logits, labels, weight=weight), alone)
+    head = RealFakeLoss(inner, NUM_CLASSES, NUM_OLD, lambda: torch.tensor([.5, 0.]))
+    alone = RealFakeLoss(inner, NUM_CLASSES, NUM_OLD, lambda: torch.empty(0))(logits[:1], labels[:1])
+    fake = inner(logits[1:2], labels[1:2])
+    torch.testing.assert_close(head(logits, labels), alone + .5 * fake / 2)
+    if loss == 'CrossEntropyLoss':
+        weight = torch.tensor([1., 0., 0.]).view(3, 1, 1).expand(3, 2, 2)
+        torch.testing.assert_close(head(logits, labels, weight=weight), alone)
 
 
 @pytest.mark.parametrize('weight', [-1.0, float('nan')])
