@@ -11,7 +11,8 @@ from mmseg.structures import SegDataSample
 
 from mmseg_hrhf.config.plain import set_classes
 from mmseg_hrhf.models.heads import check_losses, class_heads, predicted_logits
-from mmseg_hrhf.models.segmentors import DKD
+from mmseg_hrhf.models.segmentors import DKD, HRHFPlus
+from mmseg_hrhf.models.student_pass import SYNTHETIC
 from mmseg_hrhf.replay.inversion.base import FakeRequest
 from mmseg_hrhf.work_dir.checkpoint import save_checkpoint, weights_fingerprint
 
@@ -192,6 +193,28 @@ def test_losses_of_each_family_can_be_replaced_or_are_refused(model, family):
         return
     check_losses(model.student)
     assert all(head.loss_decode is not None for head in class_heads(model.student))
+
+
+def test_hrhf_plus_trains_each_family_or_refuses_it(model, family, tmp_path):
+    size, student = (SIDE, SIDE), set_classes(config(family), NAMES)
+    built = MODELS.build(student)
+    if 'query' in family:
+        with pytest.raises(ValueError, match='MaskFormerHead has no per-pixel loss'):
+            HRHFPlus.check_segmentor(built, size)
+        return
+    HRHFPlus.check_segmentor(built, size)
+    plus = MODELS.build(dict(type='HRHFPlus', student=student, teacher=set_classes(config(family), NAMES[:OLD]),
+                             teacher_checkpoint=str(tmp_path / 'teacher.pth')))
+    plus.init_weights()
+    inputs, samples = batch()
+    samples[1].set_metainfo({SYNTHETIC: True})
+    samples[1].gt_sem_seg.data.zero_()
+    losses = plus.train().loss(inputs, samples)
+    assert {'loss_kd', 'loss_kd_fake'} <= set(losses) and any(name.startswith('decode') for name in losses)
+    total, _ = plus.parse_losses(losses)
+    total.backward()
+    assert total.isfinite() and all(p.grad.isfinite().all() for p in plus.parameters() if p.grad is not None)
+    assert any(p.grad.any() for p in plus.student.backbone.parameters() if p.grad is not None)
 
 
 def test_dkd_trains_heads_that_classify_by_one_convolution(model, family):

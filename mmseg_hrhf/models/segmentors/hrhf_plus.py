@@ -5,6 +5,7 @@ import functools
 from typing import Callable, Optional
 
 import torch
+from mmengine.dist import all_reduce
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
@@ -23,8 +24,8 @@ from .plop import ImageWeightedLoss
 class HRHFPlus(IncrementalSegmentor):
     """HRHF with other losses on real images than on synthetic ones. It is ours, and not published elsewhere.
 
-    Real images: MiB's unbiased cross-entropy and unbiased distillation. Pixels with the label of a new class are not
-    distilled: the teacher calls them by an old name, which contradicts the label.
+    Real images: MiB's unbiased cross-entropy and unbiased distillation. With ``selective``, pixels with the label of a
+    new class are not distilled: the teacher calls them by an old name, which contradicts the label.
 
     Synthetic images: cross-entropy on the teacher's labels, and distillation (eq. 3). With ``balanced``, an image
     counts as much as the real images of its batch lack its classes (``lack_of_classes``). Without synthetic images,
@@ -35,6 +36,7 @@ class HRHFPlus(IncrementalSegmentor):
     Args:
         loss_kd: distillation loss of real images.
         loss_kd_fake: distillation loss of synthetic images.
+        selective: leave pixels of new classes out of distillation; False: distil all pixels.
         fake_weight: weight of both losses of synthetic images.
         balanced: weight synthetic images; False: all count the same.
         **kwargs: see ``IncrementalSegmentor``.
@@ -46,6 +48,7 @@ class HRHFPlus(IncrementalSegmentor):
                  *,
                  loss_kd: dict = dict(type='UnbiasedDistillationLoss', loss_weight=10.0),
                  loss_kd_fake: dict = dict(type='DistillationLoss', loss_weight=1.0),
+                 selective: bool = True,
                  fake_weight: float = 1.0,
                  balanced: bool = True,
                  **kwargs) -> None:
@@ -54,7 +57,7 @@ class HRHFPlus(IncrementalSegmentor):
             raise UserError(f'method.fake_weight={fake_weight} must not be negative.')
         self.loss_kd = self.build_loss('loss_kd', loss_kd)
         self.loss_kd_fake = self.build_loss('loss_kd_fake', loss_kd_fake)
-        self.fake_weight, self.balanced = fake_weight, balanced
+        self.selective, self.fake_weight, self.balanced = selective, fake_weight, balanced
         self._weights: Tensor = torch.empty(0)  # of the synthetic images of the current batch
         if self.teacher is not None:
             check_softmax(self.student)
@@ -87,7 +90,8 @@ class HRHFPlus(IncrementalSegmentor):
             self._weights = self._weigh(seen, labels[:real], named[real:])
             return torch.cat([self._weights.new_ones(real), self._weights])
 
-        parts = [Part(slice(real), count, distil=True, num_merged=self.num_old, skip_new=True),
+        parts = [Part(slice(real), count, distil=True, num_merged=self.num_old,
+                      skip_new=self.selective),
                  Part(slice(real, None), merge_labels, distil=True)]
         losses, terms, _ = fused_pass(self.student, inputs, data_samples, self.small_teacher_logits(inputs),
                                       *[part for part in parts if data_samples[part.images]], weigh=weigh,
@@ -102,10 +106,10 @@ class HRHFPlus(IncrementalSegmentor):
         named = torch.cat([labels[:real], merge_labels(labels[real:], old[real:])])
         self._weights = self._weigh(seen, labels[:real], named[real:])
         losses, new = self.student_loss(inputs, with_labels(data_samples, named))
-        wanted = distilled_pixels(labels[:real], self.num_old)
+        wanted = distilled_pixels(labels[:real], self.num_old) | (not self.selective)
         of_fakes = [weight * self.loss_kd_fake(new[i:i + 1], old[i:i + 1])
                     for i, weight in enumerate(self._weights, real)]
-        return losses, [selective(self.loss_kd, new[:real], old[:real], wanted),
+        return losses, [distil_pixels(self.loss_kd, new[:real], old[:real], wanted),
                         torch.stack(of_fakes).mean() if of_fakes else new.sum()]
 
     def _count_old(self, labels: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -117,15 +121,16 @@ class HRHFPlus(IncrementalSegmentor):
         """(n,) weights of synthetic images, see ``lack_of_classes``.
 
         Args:
-            seen: (K,) see ``_count_old``.
+            seen: (K,) of this process, see ``_count_old``.
             labels: (N - n, H, W) of the real images.
             named: (n, H, W) the teacher's classes of the synthetic images.
         """
         if not self.balanced:
             return torch.full((len(named), ), self.fake_weight, device=named.device)
-        is_new = ~distilled_pixels(labels, self.num_old)
-        new = is_new.sum() / (self.student.num_classes - self.num_old)
-        return self.fake_weight * lack_of_classes(seen, new, named)
+        counts = torch.cat([seen, (~distilled_pixels(labels, self.num_old)).sum()[None]])
+        all_reduce(counts)  # those of the whole batch
+        return self.fake_weight * lack_of_classes(
+            counts[:-1], counts[-1] / (self.student.num_classes - self.num_old), named)
 
 
 def lack_of_classes(seen: Tensor, new: Tensor, named: Tensor) -> Tensor:
@@ -145,7 +150,7 @@ def lack_of_classes(seen: Tensor, new: Tensor, named: Tensor) -> Tensor:
     return (lack[named.where(shown, 0)] * shown).sum((1, 2)) / shown.sum((1, 2)).clamp(min=1)
 
 
-def selective(loss: TeacherLoss, student: Tensor, teacher: Tensor, wanted: Tensor) -> Tensor:
+def distil_pixels(loss: TeacherLoss, student: Tensor, teacher: Tensor, wanted: Tensor) -> Tensor:
     """A loss of the ``wanted`` pixels, times their share of all pixels.
 
     Args:

@@ -42,6 +42,7 @@ def losses_of(build_system, make_batch, monkeypatch, system, fused, head=None, n
     ('HRHF', {}), ('HRHF', dict(loss_kd=None)), ('MiB', {}), ('PLOP', {}),
     ('HRHFPlus', {}), ('HRHFPlus', dict(num_fake=1, fake_weight=.3)), ('HRHFPlus', dict(num_fake=3)),
     ('HRHFPlus', dict(num_fake=2, balanced=False)),
+    ('HRHFPlus', dict(num_fake=1, selective=False)),
     ('HRHF', dict(freeze_norm=True)), ('MiB', dict(freeze_norm='all')), ('PLOP', dict(freeze_norm='all')),
 ])
 def test_fused_and_readable_path_agree(build_system, make_batch, monkeypatch, fused_calls, system, options, head):

@@ -7,7 +7,7 @@ import torch
 from mmseg.registry import MODELS
 
 from mmseg_hrhf.models.losses.distillation import DistillationLoss, distillation_loss, distilled_pixels
-from mmseg_hrhf.models.segmentors.hrhf_plus import RealFakeLoss, lack_of_classes, selective
+from mmseg_hrhf.models.segmentors.hrhf_plus import RealFakeLoss, distil_pixels, lack_of_classes
 from mmseg_hrhf.models.student_pass import SYNTHETIC, num_real
 from mmseg_hrhf.utils.errors import UserError
 
@@ -19,7 +19,7 @@ def softmax(logits):
     return shifted / shifted.sum()
 
 
-def expected_losses(student, teacher, labels, real, fake_weight, balanced):
+def expected_losses(student, teacher, labels, real, fake_weight, balanced, selective):
     """Cross-entropy, distillation of real and of synthetic images: loops over images and pixels.
 
     Args:
@@ -40,8 +40,9 @@ def expected_losses(student, teacher, labels, real, fake_weight, balanced):
                     kd_fake[n] += distilled
                     shown[n, q.argmax()] += 1
                     continue
-                if label == 255 or label < NUM_OLD:
+                if label == 255 or label < NUM_OLD or not selective:
                     kd += distilled
+                if label == 255 or label < NUM_OLD:
                     seen[q.argmax()] += 1
                 if label < NUM_OLD:
                     of_real -= math.log(p[:NUM_OLD].sum())
@@ -61,8 +62,9 @@ def expected_losses(student, teacher, labels, real, fake_weight, balanced):
 
 
 @pytest.mark.parametrize('balanced', [True, False])
-def test_the_losses_are_those_of_the_formulas(build_system, make_batch, balanced):
-    model = build_system('HRHFPlus', fake_weight=0.3, balanced=balanced).double().eval()
+@pytest.mark.parametrize('selective', [True, False])
+def test_the_losses_are_those_of_the_formulas(build_system, make_batch, balanced, selective):
+    model = build_system('HRHFPlus', fake_weight=0.3, balanced=balanced, selective=selective).double().eval()
     inputs, samples = make_batch([0, *[3, 4] * 5, 255], number=4)
     for sample in samples[2:]:
         sample.gt_sem_seg.data.zero_()
@@ -72,7 +74,7 @@ def test_the_losses_are_those_of_the_formulas(build_system, make_batch, balanced
     with torch.no_grad():
         student, teacher = (network.encode_decode(inputs.double(), [sample.metainfo for sample in samples]).numpy()
                             for network in (model.student, model.teacher))
-    expected, weights = expected_losses(student, teacher, labels, 2, 0.3, balanced)
+    expected, weights = expected_losses(student, teacher, labels, 2, 0.3, balanced, selective)
     assert balanced != all(weight == 0.3 for weight in weights) and min(weights) > 0
     assert losses['decode.loss_ce'].item() == pytest.approx(expected['decode'], rel=1e-6)
     for name in ('loss_kd', 'loss_kd_fake'):
@@ -94,14 +96,14 @@ def test_pixels_of_a_new_class_are_free_of_distillation():
     assert distilled_pixels(labels, NUM_OLD).tolist() == [[[True, False, True, True]]]
     student, teacher = torch.zeros(1, 4, 1, 2, requires_grad=True), torch.tensor([[[[0., 9.]], [[0., 90.]]]])
     wanted = torch.tensor([[[True, False]]])
-    value = selective(DistillationLoss(), student, teacher, wanted)
+    value = distil_pixels(DistillationLoss(), student, teacher, wanted)
     # Teacher (1/2, 1/2); student background 3/4, class 1 1/4; one of two pixels.
     assert value.item() == pytest.approx(-0.5 * (0.5 * math.log(0.75) + 0.5 * math.log(0.25)))
     gradient, = torch.autograd.grad(value, student)
     assert gradient[..., 0].abs().sum() > 0 and gradient[..., 1].abs().sum() == 0
-    everywhere = selective(DistillationLoss(), student, teacher, torch.ones_like(wanted))
+    everywhere = distil_pixels(DistillationLoss(), student, teacher, torch.ones_like(wanted))
     torch.testing.assert_close(everywhere, distillation_loss(student, teacher))
-    nowhere = selective(DistillationLoss(), student, teacher, torch.zeros_like(wanted))
+    nowhere = distil_pixels(DistillationLoss(), student, teacher, torch.zeros_like(wanted))
     assert nowhere.item() == 0 and torch.autograd.grad(nowhere, student)[0].abs().sum() == 0
 
 

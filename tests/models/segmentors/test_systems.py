@@ -71,6 +71,20 @@ def test_a_system_continues_a_shared_first_step(tiny_iter_config, tmp_path, shar
     assert set(weights(cfg.work_dir, 1)) == set(MODELS.build(cfg.model).state_dict())
 
 
+@pytest.mark.parametrize('norm', [False, True])
+def test_hrhf_plus_adds_fakes_to_a_shared_first_step(tiny_iter_config, tmp_path, shared_first_step, norm):
+    cfg = of_system(tiny_iter_config, 'HRHFPlus', tmp_path / 'work')
+    cfg.method.freeze_norm = norm
+    cfg.replay.update(ratio='2:1', added=True)
+    results = RUNNERS.build(with_first_step(cfg, shared_first_step)).train()
+    assert [r['num_fake_images'] for r in results] == [0, cfg.replay.num_images]
+    records = curves(cfg.work_dir, 1)
+    terms = {'decode.loss_ce', 'loss_kd', 'loss_kd_fake'}
+    assert len(records) == 2 and all({key for key in record if 'loss' in key} == terms | {'loss'} for record in records)
+    assert finite(record[term] for record in records for term in terms)
+    assert set(weights(cfg.work_dir, 1)) == set(MODELS.build(cfg.model).state_dict())
+
+
 def test_lwf_mc_trains_its_own_first_step(tiny_iter_config, tmp_path):
     cfg = of_system(tiny_iter_config, 'LwFMC', tmp_path / 'work')
     assert len(RUNNERS.build(cfg).train()) == 2
