@@ -672,6 +672,8 @@ FILES = {
     'absent': (None, [], r"Config file .*c\.py' does not exist"),
     'syntax error': ('model = dict(', [], r'cannot be read'),
     'base absent': ("_base_ = 'nowhere.py'", [], r'cannot be read.*nowhere\.py'),
+    'both styles of inheritance': ("from mmseg.models import FCNHead\n_base_ = ['a.py']",
+                                   [], r'cannot be read: The configuration file type in the inheritance chain'),
     'no KEY=VALUE': ('a = 1', ['replay'], r"--cfg-options 'replay' is not of the form KEY=VALUE"),
 }
 

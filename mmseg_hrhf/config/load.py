@@ -8,6 +8,7 @@ from typing import Any, Optional, Sequence
 
 import torch
 from mmengine.config import Config, DictAction
+from mmengine.config.utils import ConfigParsingError
 from mmengine.registry import Registry, root
 from mmseg import registry
 
@@ -35,7 +36,7 @@ def load_config(path: str, options: Optional[Sequence[str]] = None) -> Config:
     try:
         cfg = Config.fromfile(path)
         _drop_own_scope(list(cfg.values()))  # imports the types of pure-Python configs
-    except (SyntaxError, FileNotFoundError, KeyError) as error:
+    except (SyntaxError, FileNotFoundError, KeyError, ConfigParsingError) as error:
         raise UserError(f'Config {path!r} cannot be read: {error}') from error
     except ImportError as error:  # mmengine's message lists sys.path; its first line names the missing module
         raise UserError(f'Config {path!r} needs a package that cannot be imported: {str(error).splitlines()[0]} '
