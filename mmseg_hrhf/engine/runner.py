@@ -181,7 +181,8 @@ class IncrementalRunner:
             return {}
         ratio = replay.ratio if hasattr(dataset, 'num_fake') else None
         batch_size = self.run.plain.train_dataloader.batch_size
-        statistics = step_statistics(model.student, dataset, batch_size, ratio, self.run.seed + step,
+        frozen = step > 0 and bool(model.freeze_norm or model.freeze_backbone)
+        statistics = step_statistics(model.student, dataset, batch_size, ratio, self.run.seed + step, frozen=frozen,
                                      **replay.statistics)
         if statistics is None:
             return {}

@@ -1,4 +1,4 @@
-"""Recording feature statistics of norm layers without running statistics."""
+"""Recording feature statistics of norm layers that keep no running statistics, or keep those of an earlier step."""
 from __future__ import annotations
 
 from typing import Any, Iterable, Iterator, Mapping, Optional
@@ -16,12 +16,17 @@ from .inversion.feature_statistics import layer_input
 from .sampler import parse_ratio
 
 
-def layers_to_record(model: nn.Module) -> dict[str, nn.Module]:
+def layers_to_record(model: nn.Module, frozen: bool = False) -> dict[str, nn.Module]:
     """Norm layers without running statistics, by module name.
 
     These are layer, group and instance norms, including subclasses and "LayerNorm2d".
+
+    Args:
+        model: segmentor.
+        frozen: norm layers have running statistics of an earlier step: include these layers.
     """
-    return {name: layer for name, layer in model.named_modules() if _keeps_no_statistics(layer)}
+    return {name: layer for name, layer in model.named_modules()
+            if _keeps_no_statistics(layer) or (frozen and getattr(layer, 'running_mean', None) is not None)}
 
 
 def _keeps_no_statistics(layer: nn.Module) -> bool:
@@ -125,7 +130,8 @@ def step_statistics(segmentor: nn.Module,
                     batch_size: int,
                     ratio: Optional[str],
                     seed: int,
-                    num_images: int = 256) -> Optional[dict[str, dict[str, Tensor]]]:
+                    num_images: int = 256,
+                    frozen: bool = False) -> Optional[dict[str, dict[str, Tensor]]]:
     """Record the feature statistics of a trained network.
 
     As for running statistics of batch norm, the images pass through the training pipeline. They therefore have a common
@@ -138,10 +144,11 @@ def step_statistics(segmentor: nn.Module,
         ratio: real to synthetic images in a batch; None without synthetic images.
         seed: determines the result, independently of the number of processes.
         num_images: number of images to use.
+        frozen: see ``layers_to_record``.
     Returns:
         See ``record_statistics``; None if there is no layer to record.
     """
-    chosen = layers_to_record(segmentor)
+    chosen = layers_to_record(segmentor, frozen)
     if not chosen:
         return None
     segmentor.eval()

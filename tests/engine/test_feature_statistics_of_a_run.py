@@ -51,3 +51,20 @@ def test_statistics_can_be_switched_off_and_bad_options_are_named(group_norm_con
     cfg.only_step = 0
     RUNNERS.build(cfg).train()
     assert 'feature_statistics' not in load_checkpoint(Path(cfg.work_dir) / 'step_0' / 'checkpoint.pth')
+
+
+@pytest.mark.parametrize('options, recorded', [(dict(freeze_norm=True), True), (dict(freeze_backbone=True), True),
+                                               ({}, False)])
+def test_frozen_batch_norms_hand_on_the_statistics_of_their_step(tiny_iter_config, options, recorded):
+    cfg = tiny_iter_config
+    cfg.scenario.task = '1-1'  # three steps
+    cfg.train_cfg.update(max_iters=2, val_interval=2)
+    cfg.method.update(options)
+    cfg.replay.feature_statistics = dict(num_images=8)
+    RUNNERS.build(cfg).train()
+    checkpoints = [load_checkpoint(Path(cfg.work_dir) / f'step_{t}' / 'checkpoint.pth') for t in range(3)]
+    assert ['feature_statistics' in checkpoint for checkpoint in checkpoints] == [False, recorded, False]
+    if recorded:
+        state, statistics = checkpoints[1]['state_dict'], checkpoints[1]['feature_statistics']
+        assert {f'{name}.running_mean' for name in statistics} == {name for name in state if 'running_mean' in name}
+        assert not torch.equal(statistics['backbone.bn1']['mean'], state['backbone.bn1.running_mean'])

@@ -39,9 +39,9 @@ class SegInversion(Inversion):
     """Synthesise images by gradient descent on their pixels (eq. 2).
 
     The loss is the cross-entropy of aggregated class scores (eq. 1) plus ``tv_weight`` x smoothness + ``l2_weight`` x
-    squared norm (image prior) + ``feature_weight`` x distance of feature statistics. With the method's ``freeze_norm``,
-    the running statistics of every step are those of step 0. Images are optimised in the normalised input space of the
-    network and clamped to valid pixels after every step.
+    squared norm (image prior) + ``feature_weight`` x distance of feature statistics: recorded ones, or the running
+    statistics of batch norms. Images are optimised in the normalised input space of the network and clamped to valid
+    pixels after every step.
 
     Args:
         size: side length, or (height, width), of the images in pixels.
