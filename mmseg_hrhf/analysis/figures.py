@@ -92,7 +92,7 @@ def invert_scales(step: FinishedStep, inversion: dict, classes: Sequence[Sequenc
 
     Args:
         step: step whose network is inverted.
-        inversion: config of ``SegInversion``; its aggregation is replaced.
+        inversion: config of ``SegInversion``; its aggregation is replaced by ScaleAwareAggregation.
         classes: class indices of each image.
         r_values: values of r in eq. 1.
         seed: seed of the noise.
@@ -101,9 +101,10 @@ def invert_scales(step: FinishedStep, inversion: dict, classes: Sequence[Sequenc
     """
     step.measure_pixels(image_size(inversion['size']))
     request, images = FakeRequest(tuple(map(tuple, classes)), seed), {}
+    background_r = (inversion.get('aggregation') or {}).get('background_r')
     for r in r_values:
         fixed = copy.deepcopy(inversion)
-        fixed['aggregation'] = dict(type='ScaleAwareAggregation', r=r)
+        fixed['aggregation'] = dict(type='ScaleAwareAggregation', r=r, background_r=background_r)
         images[r] = TASK_UTILS.build(fixed)(step.model, request, recorded=step.feature_statistics).images
     return images
 

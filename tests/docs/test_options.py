@@ -7,7 +7,7 @@ import re
 import pytest
 from mmseg.registry import MODELS
 
-from mmseg_hrhf.models.segmentors import DKD, HRHF, ILT, PLOP, ImportanceSegmentor, IncrementalSegmentor
+from mmseg_hrhf.models.segmentors import DKD, HRHF, ILT, PLOP, HRHFPlus, ImportanceSegmentor, IncrementalSegmentor
 from mmseg_hrhf.replay.inversion import SegInversion
 from mmseg_hrhf.scenario import Scenario
 
@@ -26,8 +26,8 @@ SCENARIO = {field.name for field in dataclasses.fields(Scenario)} - {'labels'} |
                                                                                   'ignored_classes'}
 METHOD = options(HRHF) | {'classifier_start', 'freeze_norm', 'freeze_backbone'}
 # Of all methods; the worked example's `threshold` is one of DKD's, too.
-METHODS = METHOD.union(*map(options, (DKD, ILT, PLOP, ImportanceSegmentor))) | {'type'}
-REPLAY = {'ratio', 'num_images', 'inversion', 'feature_statistics'}
+METHODS = METHOD.union(*map(options, (DKD, ILT, PLOP, HRHFPlus, ImportanceSegmentor))) | {'type'}
+REPLAY = {'ratio', 'added', 'num_images', 'inversion', 'feature_statistics'}
 KNOWN = {'scenario': SCENARIO, 'method': METHODS, 'replay': REPLAY,
          'replay.inversion': options(SegInversion) | {'type'}, 'comparison': {'methods', 'methods_by_task', 'tasks'}}
 
@@ -59,7 +59,7 @@ def test_defaults_of_the_methods_page(repo):
         for option, value in re.findall(r'`(\w+)=([^`]+)`', cell):
             assert default(taker, option) == eval(value), (name, option)
             checked += 1
-    assert len(rows) == 12 and checked > 8
+    assert len(rows) == 13 and checked > 8
 
 
 def test_option_names_on_the_command_line_exist(pages):

@@ -2,7 +2,7 @@
 from __future__ import annotations
 
 import math
-from typing import Iterator, Sequence, Union
+from typing import Iterator, Optional, Sequence, Union
 
 import numpy as np
 import torch
@@ -106,16 +106,26 @@ class ScaleAwareAggregation(Aggregation):
 
     Args:
         r: values to draw from (Table 4), or a fixed value. Small r favours large objects, large r small ones.
+        background_r: fixed value for background; None: drawn like the others. A small value asks for background in many
+            places, so that large r of a class makes its objects small (with ``with_background``).
     """
 
-    def __init__(self, r: Union[float, Sequence[float]] = (0.5, 1, 5, 10, 20)) -> None:
+    def __init__(self,
+                 r: Union[float, Sequence[float]] = (0.5, 1, 5, 10, 20),
+                 background_r: Optional[float] = None) -> None:
         self.r = (float(r), ) if isinstance(r, (int, float)) else tuple(float(value) for value in r)
         if not self.r or min(self.r) <= 0:
             raise UserError(f'replay.inversion.aggregation.r={r!r} must contain only positive numbers '
                             '(for the limit r -> 0, use AverageAggregation).')
+        if background_r is not None and not background_r > 0:
+            raise UserError(f'replay.inversion.aggregation.background_r={background_r!r} must be positive, or None.')
+        self.background_r = background_r
 
     def draw_r(self, num_images: int, num_classes: int, rng: np.random.Generator) -> np.ndarray:
-        return rng.choice(self.r, size=(num_images, num_classes))
+        drawn = rng.choice(self.r, size=(num_images, num_classes))
+        if self.background_r is not None:
+            drawn[:, 0] = self.background_r
+        return drawn
 
     def __call__(self, logits: Tensor, r: Tensor) -> Tensor:
         return scale_aware_aggregation(logits, r)

@@ -15,6 +15,7 @@ from mmseg_hrhf.replay.inversion.aggregation import (
     ScaleAwareAggregation,
     scale_aware_aggregation,
 )
+from mmseg_hrhf.utils.errors import UserError
 
 
 def maps(dtype=torch.float64):
@@ -140,6 +141,18 @@ def test_every_value_is_drawn_about_as_often():
 @pytest.mark.parametrize('r', [5, 5.0, [5], (5.0, )])
 def test_one_value_fixes_r(r):
     assert (ScaleAwareAggregation(r=r).draw_r(2, 3, np.random.default_rng(0)) == 5).all()
+
+
+def test_background_can_have_an_r_of_its_own():
+    drawn, free = (ScaleAwareAggregation(**options).draw_r(50, 6, np.random.default_rng(0))
+                   for options in (dict(background_r=0.25), {}))
+    assert (drawn[:, 0] == 0.25).all() and (drawn[:, 1:] == free[:, 1:]).all() and len(set(free[:, 0])) == 5
+
+
+@pytest.mark.parametrize('value', [0, -1.0])
+def test_an_impossible_background_r_is_named(value):
+    with pytest.raises(UserError, match=rf'aggregation\.background_r={value} must be positive, or None'):
+        ScaleAwareAggregation(background_r=value)
 
 
 def test_draws_depend_on_the_generator_alone():
