@@ -14,6 +14,17 @@ train_pipeline = [
 train_dataloader = dict(batch_size=12, dataset=dict(pipeline=train_pipeline))
 model = dict(data_preprocessor=dict(size=crop_size))
 replay = dict(inversion=dict(size=crop_size, batch_size=48))
+_real_images = dict(
+    _delete_=True,
+    type='RealImages',
+    size=crop_size,
+    data_root={{_base_.data_root}},
+    # Written out: a base's value can be taken whole, but not be a part of another.
+    ann_file='data/shapes/ImageSets/Segmentation/train.txt',
+    labels=(1, 2, 3, 4, 5),
+    whole_side=False,
+    masks='SegmentationClass',
+    suffix='.png')
 comparison = dict(
     methods={
         # As MiB does where classes come one by one (VOC 15-1).
@@ -39,22 +50,21 @@ comparison = dict(
             incremental_overrides=dict(
                 param_scheduler=[dict(type='PolyLR', power=0.9, eta_min=0, by_epoch=False, end=1200)],
                 train_cfg=dict(max_iters=1200, val_interval=1200))),
-        # A bound, not a method: see benchmarks/real_images.py.
+        # Bounds, not methods: see benchmarks/real_images.py.
         'real images for fakes': dict(
             custom_imports=dict(imports=['benchmarks.real_images']),
             method=dict(_delete_=True, type='HRHF'),
-            replay=dict(
-                inversion=dict(
-                    _delete_=True,
-                    type='RealImages',
-                    size=crop_size,
-                    data_root={{_base_.data_root}},
-                    # Written out: a base's value can be taken whole, but not be a part of another.
-                    ann_file='data/shapes/ImageSets/Segmentation/train.txt',
-                    labels=(1, 2, 3, 4, 5),
-                    whole_side=False,
-                    masks='SegmentationClass',
-                    suffix='.png'))),
+            replay=dict(inversion=_real_images)),
+        'HRHF+ with real images': dict(
+            custom_imports=dict(imports=['benchmarks.real_images']),
+            method=dict(_delete_=True, type='HRHFPlus'),
+            replay=dict(ratio='2:1', added=True, inversion=_real_images)),
+        # What each part of HRHF+ is worth.
+        'HRHF+ unbalanced': dict(
+            method=dict(_delete_=True, type='HRHFPlus', balanced=False), replay=dict(ratio='2:1', added=True)),
+        'HRHF+ not selective': dict(
+            method=dict(_delete_=True, type='HRHFPlus', selective=False), replay=dict(ratio='2:1', added=True)),
+        'HRHF+ not added': dict(method=dict(_delete_=True, type='HRHFPlus'), replay=dict(ratio='1:1')),
     })
 # 300 iterations leave new classes underlearnt, most where half of a batch is synthetic (benchmarks/notes/results.md).
 incremental_overrides = dict(

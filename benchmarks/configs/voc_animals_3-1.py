@@ -11,11 +11,33 @@ crop_size = 112
 channels_last = True
 
 scenario = dict(steps=[['cat', 'cow', 'dog'], ['horse'], ['person'], ['sheep']], setting='overlapped')
+_real_images = dict(
+    _delete_=True,
+    type='RealImages',
+    size=crop_size,
+    data_root=data_root,
+    ann_file=data_root + '/ImageSets/Segmentation/train_aug.txt',
+    labels=(8, 10, 12, 13, 15, 17))
 comparison = dict(
     tasks={'4-2': dict(steps=[['cat', 'cow', 'dog', 'horse'], ['person', 'sheep']])},
     methods={
         # As MiB does where classes come one by one (VOC 15-1).
         'MiB, KD 100': dict(method=dict(_delete_=True, type='MiB', loss_kd=dict(loss_weight=100.0))),
+        # Bounds, not methods: see benchmarks/real_images.py.
+        'real images for fakes': dict(
+            custom_imports=dict(imports=['benchmarks.real_images']),
+            method=dict(_delete_=True, type='HRHF'),
+            replay=dict(num_images=384, inversion=_real_images)),
+        'HRHF+ with real images': dict(
+            custom_imports=dict(imports=['benchmarks.real_images']),
+            method=dict(_delete_=True, type='HRHFPlus'),
+            replay=dict(ratio='2:1', added=True, num_images=384, inversion=_real_images)),
+        # What each part of HRHF+ is worth.
+        'HRHF+ unbalanced': dict(
+            method=dict(_delete_=True, type='HRHFPlus', balanced=False), replay=dict(ratio='2:1', added=True)),
+        'HRHF+ not selective': dict(
+            method=dict(_delete_=True, type='HRHFPlus', selective=False), replay=dict(ratio='2:1', added=True)),
+        'HRHF+ not added': dict(method=dict(_delete_=True, type='HRHFPlus'), replay=dict(ratio='1:1')),
         # Joint trains as long as all steps together.
         'Joint': dict(
             train_cfg=dict(max_iters=3600, val_interval=3600),
