@@ -197,7 +197,7 @@ CONFIGS = {
     'misspelt option of the head': ({'model.decode_head.chanels': 8}, r"model cannot be built .*'chanels'"),
     'sigmoids where MiB merges classes of a softmax': (
         {'method': dict(_delete_=True, type='MiB'), 'model.decode_head.loss_decode.use_sigmoid': True},
-        r'CrossEntropyLoss of FCNHead has use_sigmoid=True, but MiB'),
+        r'CrossEntropyLoss of FCNHead has use_sigmoid=True, but this method'),
     'head without classes': ({'model.decode_head.num_classes': None}, r'num_classes'),
     'class weights of another length': ({'model.decode_head.loss_decode.class_weight': [1] * 3},
                                         r'class_weight for 4 classes'),

@@ -21,8 +21,9 @@ def parse_args():
         nargs='+',
         default=['table1'],
         metavar='METHOD',
-        help='methods (FT PI EWC RW LwF LwF-MC ILT MiB PLOP DKD HRHF Joint, "HRHF without fakes", ...) or groups of '
-        'them (table1 to table7, ablations, later, all, frozen); NAME frozen: with method.freeze_norm; default: table1')
+        help='methods (FT PI EWC RW LwF LwF-MC ILT MiB PLOP DKD HRHF HRHF+ Joint, "HRHF without fakes", ...) or groups '
+        'of them (table1 to table7, ablations, later, plus, all, frozen); NAME frozen: with method.freeze_norm; '
+        'default: table1')
     parser.add_argument(
         '--settings',
         nargs='+',

@@ -37,7 +37,10 @@ FROZEN = ' frozen'
 def _method(name: str) -> Callable[[Config], dict]:
     def options(cfg: Config) -> dict:
         held = cfg.method if _TYPES.get(cfg.method['type'], cfg.method['type']) == name else {}
-        return dict(method=dict(held, _delete_=True, type=name))
+        options = dict(method=dict(held, _delete_=True, type=name))
+        if name == 'HRHF' and cfg.get('replay'):
+            options['replay'] = _batches(cfg, name)
+        return options
 
     return options
 
@@ -46,9 +49,17 @@ def _hrhf(**replay) -> Callable[[Config], dict]:
     def options(cfg: Config) -> dict:
         _check_replay(cfg)
         # A copy, since merging removes `_delete_` from its argument.
-        return dict(_method('HRHF')(cfg), replay=copy.deepcopy(replay))
+        return dict(_method('HRHF')(cfg), replay=dict(_batches(cfg, 'HRHF'), **copy.deepcopy(replay)))
 
     return options
+
+
+def _batches(cfg: Config, method: str) -> dict:
+    """Composition of the batches of HRHF or HRHF+, where the base config has that of the other."""
+    plus, wanted = cfg.method['type'] == 'HRHFPlus', method == 'HRHFPlus'
+    if plus == wanted:
+        return {}
+    return dict(ratio='2:1', added=True) if wanted else dict(ratio='1:1', added=False)
 
 
 def _check_replay(cfg: Config) -> None:
@@ -69,22 +80,23 @@ def _noise(cfg: Config) -> dict:
     _check_replay(cfg)
     size = cfg.replay['inversion'].get('size')
     noise = dict(_delete_=True, type='GaussianNoise', **({} if size is None else dict(size=size)))
-    return dict(_method('HRHF')(cfg), replay=dict(inversion=noise))
+    return dict(_method('HRHF')(cfg), replay=dict(_batches(cfg, 'HRHF'), inversion=noise))
 
 
 def _plus(options_of: Callable[[Config], dict]) -> Callable[[Config], dict]:
     """HRHF+ with the replay of a row of HRHF."""
 
     def options(cfg: Config) -> dict:
-        replay = options_of(cfg)['replay']
-        added = None if replay is None else dict(dict(ratio='2:1', added=True), **replay)
-        return dict(method=_method('HRHFPlus')(cfg)['method'], replay=added)
+        inversion = (options_of(cfg)['replay'] or {}).get('inversion')
+        replay = dict(_batches(cfg, 'HRHFPlus'), **({} if inversion is None else dict(inversion=inversion)))
+        return dict(method=_method('HRHFPlus')(cfg)['method'],
+                    replay=None if options_of is _without_fakes else replay)
 
     return options
 
 
 def _without_kd(cfg: Config) -> dict:
-    options = _method('HRHF')(cfg)
+    options = _hrhf()(cfg)
     options['method']['loss_kd'] = None
     return options
 

@@ -96,7 +96,9 @@ def _set_train_data(out: Config, run: RunConfig, scenario: Scenario, files: Step
     num_fake = run.num_fake_images(files.step, num_real)
     replay = run.replay if num_fake else None
     if replay is not None and replay.added:
-        loader.batch_size = enlarged_batch(loader.batch_size, replay.ratio)
+        given, loader.batch_size = loader.batch_size, enlarged_batch(loader.batch_size, replay.ratio)
+        if out.get('auto_scale_lr'):  # the learning rate is that of the real images
+            out.auto_scale_lr.base_batch_size *= loader.batch_size / given
     # Full batches only, resumable at any: batch norm of a single pooled image is undefined.
     loader.sampler = dict(
         type='RealFakeSampler',

@@ -193,3 +193,16 @@ def test_hrhf_plus_adds_synthetic_images_to_the_real_ones_of_the_base(repo):
     assert rows['HRHF+'].replay.num_images == 7 and rows['HRHF+ without fakes'].replay is None
     assert rows['HRHF+ with noise'].replay.inversion == dict(type='GaussianNoise')
     assert rows['HRHF+ with noise'].replay.added
+
+
+def test_hrhf_and_hrhf_plus_have_their_own_batches_whatever_the_base_trains(repo):
+    plus = ['method.type=HRHFPlus', 'replay.ratio=3:1', 'replay.added=True']
+    for options, hrhf, hrhf_plus in [([], ('1:1', False), ('2:1', True)), (plus, ('1:1', False), ('3:1', True)),
+                                     (['replay.ratio=1:2'], ('1:2', False), ('2:1', True))]:
+        base = load_config(str(repo / 'configs/hrhf/voc_15-1.py'), options)
+        for names, expected in ((('HRHF', 'HRHF with noise', 'HRHF AVG', 'HRHF without KD'), hrhf),
+                                (('HRHF+', 'HRHF+ with noise'), hrhf_plus)):
+            for name in names:
+                replay = compared_config(base, name, '15-1', 'overlapped').replay
+                assert (replay.ratio, replay.get('added', False)) == expected, (options, name)
+        assert compared_config(base, 'HRHF 1:2', '15-1', 'overlapped').replay.ratio == '1:2'

@@ -46,7 +46,10 @@ def test_step_1_has_a_teacher_of_the_classes_before_and_mixed_batches(tiny_confi
 
 def test_added_synthetic_images_leave_the_real_ones_of_a_batch(tiny_config, scenario):
     tiny_config.replay.update(ratio='2:1', added=True)
-    first, later = (step_config(tiny_config, scenario, t, '/run', 8, seed=5).train_dataloader for t in (0, 1))
+    tiny_config.auto_scale_lr = dict(enable=True, base_batch_size=16)
+    steps = [step_config(tiny_config, scenario, t, '/run', 8, seed=5) for t in (0, 1)]
+    assert [out.auto_scale_lr.base_batch_size for out in steps] == [16, 24]  # the same factor of the learning rate
+    first, later = (out.train_dataloader for out in steps)
     assert first.batch_size == first.sampler.batch_size == 4
     assert later.batch_size == later.sampler.batch_size == 6 and later.sampler.ratio == '2:1'
 

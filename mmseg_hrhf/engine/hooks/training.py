@@ -14,18 +14,23 @@ from mmengine.registry import HOOKS
 from ...utils.errors import UserError
 from ...utils.randomness import EVALUATION, ITERATION, seed_process
 
-# Fewer iterations are too noisy to compare their losses.
-_LEAST_ITERATIONS = 40
+# Means of fewer iterations are too noisy.
+_LEAST_ITERATIONS = 20
 
 
 def has_fallen(losses: np.ndarray) -> bool:
-    """Whether the mean of the last quarter is below that of the first twentieth; True for less than 40 iterations.
+    """Whether the mean of the last quarter may be below that of the first twentieth, or of the first 20 iterations.
 
     Args:
-        losses: (T,) total loss of each iteration of a step.
+        losses: (T,) total loss of each iteration of a step; for T < 80, the result is True.
+    Returns:
+        False if the difference is not below 2 standard errors.
     """
-    number = len(losses)
-    return number < _LEAST_ITERATIONS or bool(losses[-(number // 4):].mean() < losses[:number // 20].mean())
+    if len(losses) // 4 < _LEAST_ITERATIONS:
+        return True
+    first, last = losses[:max(_LEAST_ITERATIONS, len(losses) // 20)], losses[-(len(losses) // 4):]
+    scatter = math.sqrt(first.var() / len(first) + last.var() / len(last))
+    return bool(last.mean() - first.mean() < 2 * scatter)
 
 
 @HOOKS.register_module()
@@ -61,8 +66,8 @@ class FiniteLossHook(Hook):
         history = runner.message_hub.log_scalars.get('train/loss')
         # A resumed run does not have the first losses.
         if history is not None and len(history.data[0]) == runner.iter and not has_fallen(history.data[0]):
-            print_log(f'Step {self.step} has learnt nothing: its loss is no lower than in the first iterations. The '
-                      'network may be dead. Lower the learning rate, or clip gradients by '
+            print_log(f'The loss of step {self.step} is no lower than in its first iterations. If the new classes '
+                      'score low, the learning rate is too high: lower it, or clip gradients by '
                       'optim_wrapper.clip_grad=dict(max_norm=1), above all with frozen norm layers.',
                       logger=runner.logger, level=logging.WARNING)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
-from typing import Iterator
+from typing import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ...utils.errors import UserError
 from ...utils.randomness import seeded
 from ..heads import main_head, predicted_logits, replace_losses
-from ..losses.distillation import class_binary_cross_entropy, decomposed_logits
+from ..losses.distillation import DistillationLoss, class_binary_cross_entropy, decomposed_logits
 from ..losses.upsampling import at_least_float32
 from ..student_pass import LARGEST_TRIAL, inherits, stacked_labels
 from .base import IncrementalSegmentor
@@ -77,6 +77,15 @@ class DKD(IncrementalSegmentor):
         classifier = checked_classifier(self.student)
         # In the head, so that an optimizer's options for the head hold for it, too.
         self._head.next_classifier = nn.Conv2d(classifier.in_channels, 1, 1, bias=classifier.bias is not None)
+
+    @classmethod
+    def check_options(cls, options: Mapping) -> None:
+        super().check_options(options)
+        for name in ('loss_kd', 'loss_dkd'):
+            if options.get(name) is not None and isinstance(cls.build_loss(name, options[name]), DistillationLoss):
+                raise UserError(f'method.{name}={dict(options[name])} merges new classes into background, which DKD '
+                                'does not distil: choose a loss of separate classes, such as '
+                                "dict(type='OldClassBinaryDistillationLoss').")
 
     @classmethod
     def check_segmentor(cls, segmentor: nn.Module, size: tuple[int, int]) -> None:

@@ -27,9 +27,9 @@ class HRHFPlus(IncrementalSegmentor):
     Real images: MiB's unbiased cross-entropy and unbiased distillation. With ``selective``, pixels with the label of a
     new class are not distilled: the teacher calls them by an old name, which contradicts the label.
 
-    Synthetic images: cross-entropy on the teacher's labels, and distillation (eq. 3). With ``balanced``, an image
-    counts as much as the real images of its batch lack its classes (``lack_of_classes``). Without synthetic images,
-    the method trains on the real ones alone.
+    Synthetic images: cross-entropy on the teacher's labels, and distillation (eq. 3). With ``balanced``, an image is
+    weighted by how much the batch's real images lack its classes (``lack_of_classes``). Without synthetic images, the
+    method trains on the real ones alone.
 
     Use it with ``replay=dict(ratio='2:1', added=True)``: synthetic images then do not replace real ones.
 
@@ -106,16 +106,20 @@ class HRHFPlus(IncrementalSegmentor):
         named = torch.cat([labels[:real], merge_labels(labels[real:], old[real:])])
         self._weights = self._weigh(seen, labels[:real], named[real:])
         losses, new = self.student_loss(inputs, with_labels(data_samples, named))
-        wanted = distilled_pixels(labels[:real], self.num_old) | (not self.selective)
         of_fakes = [weight * self.loss_kd_fake(new[i:i + 1], old[i:i + 1])
                     for i, weight in enumerate(self._weights, real)]
-        return losses, [distil_pixels(self.loss_kd, new[:real], old[:real], wanted),
+        if self.selective:
+            of_real = distil_pixels(self.loss_kd, new[:real], old[:real], distilled_pixels(labels[:real], self.num_old))
+        else:
+            of_real = self.loss_kd(new[:real], old[:real])
+        return losses, [of_real,
                         torch.stack(of_fakes).mean() if of_fakes else new.sum()]
 
     def _count_old(self, labels: Tensor, teacher_logits: Tensor) -> Tensor:
         """(K,) numbers of pixels that the teacher assigns to each class, where no new class is labelled."""
-        found = predicted_class(teacher_logits)[distilled_pixels(labels, self.num_old)]
-        return torch.bincount(found, minlength=self.num_old)
+        # Counting by mask or bincount would synchronise host and accelerator.
+        wanted = distilled_pixels(labels, self.num_old).flatten().long()
+        return wanted.new_zeros(self.num_old).scatter_add_(0, predicted_class(teacher_logits).flatten(), wanted)
 
     def _weigh(self, seen: Tensor, labels: Tensor, named: Tensor) -> Tensor:
         """(n,) weights of synthetic images, see ``lack_of_classes``.
@@ -190,4 +194,5 @@ class RealFakeLoss(HeadLoss):
                                      merge_old_labels(labels[:real], self.num_old), **of_real, **kwargs))
         if real < len(labels):
             losses.append(self.of_fakes(logits[real:], labels[real:], **of_fakes, **kwargs))
-        return torch.stack(losses).sum(0)
+        # A pixel sampler asks for the loss of each pixel.
+        return torch.cat(losses) if kwargs.get('reduction_override') == 'none' else torch.stack(losses).sum(0)

@@ -59,8 +59,8 @@ def check_softmax(segmentor: nn.Module) -> None:
     for head in class_heads(segmentor):
         for loss in losses_of(head):
             if getattr(loss, 'use_sigmoid', False):
-                raise UserError(f'{type(loss).__name__} of {type(head).__name__} has use_sigmoid=True, but MiB '
-                                'requires a softmax: set use_sigmoid=False, or choose another method.')
+                raise UserError(f'{type(loss).__name__} of {type(head).__name__} has use_sigmoid=True, but this '
+                                'method requires a softmax: set use_sigmoid=False, or choose another method.')
 
 
 class UnbiasedLoss(HeadLoss):

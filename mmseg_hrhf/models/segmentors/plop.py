@@ -121,7 +121,7 @@ class ImageWeightedLoss(HeadLoss):
 
     def class_loss(self, logits: Tensor, labels: Tensor, weight: Optional[Tensor] = None, **kwargs) -> Tensor:
         if isinstance(self.inner, CrossEntropyLoss):
-            weights = self.image_weight().view(-1, 1, 1).expand(labels.shape)
+            weights = self.image_weight().view(-1, *[1] * (labels.ndim - 1)).expand(labels.shape)
             return self.inner(logits, labels, weight=weights if weight is None else weight * weights, **kwargs)
         if weight is not None:
             kwargs['weight'] = weight
@@ -129,4 +129,6 @@ class ImageWeightedLoss(HeadLoss):
         for i, share in enumerate(self.image_weight()):
             of_image = {key: value[i:i + 1] if key == 'weight' else value for key, value in kwargs.items()}
             losses.append(share * self.inner(logits[i:i + 1], labels[i:i + 1], **of_image))
+        if kwargs.get('reduction_override') == 'none':
+            return torch.cat(losses)
         return torch.stack(losses).mean(0)

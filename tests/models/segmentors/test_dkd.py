@@ -12,6 +12,7 @@ from torch import nn
 
 from mmseg_hrhf.models.segmentors import DKD
 from mmseg_hrhf.models.segmentors.dkd import checked_classifier, try_classifier
+from mmseg_hrhf.utils.errors import UserError
 
 AUXILIARY = 'decode_head.next_classifier.'
 
@@ -328,3 +329,10 @@ def test_a_backbone_may_be_frozen(build_dkd, make_batch):
     total(model.loss(*make_batch([0, 3, 4]))).backward()
     assert {name.split('.')[0] for name, weight in model.named_parameters() if weight.grad is not None} == {
         'decode_head', 'auxiliary_head'}
+
+
+@pytest.mark.parametrize('option', ['loss_kd', 'loss_dkd'])
+def test_a_loss_that_folds_new_classes_into_background_is_refused(option):
+    with pytest.raises(UserError, match=rf'method\.{option}=.* merges new classes into background'):
+        DKD.check_options({option: dict(type='DistillationLoss')})
+    DKD.check_options({option: dict(loss_weight=2.0)})

@@ -7,6 +7,7 @@ import torch
 from mmseg.registry import MODELS
 
 from mmseg_hrhf.models.losses.distillation import DistillationLoss, distillation_loss, distilled_pixels
+from mmseg_hrhf.models.losses.label_merge import merge_old_classes, merge_old_labels
 from mmseg_hrhf.models.segmentors.hrhf_plus import RealFakeLoss, distil_pixels, lack_of_classes
 from mmseg_hrhf.models.student_pass import SYNTHETIC, num_real
 from mmseg_hrhf.utils.errors import UserError
@@ -132,6 +133,29 @@ def test_other_losses_and_pixel_weights_get_their_part(loss):
     if loss == 'CrossEntropyLoss':
         weight = torch.tensor([1., 0., 0.]).view(3, 1, 1).expand(3, 2, 2)
         torch.testing.assert_close(head(logits, labels, weight=weight), alone)
+
+
+@pytest.mark.parametrize('sampler', [dict(thresh=0.7, min_kept=10), dict(min_kept=10)])
+@pytest.mark.parametrize('num_fake', [1, 2])
+def test_a_pixel_sampler_trains_both_kinds(build_system, make_batch, sampler, num_fake):
+    model = build_system('HRHFPlus', head=dict(sampler=dict(type='OHEMPixelSampler', **sampler))).train()
+    inputs, samples = make_batch([0, *[3, 4] * 5], number=2 + num_fake)
+    for sample in samples[2:]:
+        sample.gt_sem_seg.data.zero_()
+        sample.set_metainfo({SYNTHETIC: True})
+    losses = model.loss(inputs, samples)
+    assert losses['decode.loss_ce'].ndim == 0 and losses['decode.loss_ce'] > 0
+    losses['decode.loss_ce'].backward()
+
+
+def test_points_of_a_refining_head_are_weighted_image_by_image():
+    """PointRend: (N, C, P) logits and (N, P) labels."""
+    head = RealFakeLoss(MODELS.build(dict(type='CrossEntropyLoss')), NUM_CLASSES, NUM_OLD, lambda: torch.tensor([.5]))
+    torch.manual_seed(0)
+    logits, labels = torch.randn(2, NUM_CLASSES, 7), torch.randint(0, NUM_CLASSES, (2, 7))
+    expected = head.inner(merge_old_classes(logits[:1], NUM_OLD), merge_old_labels(labels[:1], NUM_OLD)) \
+        + .5 * head.inner(logits[1:], labels[1:])
+    torch.testing.assert_close(head(logits, labels), expected)
 
 
 @pytest.mark.parametrize('weight', [-1.0, float('nan')])
