@@ -8,6 +8,7 @@ from mmseg.registry import MODELS
 
 from mmseg_hrhf.models.losses.distillation import DistillationLoss, distillation_loss, distilled_pixels
 from mmseg_hrhf.models.losses.label_merge import merge_old_classes, merge_old_labels
+from mmseg_hrhf.models.segmentors import hrhf_plus
 from mmseg_hrhf.models.segmentors.hrhf_plus import RealFakeLoss, distil_pixels, lack_of_classes
 from mmseg_hrhf.models.student_pass import SYNTHETIC, num_real
 from mmseg_hrhf.utils.errors import UserError
@@ -162,3 +163,14 @@ def test_points_of_a_refining_head_are_weighted_image_by_image():
 def test_a_negative_weight_is_refused(build_system, weight):
     with pytest.raises(UserError, match=f'method.fake_weight={weight} must not be negative'):
         build_system('HRHFPlus', fake_weight=weight)
+
+
+def test_weights_are_those_of_the_whole_distributed_batch(build_system, monkeypatch):
+    """This process sees class 1 as often as a new class, the other one never."""
+    model = build_system('HRHFPlus')
+    labels, named = torch.tensor([[[0, 0, 3, 4]]]), torch.tensor([[[1, 1]], [[2, 2]]])
+    seen = torch.tensor([1, 1, 0])
+    assert model._weigh(seen, labels, named).tolist() == [0, 1]
+    of_other = torch.tensor([9, 0, 0, 2])  # and two pixels of new classes
+    monkeypatch.setattr(hrhf_plus, 'all_reduce', lambda counts: counts.add_(of_other))
+    assert model._weigh(seen, labels, named).tolist() == [.5, 1]
