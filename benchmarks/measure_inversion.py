@@ -150,10 +150,11 @@ def main():
     if args.areas is not None:
         report['area_by_r'] = {}
         rows = []
-        classes = tuple((1 + i % (model.num_classes - 1), ) for i in range(8))
+        classes = tuple((1 + i % (model.num_classes - 1), ) for i in range(args.images))
+        background_r = (inversion.get('aggregation') or {}).get('background_r')
         for r in args.areas or R_VALUES:
             fixed = copy.deepcopy(inversion)
-            fixed.aggregation = dict(type='ScaleAwareAggregation', r=r)
+            fixed.aggregation = dict(type='ScaleAwareAggregation', r=r, background_r=background_r)
             request = FakeRequest(classes, args.seed)
             batch, _, _ = synthesise(fixed, model, [request], recorded)
             report['area_by_r'][r] = found(model, batch, [request])[1]
