@@ -90,7 +90,8 @@ class HRHFPlus(IncrementalSegmentor):
             self._weights = self._weigh(seen, labels[:real], named[real:])
             return torch.cat([self._weights.new_ones(real), self._weights])
 
-        parts = [Part(slice(real), count, distil=True, num_merged=self.num_old,
+        weighted = self.balanced and real < len(labels)
+        parts = [Part(slice(real), count if weighted else None, distil=True, num_merged=self.num_old,
                       skip_new=self.selective),
                  Part(slice(real, None), merge_labels, distil=True)]
         losses, terms, _ = fused_pass(self.student, inputs, data_samples, self.small_teacher_logits(inputs),
@@ -129,7 +130,7 @@ class HRHFPlus(IncrementalSegmentor):
             labels: (N - n, H, W) of the real images.
             named: (n, H, W) the teacher's classes of the synthetic images.
         """
-        if not self.balanced:
+        if not (self.balanced and len(named)):
             return torch.full((len(named), ), self.fake_weight, device=named.device)
         counts = torch.cat([seen, (~distilled_pixels(labels, self.num_old)).sum()[None]])
         all_reduce(counts)  # those of the whole batch
