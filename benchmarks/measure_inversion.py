@@ -154,7 +154,7 @@ def main():
         background_r = (inversion.get('aggregation') or {}).get('background_r')
         for r in args.areas or R_VALUES:
             fixed = copy.deepcopy(inversion)
-            fixed.aggregation = dict(type='ScaleAwareAggregation', r=r, background_r=background_r)
+            fixed['aggregation'] = dict(type='ScaleAwareAggregation', r=r, background_r=background_r)
             request = FakeRequest(classes, args.seed)
             batch, _, _ = synthesise(fixed, model, [request], recorded)
             report['area_by_r'][r] = found(model, batch, [request])[1]
